@@ -1,0 +1,83 @@
+// A fixed table of token buckets over memory of the caller's, shared by processes, without a lock.
+//
+// A slot is 16 bytes, changed only by one 16-byte compare-and-swap:
+//   word 0  bits 0-47 tag of (limit, subject), 0 = never used · bits 48-63 token interval last used: a float of 5 bits
+//           exponent (high) and 11 bits mantissa
+//   word 1  bit 63 tentative · bits 0-62 theoretical arrival time in ns of CLOCK_MONOTONIC
+// Eight slots make a set of 128 bytes; a subject may stand in one set only.
+//
+// Why so: a slot that can be evicted is not exact by itself. Of the protocols tried by exhaustive search over
+// interleavings (t/unit/test_bucket_interleavings.cpp) only this one never admits more than the limit: claim the slot
+// with the smallest arrival time by writing (tag, tentative) into it, scan the set again; if the tag is there twice,
+// withdraw and start again; else make it final. Nobody is admitted on a tentative slot; one older than 100 ms is taken
+// over (its owner died). The newcomer starts from max(now, arrival time of the victim): it inherits the debt, so that a
+// live bucket that has to make room never turns into a fresh one. Such evictions are counted.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "apikey/bucket.hpp"
+#include "apikey/siphash.hpp"
+#include "apikey/status.hpp"
+#include "apikey/units.hpp"
+
+namespace apikey {
+
+// One limit as it applies to one subject.
+struct LimitUse {
+  std::uint64_t subject = 0;  // BucketTable::subject()
+  RateLimit limit;
+  bool is_dry_run = false;
+};
+
+struct TakeResult {
+  bool is_admitted = false;
+  std::size_t decided_by = 0;  // index of the limit refused by, or, admitted, of the one with the least remaining share
+  std::uint64_t remaining = 0;
+  std::uint64_t reset_ns = 0;
+  std::uint64_t retry_after_ns = 0;  // the longest of all that refuse
+};
+
+class BucketTable {
+ public:
+  static constexpr std::size_t kSlotsPerSet = 8;
+  static constexpr std::uint64_t kLayout = 1;  // changes with any change of layout or meaning
+
+  BucketTable() noexcept = default;  // attached to nothing
+
+  [[nodiscard]] static std::size_t bytes_for(std::size_t slots) noexcept;  // header included
+
+  // Lays an empty table over `memory` (128-byte aligned). As many sets as fit.
+  static Status format(std::span<std::byte> memory, const SipKey& seed, BucketTable& table) noexcept;
+  // Attaches to a live one, changing nothing. RETURNS: unsupported for another layout or size.
+  static Status attach(std::span<std::byte> memory, BucketTable& table) noexcept;
+
+  // 64 bits that stand for (limit name, id of the key family or owner): high bits choose the set, the low 48 are the
+  // tag.
+  [[nodiscard]] std::uint64_t subject(std::string_view limit_name, std::span<const std::uint8_t> id) const noexcept;
+
+  // Takes `cost` from all of them or from none. REQUIRES: uses.size() <= kMaxUses. cost 0 only looks.
+  static constexpr std::size_t kMaxUses = 32;
+  [[nodiscard]] TakeResult take(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept;
+  // What a take would give, without taking.
+  [[nodiscard]] TakeResult look(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept;
+
+  struct Usage {
+    std::uint64_t slots = 0;
+    std::uint64_t used = 0;              // not idle at `now`
+    std::uint64_t forced_evictions = 0;  // live buckets that had to make room
+  };
+  [[nodiscard]] Usage usage(MonoNs now) const noexcept;  // reads the whole table: for metrics, not per request
+
+ private:
+  struct Header;
+  struct Set;
+  Header* header_ = nullptr;
+  Set* sets_ = nullptr;
+};
+
+}  // namespace apikey

@@ -1,0 +1,68 @@
+// From what a client sent to the one key it presented, or to the reason why there is none (rows 2 and 3 of the table).
+// Nothing is copied: results are views into the request's memory or into a buffer of the caller's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "apikey/key_form.hpp"
+
+namespace apikey {
+
+enum class SourceKind : std::uint8_t { header, bearer, basic, query, cookie, variable };
+
+enum class Format : std::uint8_t {
+  strict,  // our own form with a right checksum, nothing else
+  any,     // 8-256 presentable bytes; what has our form needs a right checksum all the same
+};
+
+enum class Found : std::uint8_t {
+  none,       // the source is empty
+  foreign,    // something that is not ours (a JWT): neither judged nor hidden
+  malformed,  // meant as a key and wrong
+  key,
+};
+
+// Judges one value of one source. Shared sources (bearer, basic, cookie) may carry what is somebody else's: under
+// `strict` a value without our shape, under `any` a bearer value with two dots. A value longer than kMaxKeyLength, with
+// bytes a header cannot carry, or (strict, or any with our shape) a wrong form or checksum is malformed.
+[[nodiscard]] Found judge_credential(SourceKind kind, Format format, std::string_view value) noexcept;
+
+// Gathers what the sources gave. Two that differ are malformed; the same key twice, from two sources, is one key.
+class Presented {
+ public:
+  void add(Found found, std::string_view value) noexcept;
+  [[nodiscard]] Found found() const noexcept { return found_; }  // none, malformed or key
+  [[nodiscard]] std::string_view key() const noexcept { return key_; }
+
+ private:
+  Found found_ = Found::none;
+  std::string_view key_;
+};
+
+// Value of an Authorization header → its token; empty when the scheme (case-insensitive) is another one.
+[[nodiscard]] std::string_view bearer_token(std::string_view authorization) noexcept;
+[[nodiscard]] std::string_view basic_token(std::string_view authorization) noexcept;  // still base64
+
+// Decodes `user:password` and picks the key: the password if the user name is empty or does not have our shape while
+// the password does, else the user name (`curl -u key:`). RETURNS: a view into `buffer`; empty when it is not base64,
+// has no colon or does not fit (RFC 7617).
+inline constexpr std::size_t kBasicBufferSize = 2 * kMaxKeyLength + 8;
+[[nodiscard]] std::string_view decode_basic(std::string_view token, std::span<char> buffer) noexcept;
+
+// Iterates over the values of one name in a query string or Cookie header, in order. Names in a query are compared
+// percent-decoded and case-sensitively. `whole` is what has to be cut out to hide it: the pair with one separator.
+struct NamedValue {
+  std::string_view value;  // as it stands, not decoded
+  std::string_view whole;
+};
+[[nodiscard]] bool next_in_query(std::string_view& rest, std::string_view name, NamedValue& found) noexcept;
+[[nodiscard]] bool next_in_cookie(std::string_view& rest, std::string_view name, NamedValue& found) noexcept;
+
+// Percent-decodes into `buffer`; a view of `text` itself when there is nothing to decode. RETURNS: false when an escape
+// is broken or the result does not fit.
+[[nodiscard]] bool percent_decode(std::string_view text, std::span<char> buffer, std::string_view& decoded) noexcept;
+
+}  // namespace apikey

@@ -1,0 +1,59 @@
+// Database `meta` of a snapshot: ASCII names → ASCII values, so that `mdb_dump -p` shows what a file is.
+//
+//   format          "1"
+//   registry_id     32 hex digits: which registry this comes from
+//   generation      decimal, 1 and up; only ever grows per registry
+//   created         decimal seconds since 1970
+//   builder         free text, e.g. "keyloader 0.1.0"
+//   keys            decimal: entries of database `keys`
+//   digests         1-4 method names separated by a space, in the order they are tried: "sha256", "hmac-sha256:2026"
+//   allow_shrink    "1" when fewer keys than before are meant; else absent
+//   rolled_back_to  decimal generation whose content this is; else absent
+//   base            64 hex digits: seal hash of the base this head belongs to; absent in a complete file
+// Other names are ignored, so that later builders may add some.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "apikey/status.hpp"
+#include "apikey/units.hpp"
+
+namespace apikey {
+
+inline constexpr std::uint32_t kFormatVersion = 1;
+inline constexpr std::size_t kMaxDigestMethods = 4;  // in one snapshot
+
+using RegistryId = std::array<std::uint8_t, 16>;
+using SealHash = std::array<std::uint8_t, 32>;
+
+// The views point into the snapshot's bytes.
+struct Meta {
+  RegistryId registry_id{};
+  std::uint64_t generation = 0;
+  UnixSec created;
+  std::string_view builder;
+  std::uint64_t keys = 0;
+  std::array<std::string_view, kMaxDigestMethods> digests{};
+  std::size_t digest_count = 0;
+  bool allow_shrink = false;
+  std::uint64_t rolled_back_to = 0;  // 0: not a rollback
+  bool has_base = false;
+  SealHash base{};
+};
+
+// Takes one name and value; unknown names are ok and ignored.
+// RETURNS: damaged for a value that does not parse, unsupported for another format version.
+Status set_meta(Meta& meta, std::string_view name, std::string_view value) noexcept;
+
+// Called after the last name: damaged when one that is required was not there.
+Status check_meta(const Meta& meta) noexcept;
+
+// Lower-case hex both ways. REQUIRES: out.size() == 2 * bytes.size().
+void to_hex(std::span<const std::uint8_t> bytes, std::span<char> out) noexcept;
+[[nodiscard]] bool from_hex(std::string_view text, std::span<std::uint8_t> bytes) noexcept;
+
+}  // namespace apikey
