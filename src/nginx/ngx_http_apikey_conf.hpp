@@ -1,0 +1,115 @@
+// What the configuration says: structures, their creation and merging, and the directive setters.
+// Filled by the master while it reads the configuration, read-only afterwards.
+#pragma once
+
+#include <cstdint>
+
+#include "apikey/authenticator.hpp"
+#include "apikey/credential.hpp"
+#include "apikey/digest.hpp"
+#include "apikey/snapshot.hpp"
+#include "ngx_http_apikey_ngx.hpp"
+
+namespace apikey::nginx {
+
+inline constexpr ngx_uint_t kMaxStores = 16;
+inline constexpr std::string_view kDefaultZoneName = "apikey";
+inline constexpr std::size_t kDefaultZoneSize = 16U << 20;
+
+struct StoreRuntime;  // ngx_http_apikey_store.hpp: what this process has open
+
+// One apikey_store line.
+struct StoreConf {
+  ngx_str_t name;  // "default" when none is written
+  ngx_str_t path;  // absolute, zero-terminated
+  ngx_uint_t index;
+  time_t max_age;  // seconds, 0 = off
+  ngx_uint_t min_keep_percent;
+  bool is_mapped;
+  bool denies_when_stale;
+  bool allows_on_error;
+  Lookup lookup;
+  // Indexes into MainConf::methods this store may use: plain SHA-256 and its peppers.
+  std::uint8_t methods[kMaxConfiguredMethods];
+  ngx_uint_t method_count;
+  StoreRuntime* runtime;  // made at configuration time, empty until a worker fills it
+};
+
+struct MainConf {
+  ngx_array_t stores;     // StoreConf*
+  DigestMethod* methods;  // [kMaxConfiguredMethods], the first method_count in use; [0] is plain SHA-256
+  ngx_uint_t method_count;
+  ngx_shm_zone_t* zone;
+  bool is_used;  // some location says `apikey <realm>`
+  bool has_mapped_store;
+};
+
+struct Source {
+  SourceKind kind;
+  ngx_str_t name;      // header (lower case), argument or cookie name
+  ngx_int_t variable;  // index of the variable
+};
+
+enum class ErrorBody : ngx_uint_t { problem, nginx };
+enum class ErrorDetail : ngx_uint_t { generic, holder };
+enum class Preflight : ngx_uint_t { allow, check };
+enum class RatelimitHeaders : ngx_uint_t { off, x };
+
+struct LocConf {
+  ngx_flag_t is_on;  // unset until merged
+  ngx_flag_t is_optional;
+  ngx_str_t realm;           // already quoted for a header: no control characters, '"' and '\' escaped
+  ngx_str_t store_name;      // as apikey_use says, resolved in postconfiguration
+  StoreConf* store;          // null when the name is not defined anywhere: refused when is_on
+  ngx_array_t* sources;      // Source
+  ngx_uint_t format;         // Format
+  ngx_array_t* scope_lines;  // ScopeLine
+  ngx_flag_t any_scope;
+  ngx_array_t* environments;  // std::string_view
+  ngx_flag_t any_environment;
+  ngx_flag_t hides;
+  ngx_uint_t preflight;          // Preflight
+  ngx_uint_t error_body;         // ErrorBody
+  ngx_uint_t error_detail;       // ErrorDetail
+  ngx_uint_t log_level;          // NGX_LOG_*
+  ngx_uint_t ratelimit_headers;  // RatelimitHeaders
+  ngx_str_t location_name;       // for warnings
+  LocationPolicy* policy;        // what decide() is given; made when merged
+  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
+  bool accepts_bearer;
+  bool is_content;  // apikey_verify or apikey_whoami decides here itself
+};
+static_assert(std::is_standard_layout_v<LocConf> && std::is_trivially_destructible_v<LocConf>);
+static_assert(std::is_standard_layout_v<MainConf> && std::is_trivially_destructible_v<MainConf>);
+
+inline MainConf* main_conf(ngx_http_request_t* r) noexcept {
+  return static_cast<MainConf*>(ngx_http_get_module_main_conf(r, ngx_http_apikey_module));
+}
+inline MainConf* main_conf(ngx_cycle_t* cycle) noexcept {
+  return static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_apikey_module));
+}
+inline LocConf* loc_conf(ngx_http_request_t* r) noexcept {
+  return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_apikey_module));
+}
+
+void* create_main_conf(ngx_conf_t* cf) noexcept;
+char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept;
+void* create_loc_conf(ngx_conf_t* cf) noexcept;
+char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
+
+// After all is read: resolves stores, makes the default zone, warns once of locations without scopes.
+ngx_int_t finish_conf(ngx_conf_t* cf) noexcept;
+
+// Directive setters, one per directive of the same name.
+char* set_store(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_use(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_zone(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_apikey(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_from(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_scope(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_environment(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_metrics(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_whoami(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+
+}  // namespace apikey::nginx

@@ -1,0 +1,51 @@
+// The bridge to nginx: the only place that includes its headers, and the few conversions everybody needs.
+// Included by every file of the adapter, by nothing else.
+#pragma once
+
+extern "C" {
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_event.h>
+#include <ngx_http.h>
+}
+
+#include <new>
+#include <string_view>
+#include <type_traits>
+
+extern ngx_module_t ngx_http_apikey_module;
+
+namespace apikey::nginx {
+
+inline std::string_view view(const ngx_str_t& s) noexcept { return {reinterpret_cast<const char*>(s.data), s.len}; }
+
+// The text is not copied. nginx never writes through it.
+inline ngx_str_t to_ngx_str(std::string_view s) noexcept {
+  return {s.size(), reinterpret_cast<u_char*>(const_cast<char*>(s.data()))};
+}
+
+inline char* conf_error() noexcept { return static_cast<char*>(NGX_CONF_ERROR); }
+
+// A copy in pool memory; data is null when there is no memory left (or the text is empty).
+inline ngx_str_t copy_to_pool(ngx_pool_t* pool, std::string_view s) noexcept {
+  ngx_str_t copy{0, nullptr};
+  if (s.empty()) {
+    return copy;
+  }
+  copy.data = static_cast<u_char*>(ngx_pnalloc(pool, s.size()));
+  if (copy.data != nullptr) {
+    ngx_memcpy(copy.data, s.data(), s.size());
+    copy.len = s.size();
+  }
+  return copy;
+}
+
+// A value-initialised object in pool memory, or null. The pool runs no destructors.
+template <typename T>
+T* pool_new(ngx_pool_t* pool) noexcept {
+  static_assert(std::is_trivially_destructible_v<T>);
+  void* memory = ngx_pmemalign(pool, sizeof(T), alignof(T) < 16 ? 16 : alignof(T));
+  return memory == nullptr ? nullptr : ::new (memory) T{};
+}
+
+}  // namespace apikey::nginx
