@@ -38,6 +38,9 @@ struct KeyParts {
 // True when the text begins `<prefix>_<env>_`: somebody means it as one of our keys, right or wrong.
 [[nodiscard]] bool has_own_shape(std::string_view text) noexcept;
 
+// True when form and length are right, whatever the checksum is.
+[[nodiscard]] bool has_own_form(std::string_view text) noexcept;
+
 // True when form, length and checksum are right; then `parts` is filled.
 [[nodiscard]] bool parse_key(std::string_view text, KeyParts& parts) noexcept;
 
@@ -52,7 +55,8 @@ std::string_view compose_key(std::string_view prefix, std::string_view env, std:
 // True for 8-256 bytes that a header can carry: 0x21-0x7e and 0x80-0xff, no space, no control character.
 [[nodiscard]] bool is_presentable(std::string_view text) noexcept;
 
-// What may be shown of a key in a log or message: `ak_live_****` for our own form, `****` for any other.
+// What may be shown of a key in a log or message: `ak_live_****` for our own form (right checksum or not), `****` for
+// any other.
 // REQUIRES: out.size() >= kMaxPrefixLength + kMaxEnvLength + 6.
 std::string_view redact_key(std::string_view text, std::span<char> out) noexcept;
 

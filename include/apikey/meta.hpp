@@ -32,10 +32,12 @@ using SealHash = std::array<std::uint8_t, 32>;
 
 // The views point into the snapshot's bytes.
 struct Meta {
+  std::uint32_t format = 0;  // 0: not said
   RegistryId registry_id{};
   std::uint64_t generation = 0;
   UnixSec created;
   std::string_view builder;
+  bool has_keys = false;  // 0 keys are legal, saying nothing is not
   std::uint64_t keys = 0;
   std::array<std::string_view, kMaxDigestMethods> digests{};
   std::size_t digest_count = 0;

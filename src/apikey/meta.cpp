@@ -1,0 +1,166 @@
+// Database `meta` of a snapshot: from ASCII values to numbers, and what must be there.
+// Called by the verifier and by the reader once per snapshot. Never takes a value it only half understands.
+#include "apikey/meta.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+
+namespace apikey {
+namespace {
+
+constexpr std::string_view kHexDigits = "0123456789abcdef";
+
+Status damaged(const char* text) noexcept { return {StatusCode::damaged, text}; }
+
+// Decimal as we write it: digits only, no sign, no leading zero.
+bool parse_decimal(std::string_view text, std::uint64_t& number) noexcept {
+  if (text.empty() || (text.front() == '0' && text.size() > 1)) {
+    return false;
+  }
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc{} && stop == end;
+}
+
+bool parse_count(std::string_view text, std::uint64_t& number) noexcept {
+  return parse_decimal(text, number) && number > 0;
+}
+
+bool parse_time(std::string_view text, UnixSec& time) noexcept {
+  std::uint64_t seconds = 0;
+  if (!parse_count(text, seconds) || seconds > std::uint64_t{std::numeric_limits<std::int64_t>::max()}) {
+    return false;
+  }
+  time.value = static_cast<std::int64_t>(seconds);
+  return true;
+}
+
+bool is_printable(std::string_view text) noexcept {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
+}
+
+bool parse_digests(std::string_view text, Meta& meta) noexcept {
+  meta.digest_count = 0;
+  while (true) {
+    const std::size_t length = std::min(text.find(' '), text.size());
+    const std::string_view name(text.data(), length);
+    const auto known = std::span(meta.digests).first(meta.digest_count);
+    if (name.empty() || meta.digest_count == kMaxDigestMethods || !is_printable(name) ||
+        std::find(known.begin(), known.end(), name) != known.end()) {
+      return false;
+    }
+    meta.digests[meta.digest_count++] = name;
+    if (length == text.size()) {
+      return true;
+    }
+    text.remove_prefix(length + 1);
+  }
+}
+
+Status set_format(Meta& meta, std::string_view value) noexcept {
+  std::uint64_t format = 0;
+  if (!parse_count(value, format)) {
+    return damaged("meta: `format` is not a number");
+  }
+  if (format != kFormatVersion) {
+    return {StatusCode::unsupported, "the snapshot has format {0}; this build reads format {1}", format,
+            kFormatVersion};
+  }
+  meta.format = kFormatVersion;
+  return {};
+}
+
+}  // namespace
+
+Status set_meta(Meta& meta, std::string_view name, std::string_view value) noexcept {
+  if (name == "format") {
+    return set_format(meta, value);
+  }
+  if (name == "registry_id") {
+    return from_hex(value, meta.registry_id) ? Status{} : damaged("meta: `registry_id` is not 32 hex digits");
+  }
+  if (name == "generation") {
+    return parse_count(value, meta.generation) ? Status{} : damaged("meta: `generation` is not a number from 1 up");
+  }
+  if (name == "created") {
+    return parse_time(value, meta.created) ? Status{} : damaged("meta: `created` is not a number of seconds");
+  }
+  if (name == "builder") {
+    meta.builder = value;
+    return is_printable(value) ? Status{} : damaged("meta: `builder` is not ASCII text");
+  }
+  if (name == "keys") {
+    meta.has_keys = parse_decimal(value, meta.keys);
+    return meta.has_keys ? Status{} : damaged("meta: `keys` is not a number");
+  }
+  if (name == "digests") {
+    return parse_digests(value, meta) ? Status{} : damaged("meta: `digests` is not a list of 1 to 4 method names");
+  }
+  if (name == "allow_shrink") {
+    meta.allow_shrink = value == "1";
+    return meta.allow_shrink ? Status{} : damaged("meta: `allow_shrink` is neither absent nor 1");
+  }
+  if (name == "rolled_back_to") {
+    return parse_count(value, meta.rolled_back_to) ? Status{} : damaged("meta: `rolled_back_to` is not a generation");
+  }
+  if (name == "base") {
+    meta.has_base = from_hex(value, meta.base);
+    return meta.has_base ? Status{} : damaged("meta: `base` is not 64 hex digits");
+  }
+  return {};
+}
+
+Status check_meta(const Meta& meta) noexcept {
+  if (meta.format == 0) {
+    return damaged("meta: `format` is missing");
+  }
+  if (meta.registry_id == RegistryId{}) {
+    return damaged("meta: `registry_id` is missing or zero");
+  }
+  if (meta.generation == 0) {
+    return damaged("meta: `generation` is missing");
+  }
+  if (meta.created.value == 0) {
+    return damaged("meta: `created` is missing");
+  }
+  if (meta.builder.empty()) {
+    return damaged("meta: `builder` is missing or empty");
+  }
+  if (!meta.has_keys) {
+    return damaged("meta: `keys` is missing");
+  }
+  if (meta.digest_count == 0) {
+    return damaged("meta: `digests` is missing");
+  }
+  if (meta.rolled_back_to >= meta.generation) {
+    return {StatusCode::damaged, "meta: generation {0} cannot be a rollback to generation {1}", meta.generation,
+            meta.rolled_back_to};
+  }
+  return {};
+}
+
+void to_hex(std::span<const std::uint8_t> bytes, std::span<char> out) noexcept {
+  std::size_t at = 0;
+  for (const std::uint8_t byte : bytes) {
+    out[at++] = kHexDigits[byte >> 4];
+    out[at++] = kHexDigits[byte & 0x0f];
+  }
+}
+
+bool from_hex(std::string_view text, std::span<std::uint8_t> bytes) noexcept {
+  if (text.size() != 2 * bytes.size()) {
+    return false;
+  }
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    const std::size_t high = kHexDigits.find(text[2 * i]);
+    const std::size_t low = kHexDigits.find(text[2 * i + 1]);
+    if (high == std::string_view::npos || low == std::string_view::npos) {
+      return false;
+    }
+    bytes[i] = static_cast<std::uint8_t>(high << 4 | low);
+  }
+  return true;
+}
+
+}  // namespace apikey
