@@ -74,10 +74,15 @@ class Index {
   // RETURNS: false when there is no such row or its bytes do not check.
   [[nodiscard]] bool row(Table table, std::uint32_t number, std::span<const std::byte>& payload) const noexcept;
 
+  // Goes through all buckets. RETURNS: false when one does not check.
+  [[nodiscard]] bool count_entries(std::uint64_t& entries) const noexcept;
+
   [[nodiscard]] const RowCounts& row_counts() const noexcept { return rows_; }
   [[nodiscard]] std::uint64_t bucket_count() const noexcept { return buckets_; }
 
  private:
+  Find look_at(std::uint64_t offset, const Digest& digest, std::span<const std::byte>& record) const noexcept;
+
   std::span<const std::byte> file_;
   const std::byte* bucket_ = nullptr;
   std::uint64_t buckets_ = 0;
