@@ -1,27 +1,29 @@
-// Reading and writing little-endian numbers in bytes of any alignment: how every part of a snapshot stores them.
-// Called by whoever encodes or decodes a layout. Never checks bounds: the caller has done that.
+// Integers as they stand in a snapshot: little-endian, at any alignment.
+// Used by everything that encodes or decodes bytes. Checks no bounds: the caller has.
 #pragma once
 
 #include <bit>
 #include <concepts>
 #include <cstddef>
-#include <cstdint>
 #include <cstring>
+#include <span>
 
 namespace apikey {
 
-static_assert(std::endian::native == std::endian::little, "snapshots are read in place: little-endian machines only");
+static_assert(std::endian::native == std::endian::little, "a snapshot's integers are read in place");
 
-template <std::unsigned_integral Number>
-[[nodiscard]] inline Number load_le(const std::byte* at) noexcept {
-  Number number;
-  std::memcpy(&number, at, sizeof number);
-  return number;
+// REQUIRES: offset + sizeof(T) <= bytes.size().
+template <std::integral T>
+[[nodiscard]] T load_le(std::span<const std::byte> bytes, std::size_t offset) noexcept {
+  T value;
+  std::memcpy(&value, bytes.data() + offset, sizeof value);
+  return value;
 }
 
-template <std::unsigned_integral Number>
-inline void store_le(std::byte* at, Number number) noexcept {
-  std::memcpy(at, &number, sizeof number);
+// REQUIRES: offset + sizeof(T) <= out.size().
+template <std::integral T>
+void store_le(std::span<std::byte> out, std::size_t offset, T value) noexcept {
+  std::memcpy(out.data() + offset, &value, sizeof value);
 }
 
 }  // namespace apikey

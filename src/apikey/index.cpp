@@ -13,6 +13,17 @@
 namespace apikey {
 namespace {
 
+// As load_le and store_le, from a pointer whose bounds have been checked.
+template <typename T>
+T read_le(const std::byte* at) noexcept {
+  return load_le<T>({at, sizeof(T)}, 0);
+}
+
+template <typename T>
+void write_le(std::byte* at, T value) noexcept {
+  store_le<T>({at, sizeof(T)}, 0, value);
+}
+
 constexpr std::array<char, 8> kMagic = {'A', 'K', 'I', 'N', 'D', 'E', 'X', '1'};
 constexpr std::size_t kCheckedHeader = 40;
 constexpr std::uint64_t kTagMask = 0xffffff;
@@ -46,7 +57,7 @@ bool same_digest(const Digest& digest, const std::byte* at) noexcept {
   for (std::size_t i = 0; i < digest.bytes.size(); i += 8) {
     std::uint64_t word;
     std::memcpy(&word, digest.bytes.data() + i, sizeof word);
-    difference |= word ^ load_le<std::uint64_t>(at + i);
+    difference |= word ^ read_le<std::uint64_t>(at + i);
   }
   return difference == 0;
 }
@@ -78,8 +89,8 @@ bool IndexBuilder::add_key(const Digest& digest, std::uint64_t offset) noexcept 
   for (std::uint64_t probe = 0; probe < buckets_ && probe <= 0xffffffff; ++probe) {
     std::byte* at = value_.data() + kIndexHeaderSize + bucket * kBucketSize + 8;
     for (std::size_t i = 0; i < kEntriesPerBucket; ++i, at += 8) {
-      if (load_le<std::uint64_t>(at) != 0) continue;
-      store_le(at, entry);
+      if (read_le<std::uint64_t>(at) != 0) continue;
+      write_le(at, entry);
       max_probe_ = std::max(max_probe_, static_cast<std::uint32_t>(probe));
       return true;
     }
@@ -93,20 +104,20 @@ bool IndexBuilder::add_row(Table table, std::uint32_t number, std::uint64_t offs
   if (number < first_number(table) || number - first_number(table) >= rows_[slot]) return false;
   std::size_t at = kIndexHeaderSize + static_cast<std::size_t>(buckets_) * kBucketSize;
   for (std::size_t i = 0; i < slot; ++i) at += std::size_t{rows_[i]} * 8;
-  store_le(value_.data() + at + std::size_t{number - first_number(table)} * 8, offset);
+  write_le(value_.data() + at + std::size_t{number - first_number(table)} * 8, offset);
   return true;
 }
 
 void IndexBuilder::finish() noexcept {
   std::byte* header = value_.data();
   std::memcpy(header, kMagic.data(), kMagic.size());
-  store_le(header + 8, buckets_);
-  store_le(header + 16, max_probe_);
-  for (std::size_t i = 0; i < kTableCount; ++i) store_le(header + 24 + i * 4, rows_[i]);
-  store_le(header + kCheckedHeader, fold64({header, kCheckedHeader}));
+  write_le(header + 8, buckets_);
+  write_le(header + 16, max_probe_);
+  for (std::size_t i = 0; i < kTableCount; ++i) write_le(header + 24 + i * 4, rows_[i]);
+  write_le(header + kCheckedHeader, fold64({header, kCheckedHeader}));
   for (std::uint64_t bucket = 0; bucket < buckets_; ++bucket) {
     std::byte* at = header + kIndexHeaderSize + bucket * kBucketSize;
-    store_le(at, bucket_check(bucket, at));
+    write_le(at, bucket_check(bucket, at));
   }
 }
 
@@ -117,23 +128,23 @@ Status Index::open(std::span<const std::byte> file, std::uint64_t offset, std::u
   }
   const std::byte* header = file.data() + offset;
   if (std::memcmp(header, kMagic.data(), kMagic.size()) != 0 ||
-      load_le<std::uint64_t>(header + kCheckedHeader) != fold64({header, kCheckedHeader}) ||
-      load_le<std::uint32_t>(header + 20) != 0) {
+      read_le<std::uint64_t>(header + kCheckedHeader) != fold64({header, kCheckedHeader}) ||
+      read_le<std::uint32_t>(header + 20) != 0) {
     return {StatusCode::damaged, "the header of the index at offset {0} does not check", offset};
   }
   if ((offset + kIndexHeaderSize) % kBucketSize != 0) {
     return {StatusCode::damaged, "the buckets of the index at offset {0} do not begin on a cache line", offset};
   }
-  const auto buckets = load_le<std::uint64_t>(header + 8);
+  const auto buckets = read_le<std::uint64_t>(header + 8);
   RowCounts rows{};
-  for (std::size_t i = 0; i < kTableCount; ++i) rows[i] = load_le<std::uint32_t>(header + 24 + i * 4);
+  for (std::size_t i = 0; i < kTableCount; ++i) rows[i] = read_le<std::uint32_t>(header + 24 + i * 4);
   if (buckets == 0 || buckets > size / kBucketSize || index_size(buckets, rows) != size) {
     return {StatusCode::damaged, "an index of {0} buckets does not take {1} bytes", buckets, size};
   }
   index.file_ = file;
   index.bucket_ = header + kIndexHeaderSize;
   index.buckets_ = buckets;
-  index.max_probe_ = load_le<std::uint32_t>(header + 16);
+  index.max_probe_ = read_le<std::uint32_t>(header + 16);
   index.rows_ = rows;
   const std::byte* directory = index.bucket_ + buckets * kBucketSize;
   for (std::size_t i = 0; i < kTableCount; ++i) {
@@ -149,9 +160,9 @@ Index::Find Index::find(const Digest& digest, std::span<const std::byte>& record
   std::uint64_t bucket = home_of(digest, buckets_);
   for (std::uint64_t probe = 0; probe <= max_probe_ && probe < buckets_; ++probe) {
     const std::byte* at = bucket_ + bucket * kBucketSize;
-    if (load_le<std::uint64_t>(at) != bucket_check(bucket, at)) return Find::damaged;
+    if (read_le<std::uint64_t>(at) != bucket_check(bucket, at)) return Find::damaged;
     for (std::size_t i = 0; i < kEntriesPerBucket; ++i) {
-      const auto entry = load_le<std::uint64_t>(at + 8 + i * 8);
+      const auto entry = read_le<std::uint64_t>(at + 8 + i * 8);
       if (entry == 0) return Find::absent;
       if ((entry & kTagMask) != tag) continue;
       const Find result = look_at(entry >> kOffsetShift, digest, record);
@@ -185,7 +196,7 @@ bool Index::row(Table table, std::uint32_t number, std::span<const std::byte>& p
   if (slot >= kTableCount || number < first_number(table)) return false;
   const std::uint32_t place = number - first_number(table);
   if (place >= rows_[slot]) return false;
-  const auto offset = load_le<std::uint64_t>(directory_[slot] + std::size_t{place} * 8);
+  const auto offset = read_le<std::uint64_t>(directory_[slot] + std::size_t{place} * 8);
   if (offset > file_.size()) return false;
   return decode_row(table, number, file_.subspan(offset), payload);
 }
@@ -194,8 +205,8 @@ bool Index::count_entries(std::uint64_t& entries) const noexcept {
   entries = 0;
   for (std::uint64_t bucket = 0; bucket < buckets_; ++bucket) {
     const std::byte* at = bucket_ + bucket * kBucketSize;
-    if (load_le<std::uint64_t>(at) != bucket_check(bucket, at)) return false;
-    for (std::size_t i = 0; i < kEntriesPerBucket; ++i) entries += load_le<std::uint64_t>(at + 8 + i * 8) != 0;
+    if (read_le<std::uint64_t>(at) != bucket_check(bucket, at)) return false;
+    for (std::size_t i = 0; i < kEntriesPerBucket; ++i) entries += read_le<std::uint64_t>(at + 8 + i * 8) != 0;
   }
   return true;
 }

@@ -10,6 +10,17 @@
 namespace apikey {
 namespace {
 
+// As load_le and store_le, from a pointer whose bounds have been checked.
+template <typename T>
+T read_le(const std::byte* at) noexcept {
+  return load_le<T>({at, sizeof(T)}, 0);
+}
+
+template <typename T>
+void write_le(std::byte* at, T value) noexcept {
+  store_le<T>({at, sizeof(T)}, 0, value);
+}
+
 constexpr std::array<char, 8> kMagic = {'A', 'K', 'S', 'E', 'A', 'L', '0', '1'};
 constexpr std::size_t kSignaturesAt = 128;
 constexpr std::size_t kSignatureSize = 96;
@@ -27,19 +38,19 @@ const std::byte* find_seal_page(std::span<const std::byte> file) noexcept {
   for (std::size_t size = kMinPageSize; size <= kMaxPageSize; size *= 2) {
     if (file.size() < size) break;
     const std::byte* page = file.data() + (file.size() - size);
-    if (has_magic(page) && load_le<std::uint32_t>(page + 12) == size) return page;
+    if (has_magic(page) && read_le<std::uint32_t>(page + 12) == size) return page;
   }
   return nullptr;
 }
 
 void decode_fields(const std::byte* page, Seal& seal) noexcept {
-  seal.format = load_le<std::uint32_t>(page + 8);
-  seal.page_size = load_le<std::uint32_t>(page + 12);
-  seal.length = load_le<std::uint64_t>(page + 16);
+  seal.format = read_le<std::uint32_t>(page + 8);
+  seal.page_size = read_le<std::uint32_t>(page + 12);
+  seal.length = read_le<std::uint64_t>(page + 16);
   std::memcpy(seal.sha256.data(), page + 24, seal.sha256.size());
-  seal.generation = load_le<std::uint64_t>(page + 56);
+  seal.generation = read_le<std::uint64_t>(page + 56);
   std::memcpy(seal.base.data(), page + 64, seal.base.size());
-  seal.signature_count = load_le<std::uint32_t>(page + 96);
+  seal.signature_count = read_le<std::uint32_t>(page + 96);
 }
 
 }  // namespace
@@ -47,14 +58,14 @@ void decode_fields(const std::byte* page, Seal& seal) noexcept {
 void encode_seal(const Seal& seal, std::span<std::byte> page) noexcept {
   std::memset(page.data(), 0, page.size());
   std::memcpy(page.data(), kMagic.data(), kMagic.size());
-  store_le(page.data() + 8, seal.format);
-  store_le(page.data() + 12, seal.page_size);
-  store_le(page.data() + 16, seal.length);
+  write_le(page.data() + 8, seal.format);
+  write_le(page.data() + 12, seal.page_size);
+  write_le(page.data() + 16, seal.length);
   std::memcpy(page.data() + 24, seal.sha256.data(), seal.sha256.size());
-  store_le(page.data() + 56, seal.generation);
+  write_le(page.data() + 56, seal.generation);
   std::memcpy(page.data() + 64, seal.base.data(), seal.base.size());
   const std::size_t count = std::min<std::size_t>(seal.signature_count, kMaxSignatures);
-  store_le(page.data() + 96, static_cast<std::uint32_t>(count));
+  write_le(page.data() + 96, static_cast<std::uint32_t>(count));
   for (std::size_t i = 0; i < count; ++i) {
     std::byte* at = page.data() + kSignaturesAt + i * kSignatureSize;
     std::memcpy(at, seal.signatures[i].key_id.data(), 32);
