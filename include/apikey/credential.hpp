@@ -15,7 +15,7 @@ enum class SourceKind : std::uint8_t { header, bearer, basic, query, cookie, var
 
 enum class Format : std::uint8_t {
   strict,  // our own form with a right checksum, nothing else
-  any,     // 8-256 presentable bytes; what has our form needs a right checksum all the same
+  any,     // 8-256 presentable bytes; what has our whole form needs a right checksum all the same
 };
 
 enum class Found : std::uint8_t {
@@ -26,8 +26,10 @@ enum class Found : std::uint8_t {
 };
 
 // Judges one value of one source. Shared sources (bearer, basic, cookie) may carry what is somebody else's: under
-// `strict` a value without our shape, under `any` a bearer value with two dots. A value longer than kMaxKeyLength, with
-// bytes a header cannot carry, or (strict, or any with our shape) a wrong form or checksum is malformed.
+// `strict` a value without our shape, under `any` a bearer value with two dots. Malformed is what remains and, under
+// `strict`, is not our form with a right checksum; under `any`, a value that is not presentable (too short, too long,
+// bytes a header cannot carry) or has our whole form and a wrong checksum. A shape alone says nothing there: keys of
+// other makers begin `sk_live_` too.
 [[nodiscard]] Found judge_credential(SourceKind kind, Format format, std::string_view value) noexcept;
 
 // Gathers what the sources gave. Two that differ are malformed; the same key twice, from two sources, is one key.
