@@ -10,12 +10,13 @@
 // there is no such condition when it has no entry. All conditions must hold.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
+#include "apikey/network.hpp"
+#include "apikey/origin.hpp"
 #include "apikey/status.hpp"
 #include "apikey/verdict.hpp"
 
@@ -47,26 +48,8 @@ enum MethodBit : MethodSet {
 // "GET,POST" → set; GET includes HEAD. RETURNS: bad_value naming nothing (the caller has the text).
 Status parse_methods(std::string_view text, MethodSet& set) noexcept;
 
-// 4 bytes in network order for IPv4 (length 4), 16 for IPv6; an IPv4-mapped IPv6 address is taken as IPv4.
-struct Address {
-  std::array<std::uint8_t, 16> bytes{};
-  std::uint8_t length = 0;  // 0: not an internet address (unix socket): matches no network
-};
-[[nodiscard]] Address make_address(std::span<const std::uint8_t> bytes) noexcept;
-
-struct Network {
-  Address address;
-  std::uint8_t prefix = 0;
-};
-// "10.0.0.0/8", "2001:db8::/32", "192.0.2.7". RETURNS: bad_value also when host bits are set.
-Status parse_network(std::string_view text, Network& network) noexcept;
-[[nodiscard]] bool contains(const Network& network, const Address& address) noexcept;
-
-// Lower-cases and checks `scheme://host[:port]` with an optional leading "*." label. RETURNS: bad_value otherwise.
-Status normalize_origin(std::string_view text, std::span<char> out, std::string_view& origin) noexcept;
-Status normalize_host(std::string_view text, std::span<char> out, std::string_view& host) noexcept;
-
-// Encoders append one entry and return what is left of `out`; an empty result means it did not fit.
+// Encoders append one entry and return what is left of `out`, which is never nothing: an empty result means that the
+// entry did not fit. So a buffer has one byte more than the longest list it is for.
 std::span<std::byte> encode_network(const Network& network, std::span<std::byte> out) noexcept;
 std::span<std::byte> encode_origin(std::string_view origin, std::span<std::byte> out) noexcept;
 std::span<std::byte> encode_methods(MethodSet methods, std::span<std::byte> out) noexcept;
