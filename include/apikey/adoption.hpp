@@ -7,8 +7,9 @@
 //   holders     {pid, fd} of every worker that has the verified copy open; a worker started later opens
 //               /proc/<pid>/fd/<fd> of any of them instead of verifying afresh
 //
-// The state lives in zeroed memory; zeros are a valid empty state. Nothing in it is a pointer. Any process may die at
-// any instruction: what it held is taken over by time (claim) or found dead by its pid (holders).
+// The state lives in zeroed memory, 16-byte aligned; zeros are a valid empty state. Nothing in it is a pointer. Any
+// process may die or sleep at any instruction: what it held is taken over by time (claim) or found dead by its pid
+// (holders), and what a sleeper still writes when it wakes reaches nobody.
 #pragma once
 
 #include <array>
@@ -19,6 +20,7 @@
 #include "apikey/meta.hpp"
 #include "apikey/status.hpp"
 #include "apikey/verify.hpp"
+#include "apikey/wide_word.hpp"
 
 namespace apikey {
 
@@ -54,10 +56,9 @@ inline constexpr std::size_t kAdoptionResultCount = 7;
 class Adoption {
  public:
   // One acquire load: the number of the latest change. What every request compares with its worker's own.
-  [[nodiscard]] std::uint64_t change() const noexcept { return change_.load(std::memory_order_acquire); }
+  [[nodiscard]] std::uint64_t change() const noexcept { return state_.low(); }
 
-  // A consistent copy of what is in service (sequence lock; retries while a writer is at it, takes over a dead
-  // writer's half-written state never: writing is only allowed to the holder of a claim).
+  // A consistent copy of what is in service. Never waits for a writer: reads again only when a change came between.
   [[nodiscard]] Adopted read() const noexcept;
 
   // RETURNS: an attempt number (never 0) when this process may verify `identity` now; 0 when it was refused before,
@@ -65,11 +66,14 @@ class Adoption {
   [[nodiscard]] std::uint64_t claim(const FileIdentity& identity, std::uint32_t pid, std::uint64_t now_ms) noexcept;
   // RETURNS: false when somebody has taken over: give up.
   [[nodiscard]] bool heartbeat(std::uint64_t attempt, std::uint64_t now_ms) noexcept;
-  // Both end the claim. RETURNS: false when it had been taken over; then nothing was changed.
+  // Both end the claim. RETURNS: false when it had been taken over; then what is in service has not changed.
+  // publish() also holds the new change for {pid, fd}. It sets `change` itself, and never lowers highest_generation.
   [[nodiscard]] bool publish(std::uint64_t attempt, const Adopted& adopted, std::uint32_t pid, int fd) noexcept;
   [[nodiscard]] bool refuse(std::uint64_t attempt, const FileIdentity& identity, AdoptionResult result) noexcept;
   // Ends the claim without a verdict on the file (the worker stops): the next one may begin at once.
   void abandon(std::uint64_t attempt) noexcept;
+  // The last file that was refused, and why. RETURNS: false when there was none.
+  [[nodiscard]] bool last_refusal(FileIdentity& identity, AdoptionResult& result) const noexcept;
 
   // Holders. A worker holds the copy of change `change` under its fd until it drops it.
   // RETURNS: false when the table is full (the worker works all the same, nobody can take it from there).
@@ -86,20 +90,23 @@ class Adoption {
   [[nodiscard]] std::uint64_t oldest_held(bool (*is_alive)(std::uint32_t pid) noexcept) const noexcept;
 
  private:
-  std::atomic<std::uint64_t> change_{0};
-  std::atomic<std::uint64_t> sequence_{0};  // odd while `adopted_` is written
-  std::atomic<std::uint64_t> claim_{0};     // attempt << 32 | pid; pid 0: free
+  // A word of what is published. Carries the attempt that wrote it, so that a writer which was overtaken while it
+  // slept cannot write over its successor's words.
+  static constexpr std::size_t kAdoptedWords = sizeof(Adopted) / sizeof(std::uint64_t);
+  static constexpr std::size_t kRefusedWords = sizeof(FileIdentity) / sizeof(std::uint64_t) + 1;
+
+  [[nodiscard]] bool holds_claim(std::uint64_t attempt, WidePair& state) const noexcept;
+  [[nodiscard]] bool is_settled(const FileIdentity& identity) const noexcept;
+  [[nodiscard]] bool release(std::uint64_t attempt) noexcept;
+
+  // low: change · high: attempt << 32 | pid of the claim, pid 0 when nobody verifies. One word, so that a publisher
+  // whose claim was taken over cannot publish.
+  WideWord state_;
   std::atomic<std::uint64_t> heartbeat_ms_{0};
-  // Copied word by word with relaxed atomics under `sequence_`.
-  static constexpr std::size_t kAdoptedWords = 20;
-  std::array<std::atomic<std::uint64_t>, kAdoptedWords> adopted_{};
-  static constexpr std::size_t kRefusedWords = 6;
-  std::array<std::atomic<std::uint64_t>, kRefusedWords> refused_{};  // the last refused identity and its result
-  struct HolderSlot {
-    std::atomic<std::uint64_t> who{0};  // pid << 32 | fd + 1
-    std::atomic<std::uint64_t> change{0};
-  };
-  std::array<HolderSlot, kMaxHolders> holders_{};
+  // Change n stands in buffer n % 2; the other one is where the next is prepared. low: value, high: attempt.
+  std::array<std::array<WideWord, kAdoptedWords>, 2> adopted_;
+  std::array<WideWord, kRefusedWords> refused_;  // identity and result
+  std::array<WideWord, kMaxHolders> holders_;    // low: pid << 32 | fd + 1, 0 free · high: change
 };
 
 }  // namespace apikey
