@@ -61,6 +61,9 @@ class Snapshot {
   [[nodiscard]] bool known_scopes(ScopeSet& set) const noexcept;
 
  private:
+  Status open_with_lmdb(int fd, std::span<const std::byte> file, Lookup lookup) noexcept;
+  void close_lmdb() noexcept;
+
   std::span<const std::byte> file_;
   Meta meta_;
   Index index_;
