@@ -1,5 +1,10 @@
 // What the configuration says: structures, their creation and merging, and the directive setters.
 // Filled by the master while it reads the configuration, read-only afterwards.
+//   _conf.cpp           creation, merging, what is checked when all is read
+//   _conf_store.cpp     apikey_store, apikey_use, apikey_zone
+//   _conf_pepper.cpp    pepper=<id>:<file> → MainConf::methods
+//   _conf_location.cpp  everything that may stand in a location
+//   _conf_source.cpp    apikey_from
 #pragma once
 
 #include <cstdint>
@@ -42,6 +47,16 @@ struct MainConf {
   ngx_shm_zone_t* zone;
   bool is_used;  // some location says `apikey <realm>`
   bool has_mapped_store;
+  bool has_metrics;              // some location says `apikey_metrics`
+  bool meets_debug_log;          // some location with apikey writes a log at debug
+  ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
+  ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
+};
+
+// One of the words a directive takes; `post` of its command points to the first of a list that ends with an empty word.
+struct Choice {
+  std::string_view word;
+  ngx_uint_t value;
 };
 
 struct Source {
@@ -59,8 +74,8 @@ struct LocConf {
   ngx_flag_t is_on;  // unset until merged
   ngx_flag_t is_optional;
   ngx_str_t realm;           // already quoted for a header: no control characters, '"' and '\' escaped
-  ngx_str_t store_name;      // as apikey_use says, resolved in postconfiguration
-  StoreConf* store;          // null when the name is not defined anywhere: refused when is_on
+  ngx_str_t store_name;      // as apikey_use says
+  StoreConf* store;          // resolved when merged; null only where apikey is off
   ngx_array_t* sources;      // Source
   ngx_uint_t format;         // Format
   ngx_array_t* scope_lines;  // ScopeLine
@@ -73,11 +88,12 @@ struct LocConf {
   ngx_uint_t error_detail;       // ErrorDetail
   ngx_uint_t log_level;          // NGX_LOG_*
   ngx_uint_t ratelimit_headers;  // RatelimitHeaders
-  ngx_str_t location_name;       // for warnings
+  ngx_str_t location_name;       // for messages: `/orders`, or `server api.example.com` outside of any location
   LocationPolicy* policy;        // what decide() is given; made when merged
   ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
   bool accepts_bearer;
-  bool is_content;  // apikey_verify or apikey_whoami decides here itself
+  bool is_content;              // apikey_verify or apikey_whoami decides here itself
+  ngx_http_handler_pt content;  // of apikey_metrics, apikey_verify, apikey_whoami written here; null: none
 };
 static_assert(std::is_standard_layout_v<LocConf> && std::is_trivially_destructible_v<LocConf>);
 static_assert(std::is_standard_layout_v<MainConf> && std::is_trivially_destructible_v<MainConf>);
@@ -97,10 +113,19 @@ char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept;
 void* create_loc_conf(ngx_conf_t* cf) noexcept;
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
 
-// After all is read: resolves stores, makes the default zone, warns once of locations without scopes.
+// After all is read: makes the default zone, warns once of locations without scopes and of debug logs.
 ngx_int_t finish_conf(ngx_conf_t* cf) noexcept;
 
+// The store that a location means: the one of that name; for an empty name the one called "default", else the only one.
+// RETURNS: null when there is none.
+StoreConf* find_store(const MainConf& main, std::string_view name) noexcept;
+// Reads `<id>:<file>` and adds its method to the store's, and to MainConf::methods when it is new there.
+// RETURNS: NGX_CONF_OK, or an error that has been logged.
+char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t value) noexcept;
+
 // Directive setters, one per directive of the same name.
+// set_choice serves all whose value is one of a few words.
+char* set_choice(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_store(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_use(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_zone(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;

@@ -10,6 +10,7 @@ extern "C" {
 }
 
 #include <new>
+#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -25,6 +26,28 @@ inline ngx_str_t to_ngx_str(std::string_view s) noexcept {
 }
 
 inline char* conf_error() noexcept { return static_cast<char*>(NGX_CONF_ERROR); }
+
+// nginx adds the directive's name and place: `"apikey" directive is duplicate in …`.
+inline char* duplicate() noexcept {
+  static char text[] = "is duplicate";
+  return text;
+}
+
+// What follows the name of the directive that is being read. REQUIRES: it has at least one argument.
+inline std::span<ngx_str_t> arguments(ngx_conf_t* cf) noexcept {
+  return std::span(static_cast<ngx_str_t*>(cf->args->elts), cf->args->nelts).subspan(1);
+}
+
+// An array of this configuration level that no directive has made yet.
+inline ngx_array_t* unset_array() noexcept { return static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR); }
+
+// A value-initialised element at the end of the array, or null.
+template <typename T>
+T* push_to(ngx_array_t* array) noexcept {
+  static_assert(std::is_trivially_destructible_v<T>);
+  void* place = ngx_array_push(array);
+  return place == nullptr ? nullptr : ::new (place) T{};
+}
 
 // A copy in pool memory; data is null when there is no memory left (or the text is empty).
 inline ngx_str_t copy_to_pool(ngx_pool_t* pool, std::string_view s) noexcept {
