@@ -1,4 +1,4 @@
-"""The fixtures every pytest of the project may use: registry, nginx, upstream.
+"""The fixtures every pytest of the project may use: registry, nginx, upstream; stage for a whole file.
 
 Found by pytest for all folders below t/. What they do is in t/harness; this file only makes and ends things.
 """
@@ -14,11 +14,16 @@ from harness.server import Server
 from harness.upstream import Upstream
 
 
+def _make_place() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="apikey-test-", dir="/tmp"))
+    path.chmod(0o755)
+    return path
+
+
 @pytest.fixture
 def place():
     """A directory that nginx's workers can reach, whoever they are; pytest's own tmp_path is closed to them."""
-    path = Path(tempfile.mkdtemp(prefix="apikey-test-", dir="/tmp"))
-    path.chmod(0o755)
+    path = _make_place()
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
@@ -41,17 +46,17 @@ class Nginxes:
     def __init__(self, place: Path, registry: Registry):
         self._place = place
         self._registry = registry
-        self._servers = []
+        self.all = []
 
     def make(self, locations="", *, store="registry", store_args="", **parts) -> Server:
         """A server that is configured but not started."""
         if store == "registry":
             store = self._registry.snapshot
         line = f"apikey_store {store} {store_args};" if store is not None else ""
-        prefix = self._place / f"nginx{len(self._servers)}"
+        prefix = self._place / f"nginx{len(self.all)}"
         prefix.mkdir()
         made = Server(prefix, locations, store=line, **parts)
-        self._servers.append(made)
+        self.all.append(made)
         return made
 
     def __call__(self, locations="", *, wait=True, **parts) -> Server:
@@ -67,7 +72,7 @@ class Nginxes:
 
     def stop_all(self):
         problems = []
-        for server in self._servers:
+        for server in self.all:
             try:
                 server.stop()
             except AssertionError as problem:
@@ -82,11 +87,37 @@ def nginx(place, registry):
     servers.stop_all()
 
 
+class Stage:
+    """A registry, an upstream and nginx that all tests of one file share."""
+
+    def __init__(self, place: Path):
+        self.place = place
+        self.registry = Registry(place / "node")
+        self.upstream = Upstream()
+        self.nginx = Nginxes(place, self.registry)
+
+    def close(self):
+        self.upstream.close()
+        self.nginx.stop_all()
+
+
+@pytest.fixture(scope="module")
+def stage():
+    path = _make_place()
+    shared = Stage(path)
+    yield shared
+    try:
+        shared.close()
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """A failed test shows the end of nginx's error log."""
     report = (yield).get_result()
-    servers = getattr(item, "funcargs", {}).get("nginx")
+    fixtures = getattr(item, "funcargs", {})
+    servers = fixtures.get("nginx") or getattr(fixtures.get("stage"), "nginx", None)
     if report.when == "call" and report.failed and isinstance(servers, Nginxes):
-        for server in servers._servers:
+        for server in servers.all:
             report.sections.append((f"error log of {server.prefix.name}", server.error_log()[-3000:]))

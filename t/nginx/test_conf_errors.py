@@ -1,0 +1,182 @@
+"""Every mistake in a configuration: nginx -t refuses it with a message that names directive and value."""
+
+import subprocess
+
+import pytest
+
+ON = 'apikey "api"; apikey_scope any;'
+
+# What is written in the location, in http, and what the message must contain.
+LOCATION_MISTAKES = [
+    ("apikey;", ["apikey"]),
+    ('apikey "api" sometimes;', ["apikey", "sometimes"]),
+    ('apikey "api" optional more;', ["apikey"]),
+    ('apikey "api"; apikey "again";', ["apikey", "is duplicate"]),
+    ('apikey off; apikey "again";', ["apikey", "is duplicate"]),
+    ("apikey_from;", ["apikey_from"]),
+    ("apikey_from nowhere;", ["apikey_from", "nowhere"]),
+    ("apikey_from header:;", ["apikey_from", "header:"]),
+    ('apikey_from "header:X Key";', ["apikey_from", "X Key"]),
+    ("apikey_from query:;", ["apikey_from", "query:"]),
+    ("apikey_from cookie:;", ["apikey_from", "cookie:"]),
+    ("apikey_from bearer; apikey_from basic;", ["apikey_from", "is duplicate"]),
+    ("apikey_format loose;", ["loose"]),
+    ("apikey_format strict; apikey_format any;", ["apikey_format", "is duplicate"]),
+    ("apikey_scope;", ["apikey_scope"]),
+    ('apikey_scope "a b";', ["apikey_scope", "a b"]),
+    ("apikey_scope methods=GET;", ["apikey_scope"]),
+    ("apikey_scope a methods=FETCH;", ["apikey_scope", "FETCH"]),
+    ("apikey_scope a methods=;", ["apikey_scope", "methods="]),
+    ("apikey_scope any; apikey_scope a;", ["apikey_scope"]),
+    ("apikey_environment;", ["apikey_environment"]),
+    ("apikey_environment LIVE;", ["apikey_environment", "LIVE"]),
+    ("apikey_environment live; apikey_environment test;", ["apikey_environment", "is duplicate"]),
+    ("apikey_hide perhaps;", ["perhaps"]),
+    ("apikey_hide on; apikey_hide off;", ["apikey_hide", "is duplicate"]),
+    ("apikey_preflight maybe;", ["maybe"]),
+    ("apikey_error_body html;", ["html"]),
+    ("apikey_error_detail all;", ["all"]),
+    ("apikey_log_level loud;", ["loud"]),
+    ("apikey_ratelimit_headers draft;", ["draft"]),
+    ("apikey_use nobody;", ["apikey_use", "nobody"]),
+    ("apikey_use a b;", ["apikey_use"]),
+    ("apikey_metrics now;", ["apikey_metrics"]),
+    ("apikey_verify now;", ["apikey_verify"]),
+    ("apikey_whoami now;", ["apikey_whoami"]),
+    ("apikey_store /x/keys.mdb;", ["apikey_store", "not allowed here"]),
+    ("apikey_zone zone=x:1m;", ["apikey_zone", "not allowed here"]),
+]
+HTTP_MISTAKES = [
+    ("apikey_store;", ["apikey_store"]),
+    ("apikey_store /x/keys.mdb name=;", ["apikey_store", "name="]),
+    ('apikey_store /x/keys.mdb "name=Two Words";', ["apikey_store", "Two Words"]),
+    ("apikey_store /x/keys.mdb memory=shared;", ["apikey_store", "memory=shared", "memory=private", "memory=mapped"]),
+    ("apikey_store /x/keys.mdb on_stale=wait;", ["apikey_store", "on_stale=wait"]),
+    ("apikey_store /x/keys.mdb on_error=ignore;", ["apikey_store", "on_error=ignore"]),
+    ("apikey_store /x/keys.mdb max_age=soon;", ["apikey_store", "max_age=soon"]),
+    ("apikey_store /x/keys.mdb min_keep=200%;", ["apikey_store", "min_keep=200%"]),
+    ("apikey_store /x/keys.mdb min_keep=half;", ["apikey_store", "min_keep=half"]),
+    ("apikey_store /x/keys.mdb verify_key=/x;", ["apikey_store", "verify_key"]),
+    ("apikey_store /x/keys.mdb speed=fast;", ["apikey_store", "speed=fast"]),
+    ("apikey_store /x/keys.mdb pepper=p1;", ["apikey_store", "pepper=p1"]),
+    ("apikey_store /x/keys.mdb pepper=p1:/nonexistent/pepper;", ["apikey_store", "/nonexistent/pepper"]),
+    ("apikey_store /x/keys.mdb name=a; apikey_store /y/keys.mdb name=a;", ["apikey_store", "a"]),
+    ("apikey_store /x/keys.mdb name=a; apikey_store /x/keys.mdb name=b;", ["apikey_store", "/x/keys.mdb"]),
+    ("apikey_zone;", ["apikey_zone"]),
+    ("apikey_zone zone=small;", ["apikey_zone", "zone=small"]),
+    ("apikey_zone zone=:1m;", ["apikey_zone", "zone=:1m"]),
+    ("apikey_zone zone=x:8k;", ["apikey_zone", "8k"]),
+    ("apikey_zone zone=x:lots;", ["apikey_zone", "lots"]),
+    ("apikey_zone zone=x:1m; apikey_zone zone=x:1m;", ["apikey_zone", "is duplicate"]),
+    ("apikey_zone zone=x:1m colour=red;", ["apikey_zone", "colour=red"]),
+    ("apikey_metrics;", ["apikey_metrics", "not allowed here"]),
+]
+
+
+def refused(nginx, needles, location="", **parts):
+    right, said = nginx.check(f"location /l {{ {location} }}", **parts)
+    assert not right, "this mistake was accepted"
+    line = next(line for line in said.splitlines() if "[emerg]" in line)
+    for needle in needles:
+        assert needle in line, f"{needle!r} is not in: {line}"
+    assert "nginx.conf:" in line, f"no file and line in: {line}"
+
+
+@pytest.mark.parametrize("mistake,needles", LOCATION_MISTAKES, ids=[text for text, _ in LOCATION_MISTAKES])
+def test_in_a_location(nginx, mistake, needles):
+    on = "" if mistake.startswith("apikey ") or mistake == "apikey;" else 'apikey "api";'
+    on += "" if "apikey_scope" in mistake else " apikey_scope any;"
+    refused(nginx, needles, f"{on} {mistake}", store="/nonexistent/keys.mdb")
+
+
+@pytest.mark.parametrize("mistake,needles", HTTP_MISTAKES, ids=[text for text, _ in HTTP_MISTAKES])
+def test_in_http(nginx, mistake, needles):
+    refused(nginx, needles, http=mistake, store=None)
+
+
+def test_apikey_without_a_store(nginx):
+    right, said = nginx.check(f"location /orders {{ {ON} }}", store=None)
+    assert not right
+    assert "apikey_store" in said and "/orders" in said
+
+
+@pytest.mark.parametrize("handler", ["apikey_verify", "apikey_whoami"])
+def test_content_handlers_need_apikey(nginx, handler):
+    right, said = nginx.check(f"location /l {{ {handler}; }}", store="/nonexistent/keys.mdb")
+    assert not right
+    assert handler in said
+
+
+@pytest.mark.parametrize("make,needle", [
+    (lambda path: path.write_text("pepper") and path.chmod(0o644), "0600"),
+    (lambda path: path.mkdir(), "regular"),
+    (lambda path: path.write_text("") or path.chmod(0o600), "empty"),
+], ids=["readable by others", "directory", "empty"])
+def test_pepper_files(nginx, place, make, needle):
+    pepper = place / "pepper"
+    make(pepper)
+    right, said = nginx.check(store="/nonexistent/keys.mdb", store_args=f"pepper=p1:{pepper}")
+    assert not right
+    line = next(line for line in said.splitlines() if "[emerg]" in line)
+    assert str(pepper) in line and needle in line, line
+    assert "apikey_store" in line
+
+
+def test_two_peppers_of_one_id_must_be_the_same(nginx, place):
+    for name in ("one", "two"):
+        (place / name).write_text(f"the pepper {name} with more than enough letters")
+        (place / name).chmod(0o600)
+    right, said = nginx.check(store="/nonexistent/keys.mdb", store_args=f"pepper=p1:{place}/one",
+                              http=f"apikey_store /nonexistent/b.mdb name=b pepper=p1:{place}/two;")
+    assert not right
+    assert "p1" in said
+
+
+def test_warns_once_of_locations_without_scope(nginx):
+    right, said = nginx.check("""
+        apikey "api";
+        location /one { } location /two { } location /meant { apikey_scope any; } location /scoped { apikey_scope a; }
+    """, store="/nonexistent/keys.mdb")
+    assert right, said
+    warnings = [line for line in said.splitlines() if "[warn]" in line and "apikey_scope" in line]
+    assert len(warnings) == 1
+    assert "/one" in warnings[0] and "/two" in warnings[0]
+    assert "/meant" not in warnings[0] and "/scoped" not in warnings[0]
+
+
+def test_warns_of_the_debug_log(nginx):
+    right, said = nginx.check(f"location / {{ {ON} }}", store="/nonexistent/keys.mdb", log_level="debug")
+    assert right, said
+    assert [line for line in said.splitlines() if "[warn]" in line and "debug" in line]
+
+
+def test_a_clean_configuration_says_nothing(nginx):
+    right, said = nginx.check(f"location / {{ {ON} }}", store="/nonexistent/keys.mdb")
+    assert right, said
+    assert "[warn]" not in said and "apikey" not in said.replace("apikey-test", "")
+
+
+def test_checking_a_configuration_touches_nothing_that_runs(registry, nginx, upstream):
+    key = registry.key(rate="1/h", burst=2)
+    server = nginx(f"location / {{ {ON} proxy_pass {upstream.url}; }}")
+    assert server.status(key=key) == 200
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in registry.dir.rglob("*"))
+    workers = server.workers()
+    for _ in range(3):
+        right, said = server.check()
+        assert right, said
+    assert server.workers() == workers
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in registry.dir.rglob("*")) == before
+    assert [server.status(key=key) for _ in range(2)] == [200, 429], "buckets were touched"
+
+
+def test_a_bad_reload_leaves_the_old_configuration_in_service(registry, nginx, upstream):
+    key = registry.key()
+    server = nginx(f"location / {{ {ON} proxy_pass {upstream.url}; }}")
+    server.allow_log(r"\[emerg\].*apikey_from")
+    workers = server.workers()
+    server.write_config(locations="location / { apikey_from nowhere; }")
+    subprocess.run(["kill", "-HUP", str(server.master)], check=True)
+    server.wait_for_log(r"\[emerg\].*nowhere")
+    assert server.workers() == workers
+    assert server.status(key=key) == 200
