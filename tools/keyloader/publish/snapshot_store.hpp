@@ -35,6 +35,11 @@ class PublishLock {
 // A new file `<directory>/keys.mdb.new.XXXXXX`, 0640, for an installer to fill. RETURNS: unreadable with errno.
 Status make_temporary(const std::filesystem::path& directory, std::filesystem::path& path, int& fd);
 
+// The same as `<final_name>.new.XXXXXX`.
+Status make_temporary_beside(const std::filesystem::path& final_name, std::filesystem::path& path, int& fd);
+
+Status sync_directory(const std::filesystem::path& directory);
+
 // REQUIRES: the lock is held; `temporary` is a verified snapshot in `directory` made by SnapshotWriter, seal_file or
 // make_temporary. Syncs it, links it into history as <generation, 10 digits>-<first 8 hex digits of the seal>.mdb,
 // renames it to keys.mdb, syncs the directories, then removes all but the newest `keep` of history (never what

@@ -1,0 +1,31 @@
+// Opening liblmdb on a private file. Called by the writer and by the builder of the index.
+#include "publish/owned.hpp"
+
+namespace apikey::publish {
+
+Status open_private_env(const char* path, std::size_t map_size, OwnedEnv& env) {
+  constexpr unsigned kFlags = MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC;
+  constexpr MDB_dbi kDatabases = 8;
+  MDB_env* raw = nullptr;
+  int result = mdb_env_create(&raw);
+  if (result != 0) return lmdb_failure("liblmdb cannot start (error -{0})", result);
+  env.reset(raw);
+  result = mdb_env_set_maxdbs(raw, kDatabases);
+  if (result == 0) result = mdb_env_set_mapsize(raw, map_size);
+  if (result == 0) result = mdb_env_open(raw, path, kFlags, 0640);
+  return result == 0 ? Status{} : lmdb_failure("liblmdb cannot open the new snapshot (error -{0})", result);
+}
+
+Status begin_write(MDB_env* env, OwnedTxn& txn) {
+  MDB_txn* raw = nullptr;
+  const int result = mdb_txn_begin(env, nullptr, 0, &raw);
+  txn.reset(raw);
+  return result == 0 ? Status{} : lmdb_failure("liblmdb cannot begin to write (error -{0})", result);
+}
+
+Status commit(OwnedTxn& txn) {
+  const int result = mdb_txn_commit(txn.release());  // frees it, whatever the result
+  return result == 0 ? Status{} : lmdb_failure("liblmdb cannot write the new snapshot (error -{0})", result);
+}
+
+}  // namespace apikey::publish
