@@ -1,0 +1,172 @@
+// meta.cpp: what must be there, what a value looks like, and that unknown names do no harm.
+#include "apikey/meta.hpp"
+
+#include <string>
+#include <vector>
+
+#include "cmocka_cpp.hpp"
+#include "expect_text.hpp"
+
+using apikey::check_meta;
+using apikey::Meta;
+using apikey::set_meta;
+using apikey::StatusCode;
+
+namespace {
+
+using Pair = std::pair<std::string_view, std::string_view>;
+
+constexpr Pair kRequired[] = {
+    {"builder", "keyloader 0.1.0"},
+    {"created", "1700000000"},
+    {"digests", "hmac-sha256:2026 sha256"},
+    {"format", "1"},
+    {"generation", "17"},
+    {"keys", "0"},
+    {"registry_id", "000102030405060708090a0b0c0d0e0f"},
+};
+
+Meta whole(std::string_view but = "") {
+  Meta meta;
+  for (const auto& [name, value] : kRequired) {
+    if (name != but) {
+      assert_true(set_meta(meta, name, value).ok());
+    }
+  }
+  return meta;
+}
+
+StatusCode code_of(std::string_view name, std::string_view value) {
+  Meta meta;
+  return set_meta(meta, name, value).code;
+}
+
+void a_whole_meta(void**) {
+  const Meta meta = whole();
+  assert_true(check_meta(meta).ok());
+  assert_int_equal(meta.format, 1);
+  assert_int_equal(meta.registry_id[15], 15);
+  assert_int_equal(meta.generation, 17);
+  assert_int_equal(meta.created.value, 1700000000);
+  expect_text(meta.builder, "keyloader 0.1.0");
+  assert_int_equal(meta.keys, 0);
+  assert_int_equal(meta.digest_count, 2);
+  expect_text(meta.digests[0], "hmac-sha256:2026");
+  expect_text(meta.digests[1], "sha256");
+  assert_false(meta.allow_shrink);
+  assert_int_equal(meta.rolled_back_to, 0);
+  assert_false(meta.has_base);
+}
+
+void nothing_required_may_be_missing(void**) {
+  for (const auto& [name, value] : kRequired) {
+    assert_true(check_meta(whole(name)).code == StatusCode::damaged);
+  }
+}
+
+void optional_names(void**) {
+  Meta meta = whole();
+  assert_true(set_meta(meta, "allow_shrink", "1").ok());
+  assert_true(set_meta(meta, "rolled_back_to", "16").ok());
+  const std::string hash(64, 'a');
+  assert_true(set_meta(meta, "base", hash).ok());
+  assert_true(check_meta(meta).ok());
+  assert_true(meta.allow_shrink && meta.has_base);
+  assert_int_equal(meta.rolled_back_to, 16);
+  assert_int_equal(meta.base[31], 0xaa);
+  // A rollback goes back.
+  assert_true(set_meta(meta, "rolled_back_to", "17").ok());
+  assert_true(check_meta(meta).code == StatusCode::damaged);
+}
+
+void unknown_names_are_ignored(void**) {
+  assert_true(code_of("colour", "\xff") == StatusCode::ok);
+  assert_true(code_of("", "") == StatusCode::ok);
+  assert_true(code_of("Format", "9") == StatusCode::ok);
+}
+
+void another_format_is_unsupported(void**) {
+  assert_true(code_of("format", "2") == StatusCode::unsupported);
+  assert_true(code_of("format", "18446744073709551615") == StatusCode::unsupported);
+  assert_true(code_of("format", "0") == StatusCode::damaged);
+  assert_true(code_of("format", "one") == StatusCode::damaged);
+}
+
+void values_that_do_not_parse(void**) {
+  const std::vector<Pair> bad = {
+      {"format", ""},
+      {"format", "01"},
+      {"registry_id", ""},
+      {"registry_id", "000102030405060708090a0b0c0d0e0"},
+      {"registry_id", "000102030405060708090A0B0C0D0E0F"},
+      {"registry_id", "000102030405060708090a0b0c0d0e0g"},
+      {"generation", "0"},
+      {"generation", "-1"},
+      {"generation", "+1"},
+      {"generation", " 1"},
+      {"generation", "1 "},
+      {"generation", "18446744073709551616"},
+      {"created", "0"},
+      {"created", "9223372036854775808"},
+      {"builder", "a\nb"},
+      {"builder", "\xc3\xa4"},
+      {"keys", ""},
+      {"keys", "00"},
+      {"keys", "1e3"},
+      {"digests", ""},
+      {"digests", " sha256"},
+      {"digests", "sha256 "},
+      {"digests", "a  b"},
+      {"digests", "a b c d e"},
+      {"digests", "sha256 sha256"},
+      {"digests", "a\tb"},
+      {"allow_shrink", "0"},
+      {"allow_shrink", ""},
+      {"rolled_back_to", "0"},
+      {"base", "00"},
+  };
+  for (const auto& [name, value] : bad) {
+    assert_true(code_of(name, value) == StatusCode::damaged);
+  }
+}
+
+void four_digest_methods(void**) {
+  Meta meta;
+  assert_true(set_meta(meta, "digests", "a b c d").ok());
+  assert_int_equal(meta.digest_count, 4);
+  expect_text(meta.digests[3], "d");
+}
+
+void hex_both_ways(void**) {
+  std::array<std::uint8_t, 256> bytes;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] = static_cast<std::uint8_t>(i);
+  }
+  std::array<char, 512> text;
+  apikey::to_hex(bytes, text);
+  expect_text({text.data(), 6}, "000102");
+  expect_text({text.data() + 506, 6}, "fdfeff");
+  std::array<std::uint8_t, 256> back{};
+  assert_true(apikey::from_hex({text.data(), text.size()}, back));
+  assert_true(back == bytes);
+  std::array<std::uint8_t, 1> one{};
+  for (const std::string_view bad : {"", "0", "000", "0G", "F0", "0x", " 0"}) {
+    assert_false(apikey::from_hex(bad, one));
+  }
+}
+
+}  // namespace
+
+int main() {
+  const CMUnitTest tests[] = {
+      cmocka_unit_test(a_whole_meta),
+      cmocka_unit_test(nothing_required_may_be_missing),
+      cmocka_unit_test(optional_names),
+      cmocka_unit_test(unknown_names_are_ignored),
+      cmocka_unit_test(another_format_is_unsupported),
+      cmocka_unit_test(values_that_do_not_parse),
+      cmocka_unit_test(four_digest_methods),
+      cmocka_unit_test(hex_both_ways),
+  };
+  return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
