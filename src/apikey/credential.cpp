@@ -19,7 +19,10 @@ std::string_view slice(std::string_view text, std::size_t begin, std::size_t end
 
 std::string_view trim(std::string_view text) noexcept {
   const std::size_t first = text.find_first_not_of(kBlanks);
-  return first == std::string_view::npos ? std::string_view() : slice(text, first, text.find_last_not_of(kBlanks) + 1);
+  if (first == std::string_view::npos) {
+    return slice(text, 0, 0);
+  }
+  return slice(text, first, text.find_last_not_of(kBlanks) + 1);
 }
 
 char to_lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
@@ -29,7 +32,7 @@ std::string_view token_of(std::string_view authorization, std::string_view schem
   if (authorization.size() <= scheme.size() || authorization[scheme.size()] != ' ') {
     return {};
   }
-  const auto same = [](char a, char b) { return to_lower(a) == b; };
+  const auto same = [](char lower, char c) { return lower == to_lower(c); };
   if (!std::equal(scheme.begin(), scheme.end(), authorization.begin(), same)) {
     return {};
   }
@@ -127,11 +130,15 @@ bool is_same_name(std::string_view text, std::string_view name) noexcept { retur
 
 struct Pairs {
   char separator;
-  std::string_view blanks;  // may stand around a pair
+  std::string_view blanks;  // may stand around names and values
   bool (*is_named)(std::string_view text, std::string_view name) noexcept;
 };
 constexpr Pairs kQueryPairs = {'&', "", is_same_decoded};
 constexpr Pairs kCookiePairs = {';', kBlanks, is_same_name};
+
+std::string_view strip(const Pairs& pairs, std::string_view text) noexcept {
+  return pairs.blanks.empty() ? text : trim(text);
+}
 
 // `rest` keeps the separator in front of the next pair, so that a pair is cut out together with the one before it; only
 // at the very front with the one behind it. So the cuts of several values never overlap.
@@ -140,9 +147,9 @@ bool next_named(const Pairs& pairs, std::string_view& rest, std::string_view nam
     const bool has_separator_before = rest.front() == pairs.separator;
     const std::size_t begin = has_separator_before ? 1 : 0;
     const std::size_t end = std::min(rest.find(pairs.separator, begin), rest.size());
-    const std::string_view pair = pairs.blanks.empty() ? slice(rest, begin, end) : trim(slice(rest, begin, end));
+    const std::string_view pair = slice(rest, begin, end);
     const std::size_t equals = std::min(pair.find('='), pair.size());
-    if (!pairs.is_named(slice(pair, 0, equals), name)) {
+    if (!pairs.is_named(strip(pairs, slice(pair, 0, equals)), name)) {
       rest.remove_prefix(end);
       continue;
     }
@@ -150,7 +157,7 @@ bool next_named(const Pairs& pairs, std::string_view& rest, std::string_view nam
     if (!has_separator_before && end < rest.size()) {
       cut = std::min(rest.find_first_not_of(pairs.blanks, end + 1), rest.size());
     }
-    found.value = slice(pair, std::min(equals + 1, pair.size()), pair.size());
+    found.value = strip(pairs, slice(pair, std::min(equals + 1, pair.size()), pair.size()));
     found.whole = slice(rest, 0, cut);
     rest.remove_prefix(cut);
     return true;

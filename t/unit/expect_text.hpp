@@ -8,11 +8,13 @@
 #include <span>
 #include <string_view>
 
-inline void expect_text(std::string_view actual, std::string_view expected) {
+// Names the caller's line, not this one.
+inline void expect_text(std::string_view actual, std::string_view expected, const char* file = __builtin_FILE(),
+                        int line = __builtin_LINE()) {
   if (actual != expected) {
     print_error("got \"%.*s\", expected \"%.*s\"\n", static_cast<int>(actual.size()), actual.data(),
                 static_cast<int>(expected.size()), expected.data());
-    assert_true(actual == expected);
+    _assert_true(0, "actual == expected", file, line);
   }
 }
 
@@ -28,9 +30,10 @@ constexpr std::array<std::byte, N> bytes_of(std::string_view hex) {
   return bytes;
 }
 
-inline void expect_bytes(std::span<const std::byte> actual, std::span<const std::byte> expected) {
-  assert_int_equal(actual.size(), expected.size());
+inline void expect_bytes(std::span<const std::byte> actual, std::span<const std::byte> expected,
+                         const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  _assert_int_equal(actual.size(), expected.size(), file, line);
   if (!expected.empty()) {
-    assert_memory_equal(actual.data(), expected.data(), expected.size());
+    _assert_memory_equal(actual.data(), expected.data(), expected.size(), file, line);
   }
 }
