@@ -11,8 +11,8 @@
 //       64   32 base: seal hash of the base, zeros in a complete file (as in meta)
 //       96    4 number of signatures, 0-4
 //      100   28 zero
-//      128 96 each: 32 bytes id of the signing key (SHA-256 of its 32 public bytes), 64 bytes Ed25519 signature over
-//               bytes 0-95
+//      128 96 each: 32 bytes id of the signing key (SHA-256 of its 32 public bytes, so never zeros), 64 bytes Ed25519
+//               signature over bytes 0-95
 //        …      zero up to the end of the page
 #pragma once
 

@@ -102,6 +102,8 @@ Status decode_seal(std::span<const std::byte> file, Seal& seal) noexcept {
     const std::byte* at = page + kSignaturesAt + i * kSignatureSize;
     std::memcpy(seal.signatures[i].key_id.data(), at, 32);
     std::memcpy(seal.signatures[i].bytes.data(), at + 32, 64);
+    if (all_zero({at, 32}))
+      return {StatusCode::damaged, "signature {0} of {1} names no key", i + 1, seal.signature_count};
   }
   return {};
 }
