@@ -6,6 +6,7 @@ extern "C" {
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_event.h>
+#include <ngx_channel.h>
 #include <ngx_http.h>
 }
 
@@ -24,6 +25,15 @@ inline std::string_view view(const ngx_str_t& s) noexcept { return {reinterpret_
 inline ngx_str_t to_ngx_str(std::string_view s) noexcept {
   return {s.size(), reinterpret_cast<u_char*>(const_cast<char*>(s.data()))};
 }
+
+// nginx counts text in u_char.
+inline const char* text_of(const u_char* text) noexcept { return reinterpret_cast<const char*>(text); }
+
+// nginx gives the getter of a prefix variable the address of its name as a number.
+inline const ngx_str_t* name_of_variable(uintptr_t data) noexcept { return reinterpret_cast<const ngx_str_t*>(data); }
+
+// For offsets nginx keeps in tables: the member that stands there.
+inline char* byte_at(void* object, std::size_t offset) noexcept { return static_cast<char*>(object) + offset; }
 
 inline char* conf_error() noexcept { return static_cast<char*>(NGX_CONF_ERROR); }
 

@@ -12,6 +12,16 @@
 
 namespace apikey::nginx {
 
+struct StoreSlot;  // ngx_http_apikey_zone.hpp: what all workers know of a store
+
+// A verified copy of a snapshot: a sealed memfd, or with memory=mapped the file itself. Owned by whoever holds it.
+struct Copy {
+  int fd = -1;
+  std::span<const std::byte> mapping;
+  bool is_mapped_file = false;
+};
+void release_copy(Copy& copy) noexcept;  // unmaps and closes at once; for what never was in service
+
 // One open snapshot of this worker.
 struct Loaded {
   Snapshot snapshot;
@@ -19,9 +29,25 @@ struct Loaded {
   std::size_t method_count = 0;
   std::uint64_t change = 0;  // Adopted::change
   ngx_uint_t pins = 0;
-  int fd = -1;
-  std::span<const std::byte> mapping;
-  StoreConf* store = nullptr;
+  Copy copy;
+};
+
+// As many as a store can have open at once: the one in service and old ones that long requests keep.
+inline constexpr std::size_t kMaxLoaded = 8;
+
+// What this worker has open for one store, and what it has noticed of the file.
+struct StoreRuntime {
+  MainConf* main = nullptr;
+  StoreSlot* slot = nullptr;
+  std::uint64_t key = 0;            // of the slot when this configuration was loaded
+  std::uint64_t configuration = 0;  // number of this configuration
+  Loaded loaded[kMaxLoaded];
+  Loaded* current = nullptr;
+  std::uint64_t tried = 0;            // the latest change this worker has tried to open
+  bool is_waiting = false;            // for one of `loaded` to become free
+  std::uint64_t birth = 0;            // of the inode in service, ns; 0: not known
+  Copy verified;                      // what this worker's own verification left for the next change-over …
+  std::uint64_t verified_change = 0;  // … to this change
 };
 
 // The snapshot in service for this store, one reference taken; null when there is none, or it is older than max_age
@@ -37,14 +63,24 @@ inline StoreView view_of(const Loaded* loaded) noexcept {
   return {&loaded->snapshot, {loaded->methods, loaded->method_count}};
 }
 
-// Made at configuration time by set_store(), in the cycle's pool.
+// Made at configuration time by set_store(), in the cycle's pool; attached to the zone when that is there.
 StoreRuntime* make_store_runtime(ngx_pool_t* pool) noexcept;
+void attach_store_runtime(const StoreConf& store, MainConf& main, StoreSlot& slot,
+                          std::uint64_t configuration) noexcept;
+
+// Index into MainConf::methods of the method a snapshot names, among those the store may use.
+// RETURNS: kMaxConfiguredMethods when the store does not have it.
+[[nodiscard]] std::size_t find_method(const StoreConf& store, std::string_view name) noexcept;
 
 // Worker life, called by _worker: open what is adopted, look for a new file, release what is old.
 void change_over(StoreConf& store, ngx_log_t* log) noexcept;
 bool release_old(StoreConf& store) noexcept;  // at most 8 MiB; RETURNS: true while there is more
 void close_all(StoreConf& store) noexcept;
+void drop_verified(StoreConf& store) noexcept;  // what a verification left and no change-over took
 // What this worker has in service; null: nothing.
 const Loaded* in_service(const StoreConf& store) noexcept;
+// True when what is in service here is what was adopted last.
+[[nodiscard]] bool is_up_to_date(const StoreConf& store) noexcept;
+[[nodiscard]] bool is_stale(const StoreConf& store, std::int64_t created) noexcept;  // older than max_age
 
 }  // namespace apikey::nginx

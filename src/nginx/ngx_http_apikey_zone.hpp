@@ -2,13 +2,16 @@
 // new, adopted as it is by a reload. Nothing here allocates after init; nothing in it is a pointer.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 
 #include "apikey/adoption.hpp"
 #include "apikey/bucket_table.hpp"
+#include "apikey/key_form.hpp"
 #include "apikey/verdict.hpp"
 #include "ngx_http_apikey_conf.hpp"
+#include "ngx_http_apikey_counters.hpp"
 #include "ngx_http_apikey_ngx.hpp"
 
 namespace apikey::nginx {
@@ -17,10 +20,51 @@ namespace apikey::nginx {
 enum class CredentialForm : std::uint8_t { none, own, foreign };
 inline constexpr std::size_t kCredentialForms = 3;
 
+inline constexpr std::size_t kCounterShards = 16;  // workers add to different cache lines
+inline constexpr std::size_t kMaxEnvLabels = 15;
+inline constexpr std::size_t kEnvOther = kMaxEnvLabels;     // no room for its label
+inline constexpr std::size_t kEnvNone = kMaxEnvLabels + 1;  // no key was recognised
+inline constexpr std::size_t kEnvCount = kMaxEnvLabels + 2;
+inline constexpr std::size_t kMaxLimitLabels = 256;  // pairs of plan and limit
+// Stores of this configuration and of the one its workers are taking over from.
+inline constexpr std::size_t kStoreSlots = 2 * kMaxStores;
+
+// What all workers know of one store. Found again after a reload by a hash of path and name.
+struct StoreSlot {
+  std::atomic<std::uint64_t> key;                 // 0: free
+  std::atomic<std::uint64_t> last_configuration;  // number of the latest one that named this store
+  Adoption adoption;
+  std::array<Counter, kAdoptionResultCount> results;
+  Histogram<kAdoptionBoundsNs.size()> seconds;
+  // So that all workers together say a thing once: what was complained of last, and the change found to be stale.
+  std::atomic<std::uint64_t> complaint;
+  std::atomic<std::uint64_t> stale_change;
+};
+
+struct alignas(64) CounterShard {
+  Counter requests[kEnvCount][kOutcomeCount][kCredentialForms];
+};
+
+struct ZoneRoot {
+  std::uint64_t magic;
+  std::uint64_t fingerprint;  // of everything that lies here, see _zone.cpp
+  std::uint64_t size;         // of the whole zone
+  SipKey seed;
+  std::atomic<std::uint64_t> configurations;  // how many have been loaded
+  std::array<StoreSlot, kStoreSlots> stores;
+  std::array<CounterShard, kCounterShards> shards;
+  LabelTable<kMaxEnvLabels, kMaxEnvLength / 8> envs;
+  LabelTable<kMaxLimitLabels, 16> limits;  // plan, a zero byte, limit
+  std::array<Counter, kMaxLimitLabels + 1> limited;
+  Histogram<kDecisionBoundsNs.size()> decision;
+};
+static_assert(std::is_standard_layout_v<ZoneRoot> && std::is_trivially_destructible_v<ZoneRoot>);
+
 // Adds the zone to the configuration. RETURNS: null with an error logged.
 ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noexcept;
 
 // Attached memory of the running configuration; only valid in a worker (after init_zone).
+ZoneRoot& zone_root(const MainConf& conf) noexcept;
 const BucketTable& bucket_table(const MainConf& conf) noexcept;
 Adoption& adoption_of(const MainConf& conf, const StoreConf& store) noexcept;
 

@@ -1,0 +1,328 @@
+// From a path to a verified copy. What is verified is what is used: with memory=private the file is copied into a
+// memfd that is sealed before the first byte of it is judged, so nothing that happens to the file matters afterwards.
+#include "ngx_http_apikey_candidate.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <climits>
+#include <cstring>
+
+#include "apikey/verify.hpp"
+#include "ngx_http_apikey_fault.hpp"
+
+namespace apikey::nginx {
+namespace {
+
+constexpr std::size_t kCopyStep = std::size_t{1} << 20U;
+constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+Status system_failure(StatusCode code, const char* text) noexcept { return {code, text, 0, 0, errno}; }
+
+std::uint64_t nanoseconds(std::int64_t seconds, std::uint64_t ns) noexcept {
+  return static_cast<std::uint64_t>(seconds) * kNsPerSecond + ns;
+}
+
+// Memory of this thread's own, unmapped at its end.
+class Scratch {
+ public:
+  explicit Scratch(std::size_t bytes) noexcept : bytes_(bytes) {
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memory_ = memory == MAP_FAILED ? nullptr : memory;
+  }
+  ~Scratch() {
+    if (memory_ != nullptr) {
+      munmap(memory_, bytes_);
+    }
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  [[nodiscard]] void* get() const noexcept { return memory_; }
+
+ private:
+  std::size_t bytes_;
+  void* memory_;
+};
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) noexcept : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) {
+      close(fd_);
+    }
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  [[nodiscard]] int get() const noexcept { return fd_; }
+  int release() noexcept {
+    const int fd = fd_;
+    fd_ = -1;
+    return fd;
+  }
+
+ private:
+  int fd_;
+};
+
+FileIdentity identity_of(const struct stat& file) noexcept {
+  return {.device = file.st_dev,
+          .inode = file.st_ino,
+          .size = static_cast<std::uint64_t>(file.st_size),
+          .mtime_ns = nanoseconds(file.st_mtim.tv_sec, static_cast<std::uint64_t>(file.st_mtim.tv_nsec)),
+          .ctime_ns = nanoseconds(file.st_ctim.tv_sec, static_cast<std::uint64_t>(file.st_ctim.tv_nsec))};
+}
+
+// The owner of the directory the open file lies in, wherever symbolic links led.
+Status directory_owner(int fd, uid_t& owner) noexcept {
+  constexpr std::string_view kFolder = "/proc/self/fd/";
+  std::array<char, 32> link{};
+  char* digits = std::copy(kFolder.begin(), kFolder.end(), link.data());
+  std::to_chars(digits, link.data() + link.size() - 1, fd);
+  std::array<char, PATH_MAX> path;
+  const ssize_t length = readlink(link.data(), path.data(), path.size() - 1);
+  if (length <= 0 || path.front() != '/') {
+    return system_failure(StatusCode::unreadable, "the directory it lies in cannot be found (is /proc mounted?)");
+  }
+  path[static_cast<std::size_t>(length)] = '\0';
+  char* slash = std::strrchr(path.data(), '/');
+  *(slash == path.data() ? slash + 1 : slash) = '\0';
+  struct stat directory;
+  if (stat(path.data(), &directory) != 0) {
+    return system_failure(StatusCode::unreadable, "the directory it lies in cannot be looked at");
+  }
+  owner = directory.st_uid;
+  return {};
+}
+
+// Only who administers the node may say which keys are good.
+Status check_trust(int fd, const struct stat& file, uid_t worker_user) noexcept {
+  if (!S_ISREG(file.st_mode)) {
+    return {StatusCode::not_trusted, "it is not a regular file"};
+  }
+  if ((file.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return {StatusCode::not_trusted, "group or others may write it; take that away with chmod go-w"};
+  }
+  uid_t owner = 0;
+  const Status found = file.st_uid == 0 ? Status{} : directory_owner(fd, owner);
+  if (!found.ok()) {
+    return found;
+  }
+  if (file.st_uid != owner) {
+    return {StatusCode::not_trusted,
+            "its owner (uid {0}) is neither root nor the owner of its directory (uid {1}); change it with chown",
+            file.st_uid, owner};
+  }
+  if (worker_user != 0 && file.st_uid == worker_user && (file.st_mode & S_IWUSR) != 0) {
+    return {StatusCode::not_trusted,
+            "the workers' user (uid {0}) may write it; let root own it, or take that away with chmod a-w", worker_user};
+  }
+  return {};
+}
+
+Status copy_into(int from, int to, const Candidate& candidate) noexcept {
+  const Scratch buffer(kCopyStep);
+  if (buffer.get() == nullptr) {
+    return system_failure(StatusCode::failed, "there is no memory to copy it");
+  }
+  std::uint64_t left = candidate.adopted.identity.size;
+  while (left > 0) {
+    if (!candidate.carry_on(candidate.context)) {
+      return {StatusCode::failed, "the verification was stopped"};
+    }
+    const ssize_t got = read(from, buffer.get(), std::min<std::uint64_t>(left, kCopyStep));
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      return system_failure(StatusCode::unreadable, "it cannot be read");
+    }
+    if (got == 0) {
+      return {StatusCode::damaged, "it became shorter while it was read; publish with rename"};
+    }
+    for (ssize_t done = 0; done < got;) {
+      const ssize_t put = write(to, static_cast<char*>(buffer.get()) + done, static_cast<std::size_t>(got - done));
+      if (put < 0) {
+        return system_failure(StatusCode::failed,
+                              "there is no memory for a copy of it ({0} bytes); memory=mapped needs none");
+      }
+      done += put;
+    }
+    left -= static_cast<std::uint64_t>(got);
+  }
+  return {};
+}
+
+// RETURNS: the descriptor whose mapping is verified and used: of a sealed copy, or of the file itself.
+Status make_copy(Descriptor& file, Candidate& candidate) noexcept {
+  if (candidate.store->is_mapped) {
+    candidate.copy.fd = file.release();
+    return {};
+  }
+  Descriptor memory(memfd_create("apikey-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (memory.get() < 0) {
+    return system_failure(StatusCode::failed, "memfd_create() failed");
+  }
+  Status copied = copy_into(file.get(), memory.get(), candidate);
+  copied.a = candidate.adopted.identity.size;
+  if (!copied.ok()) {
+    return copied;
+  }
+  if (fcntl(memory.get(), F_ADD_SEALS, kSeals) != 0) {
+    return system_failure(StatusCode::failed, "its copy cannot be sealed");
+  }
+  candidate.copy.fd = memory.release();
+  return {};
+}
+
+Status map_copy(Candidate& candidate) noexcept {
+  Copy& copy = candidate.copy;
+  void* memory = mmap(nullptr, candidate.adopted.identity.size, PROT_READ, MAP_SHARED, copy.fd, 0);
+  if (memory == MAP_FAILED) {
+    return system_failure(StatusCode::failed, "it cannot be mapped");
+  }
+  copy.mapping = {static_cast<const std::byte*>(memory), candidate.adopted.identity.size};
+  if (candidate.store->is_mapped) {
+    copy.is_mapped_file = guard(copy.mapping);
+    if (!copy.is_mapped_file) {
+      return {StatusCode::failed, "its mapping cannot be guarded"};
+    }
+  }
+  return {};
+}
+
+Status check_methods(Candidate& candidate, const Meta& meta) noexcept {
+  for (std::size_t i = 0; i < meta.digest_count; ++i) {
+    if (find_method(*candidate.store, meta.digests[i]) != kMaxConfiguredMethods) {
+      continue;
+    }
+    const std::string_view name = meta.digests[i];
+    const std::size_t length = std::min(name.size(), candidate.detail_buffer.size());
+    std::copy_n(name.begin(), length, candidate.detail_buffer.begin());
+    candidate.detail = {candidate.detail_buffer.data(), length};
+    return {StatusCode::refused, "apikey_store names no pepper for its keys (add pepper=<id>:<file> and reload): "};
+  }
+  return {};
+}
+
+Status check_content(Candidate& candidate) noexcept {
+  const std::span<const std::byte> file = candidate.copy.mapping;
+  const std::size_t words = verify_scratch_words(file.size());
+  const Scratch scratch(words * sizeof(std::uint64_t));
+  if (scratch.get() == nullptr) {
+    return system_failure(StatusCode::failed, "there is no memory to verify it");
+  }
+  Verified verified;
+  Status status = verify_snapshot(file, {static_cast<std::uint64_t*>(scratch.get()), words},
+                                  {candidate.context, candidate.carry_on}, verified);
+  if (!status.ok()) {
+    return status;
+  }
+  status = check_methods(candidate, verified.meta);
+  if (!status.ok()) {
+    return status;
+  }
+  const Adopted current = candidate.adoption->read();
+  candidate.is_in_service_already = current.change != 0 && current.seal == verified.seal.sha256;
+  if (!candidate.is_in_service_already) {
+    status = may_follow({current.registry_id, current.highest_generation, current.keys}, verified.meta,
+                        static_cast<unsigned>(candidate.store->min_keep_percent));
+  }
+  Adopted& adopted = candidate.adopted;
+  adopted.seal = verified.seal.sha256;
+  adopted.registry_id = verified.meta.registry_id;
+  adopted.generation = verified.meta.generation;
+  adopted.keys = verified.meta.keys;
+  adopted.created = verified.meta.created.value;
+  adopted.is_mapped = candidate.store->is_mapped;
+  return status;
+}
+
+Status try_to_adopt(Candidate& candidate) noexcept {
+  const auto* path = static_cast<const char*>(static_cast<const void*>(candidate.store->path.data));
+  Descriptor file(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  struct stat found;
+  if (file.get() < 0 || fstat(file.get(), &found) != 0) {
+    return system_failure(StatusCode::unreadable, "it cannot be opened");
+  }
+  candidate.adopted.identity = identity_of(found);
+  Status status = check_trust(file.get(), found, candidate.worker_user);
+  if (status.ok() && found.st_size == 0) {
+    status = {StatusCode::damaged, "it is empty"};
+  }
+  if (status.ok()) {
+    status = make_copy(file, candidate);
+  }
+  if (status.ok()) {
+    status = map_copy(candidate);
+  }
+  if (status.ok()) {
+    status = check_content(candidate);
+  }
+  // A file that is used in place has to be the same after it was verified.
+  if (status.ok() && candidate.store->is_mapped &&
+      (fstat(candidate.copy.fd, &found) != 0 || !is_same_content(identity_of(found), candidate.adopted.identity))) {
+    status = {StatusCode::damaged, "it was changed while it was verified; publish with rename"};
+  }
+  return status;
+}
+
+}  // namespace
+
+FileState look_at(const char* path) noexcept {
+  FileState state;
+  struct statx found = {};
+  if (statx(AT_FDCWD, path, 0, STATX_BASIC_STATS | STATX_BTIME, &found) != 0) {
+    state.error = errno;
+    return state;
+  }
+  state.identity = {.device = makedev(found.stx_dev_major, found.stx_dev_minor),
+                    .inode = found.stx_ino,
+                    .size = found.stx_size,
+                    .mtime_ns = nanoseconds(found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
+                    .ctime_ns = nanoseconds(found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec)};
+  if ((found.stx_mask & STATX_BTIME) != 0) {
+    state.birth_ns = nanoseconds(found.stx_btime.tv_sec, found.stx_btime.tv_nsec);
+  }
+  return state;
+}
+
+bool is_same_content(const FileIdentity& a, const FileIdentity& b) noexcept {
+  return a.device == b.device && a.inode == b.inode && a.size == b.size && a.mtime_ns == b.mtime_ns;
+}
+
+void examine(Candidate& candidate) noexcept {
+  candidate.status = try_to_adopt(candidate);
+  if (!candidate.status.ok()) {
+    release_copy(candidate.copy);
+  }
+}
+
+AdoptionResult result_of(const Status& status) noexcept {
+  switch (status.code) {
+    case StatusCode::ok:
+      return AdoptionResult::adopted;
+    case StatusCode::refused:
+      return AdoptionResult::refused;
+    case StatusCode::bad_value:
+    case StatusCode::damaged:
+      return AdoptionResult::damaged;
+    case StatusCode::not_trusted:
+      return AdoptionResult::not_trusted;
+    case StatusCode::unsupported:
+      return AdoptionResult::unsupported;
+    case StatusCode::absent:
+    case StatusCode::unreadable:
+      return AdoptionResult::unreadable;
+    case StatusCode::failed:
+      return AdoptionResult::failed;
+  }
+  return AdoptionResult::failed;
+}
+
+}  // namespace apikey::nginx

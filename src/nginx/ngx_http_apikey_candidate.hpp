@@ -1,0 +1,49 @@
+// One file that may become the snapshot in service: opened, judged by owner and mode, copied into sealed memory,
+// verified. Runs in the verifying thread: calls nothing of nginx, logs nothing, allocates nothing from the heap.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "apikey/adoption.hpp"
+#include "apikey/status.hpp"
+#include "ngx_http_apikey_store.hpp"
+
+namespace apikey::nginx {
+
+// What the file system says of a path. Symbolic links are followed.
+struct FileState {
+  int error = 0;  // errno; 0: the file is there
+  FileIdentity identity;
+  std::uint64_t birth_ns = 0;  // of the inode; 0: the file system does not say
+};
+[[nodiscard]] FileState look_at(const char* path) noexcept;
+
+// True for the same bytes: what changes when only a link to the file or its mode does is left out.
+[[nodiscard]] bool is_same_content(const FileIdentity& a, const FileIdentity& b) noexcept;
+
+// REQUIRES: `copy` is empty when examine() begins.
+struct Candidate {
+  // What to examine, and by which rules.
+  const StoreConf* store = nullptr;
+  const Adoption* adoption = nullptr;
+  uid_t worker_user = 0;
+  void* context = nullptr;
+  bool (*carry_on)(void* context) noexcept = nullptr;  // asked every MiB at most; false: give up
+
+  // What came of it. `status` is ok: `adopted` and `copy` are filled, the caller owns the copy.
+  Status status;
+  std::string_view detail;  // what the sentence is about, where that is a text; empty otherwise
+  Adopted adopted;
+  bool is_in_service_already = false;  // the same seal as what is in service
+  Copy copy;
+  std::array<char, 64> detail_buffer{};
+};
+void examine(Candidate& candidate) noexcept;
+
+[[nodiscard]] AdoptionResult result_of(const Status& status) noexcept;
+
+}  // namespace apikey::nginx

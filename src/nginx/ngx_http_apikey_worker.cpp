@@ -1,0 +1,272 @@
+// Timers and looks. A worker looks at each store's file once a second and whenever inotify says so; whoever sees a new
+// file first verifies it for all, the others wait for the result by looking at one word of shared memory.
+// Runs in workers only (and in the one process of `master_process off`), on the event loop; all timers are cancelable.
+#include "ngx_http_apikey_worker.hpp"
+
+#include <cerrno>
+
+#include "ngx_http_apikey_verifier.hpp"
+#include "ngx_http_apikey_watch.hpp"
+#include "ngx_http_apikey_zone.hpp"
+
+namespace apikey::nginx {
+namespace {
+
+constexpr ngx_msec_t kLookEvery = 1000;
+constexpr ngx_msec_t kSoonest = 5;
+constexpr ngx_msec_t kStartPatience = 1000;  // how long a new worker waits for its first snapshot
+
+struct Worker {
+  ngx_cycle_t* cycle = nullptr;  // null: not started
+  MainConf* main = nullptr;
+  ngx_connection_t nowhere;  // what nginx's debug log prints of a timer
+  ngx_event_t look_timer;
+  ngx_event_t soon_timer;
+  ngx_msec_t soon = 0;  // 0: nobody waits for another worker's verification
+};
+Worker worker;
+
+template <typename F>
+void for_each_store(F&& f) noexcept {
+  auto** stores = static_cast<StoreConf**>(worker.main->stores.elts);
+  for (ngx_uint_t i = 0; i < worker.main->stores.nelts; ++i) {
+    f(*stores[i]);
+  }
+}
+
+StoreSlot& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
+
+const char* path_of(const StoreConf& store) noexcept {
+  return static_cast<const char*>(static_cast<const void*>(store.path.data));
+}
+
+void complain_of_absence(const StoreConf& store, int error) noexcept {
+  const Adopted current = slot_of(store).adoption.read();
+  const bool is_missing = error == ENOENT || error == ENOTDIR;
+  if (!is_first_complaint(store,
+                          (is_missing ? 0 : static_cast<std::uint64_t>(error) << 1U) + (current.change == 0) + 1)) {
+    return;
+  }
+  ngx_log_t* log = worker.cycle->log;
+  if (!is_missing) {
+    ngx_log_error(NGX_LOG_ERR, log, error, "apikey store \"%V\": %V cannot be looked at by the workers", &store.name,
+                  &store.path);
+    count_adoption(*worker.main, store, AdoptionResult::unreadable, 0);
+  } else if (current.change != 0) {
+    ngx_log_error(NGX_LOG_WARN, log, 0, "apikey store \"%V\": %V has vanished; generation %uL stays in service",
+                  &store.name, &store.path, current.generation);
+  } else {
+    ngx_log_error(
+        NGX_LOG_NOTICE, log, 0, "apikey store \"%V\": there is no snapshot yet at %V; until there is one %s",
+        &store.name, &store.path,
+        store.allows_on_error ? "requests pass unchecked (on_error=allow)" : "requests are answered with 503");
+  }
+}
+
+void take_back_absence(const StoreConf& store) noexcept {
+  std::uint64_t complaint = slot_of(store).complaint.load();
+  if (complaint != 0 && complaint < kComplaintOfFile) {
+    slot_of(store).complaint.compare_exchange_strong(complaint, 0);
+  }
+}
+
+void warn_if_stale(const StoreConf& store) noexcept {
+  const Adopted current = slot_of(store).adoption.read();
+  if (current.change == 0 || !is_stale(store, current.created) ||
+      slot_of(store).stale_change.exchange(current.change) == current.change) {
+    return;
+  }
+  ngx_log_error(NGX_LOG_WARN, worker.cycle->log, 0, "apikey store \"%V\": generation %uL is older than max_age; %s",
+                &store.name, current.generation,
+                store.denies_when_stale
+                    ? "requests are answered with 503 until a newer one is published (on_stale=deny)"
+                    : "it stays in service (on_stale=serve)");
+}
+
+// The inode in service with other bytes in it: written into, unless it is a new file that got the number of an old one.
+bool is_overwritten(const StoreConf& store, const Adopted& current, const FileState& file) noexcept {
+  const StoreRuntime& mine = *store.runtime;
+  return current.change != 0 && current.identity.device == file.identity.device &&
+         current.identity.inode == file.identity.inode && (mine.birth == 0 || mine.birth == file.birth_ns);
+}
+
+void wait_for_others() noexcept {
+  worker.soon = kSoonest;
+  ngx_add_timer(&worker.soon_timer, worker.soon);
+}
+
+void look(StoreConf& store) noexcept {
+  StoreRuntime& mine = *store.runtime;
+  const FileState file = look_at(path_of(store));
+  const Adopted current = slot_of(store).adoption.read();
+  const bool is_known = file.error == 0 && current.change != 0 && is_same_content(file.identity, current.identity);
+  if (is_known) {
+    mine.birth = file.birth_ns;
+  }
+  if (file.error == 0 && !is_known && is_overwritten(store, current, file)) {
+    refuse_overwritten(store, file.identity);
+    return;
+  }
+  if (file.error != 0 || file.identity.size == 0) {
+    complain_of_absence(store, file.error == 0 ? ENOENT : file.error);
+    return;
+  }
+  take_back_absence(store);
+  if (is_known && (is_up_to_date(store) || mine.is_waiting)) {
+    return;
+  }
+  if (verify_store(store, file.identity) == Attempt::elsewhere) {
+    wait_for_others();
+  }
+}
+
+// Everything that may be due, but only a worker that goes on looks for new files: one that shuts down leaves that to
+// those who come after it.
+void look_at_all() noexcept {
+  collect_verified();
+  for_each_store([](StoreConf& store) {
+    if (!is_up_to_date(store)) {
+      change_over(store, worker.cycle->log);
+    }
+    if (!ngx_exiting) {
+      look(store);
+      warn_if_stale(store);
+    }
+  });
+}
+
+void on_change() noexcept {
+  arm_watch(*worker.main);
+  look_at_all();
+}
+
+// Others may have waited for the thread. An undecided store waits for the timer, or it would be tried in a circle.
+void on_settled(const StoreConf* undecided) noexcept {
+  for_each_store([&](StoreConf& store) {
+    if (!ngx_exiting && &store != undecided) {
+      look(store);
+    }
+  });
+}
+
+void stop() noexcept;
+void start(ngx_cycle_t* cycle) noexcept;
+
+void on_look_timer(ngx_event_t* event) noexcept {
+  if (ngx_cycle != worker.cycle) {  // a reload of `master_process off`
+    auto* cycle = const_cast<ngx_cycle_t*>(ngx_cycle);
+    stop();
+    start(cycle);
+    return;
+  }
+  arm_watch(*worker.main);
+  look_at_all();
+  bool has_old = false;
+  for_each_store([&](StoreConf& store) { has_old |= release_old(store); });
+  if (has_old && !worker.soon_timer.timer_set) {
+    ngx_add_timer(&worker.soon_timer, kSoonest);
+  }
+  ngx_add_timer(event, kLookEvery);
+}
+
+void on_soon_timer(ngx_event_t* event) noexcept {
+  bool has_old = false;
+  bool has_changed = false;
+  for_each_store([&](StoreConf& store) {
+    if (slot_of(store).adoption.change() != store.runtime->tried) {
+      change_over(store, worker.cycle->log);
+      has_changed = true;
+    }
+    has_old |= release_old(store);
+  });
+  worker.soon = has_changed || worker.soon >= kLookEvery ? 0 : worker.soon * 2;
+  if (has_old || worker.soon != 0) {
+    ngx_add_timer(event, has_old ? kSoonest : worker.soon);
+  }
+}
+
+void prepare_timer(ngx_event_t& timer, void (*handler)(ngx_event_t*) noexcept) noexcept {
+  timer = {};
+  timer.handler = handler;
+  timer.data = &worker.nowhere;
+  timer.log = worker.cycle->log;
+  timer.cancelable = 1;
+}
+
+// True while this worker has nothing, though a file is there that may still become its snapshot.
+bool is_snapshot_coming(const StoreConf& store) noexcept {
+  if (in_service(store) != nullptr) {
+    return false;
+  }
+  const FileState file = look_at(path_of(store));
+  FileIdentity refused;
+  AdoptionResult result{};
+  const bool was_refused =
+      slot_of(store).adoption.last_refusal(refused, result) && refused.inode == file.identity.inode;
+  return file.error == 0 && file.identity.size != 0 && !was_refused && slot_of(store).complaint.load() == 0;
+}
+
+// Before the first request is accepted the snapshot shall be there, if it is to be had soon: a restart or an upgrade
+// then answers nobody with 503.
+void wait_for_first() noexcept {
+  constexpr ngx_msec_t kStep = 2;
+  for (ngx_msec_t waited = 0; waited < kStartPatience && !ngx_terminate && !ngx_quit; waited += kStep) {
+    bool is_coming = false;
+    for_each_store([&](StoreConf& store) { is_coming |= is_snapshot_coming(store); });
+    if (!is_coming) {
+      return;
+    }
+    if (is_verifying()) {
+      static_cast<void>(wait_for_verifier(kStep));
+    } else {
+      ngx_msleep(kStep);
+    }
+    look_at_all();
+  }
+}
+
+void start(ngx_cycle_t* cycle) noexcept {
+  auto* main = main_conf(cycle);
+  if (main == nullptr || main->zone == nullptr || main->stores.nelts == 0) {
+    return;
+  }
+  worker.cycle = cycle;
+  worker.main = main;
+  worker.nowhere.fd = static_cast<ngx_socket_t>(-1);
+  prepare_timer(worker.look_timer, on_look_timer);
+  prepare_timer(worker.soon_timer, on_soon_timer);
+  start_verifier(cycle, on_settled);
+  start_watch(cycle, on_change);
+  arm_watch(*main);
+  look_at_all();
+  wait_for_first();
+  ngx_add_timer(&worker.look_timer, kLookEvery);
+}
+
+void stop() noexcept {
+  if (worker.cycle == nullptr) {
+    return;
+  }
+  stop_verifier();
+  stop_watch();
+  for (ngx_event_t* timer : {&worker.look_timer, &worker.soon_timer}) {
+    if (timer->timer_set) {
+      ngx_del_timer(timer);
+    }
+  }
+  for_each_store([](StoreConf& store) { close_all(store); });
+  worker.cycle = nullptr;
+}
+
+}  // namespace
+
+ngx_int_t on_init_process(ngx_cycle_t* cycle) noexcept {
+  if (ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE) {
+    start(cycle);
+  }
+  return NGX_OK;
+}
+
+void on_exit_process(ngx_cycle_t*) noexcept { stop(); }
+
+}  // namespace apikey::nginx
