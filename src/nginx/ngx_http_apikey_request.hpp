@@ -1,6 +1,9 @@
-// What nginx knows of a request, in the core's terms: the credential it carries (and hiding it), and the facts that
-// bindings are checked against. Called in the preaccess phase, before anything can log or forward the credential.
+// What nginx knows of a request, in the core's terms: the credential it carries, and the facts that bindings are
+// checked against. Called in the preaccess phase, or by the first variable that needs the key. Reads only: hiding is in
+// _hide.
 #pragma once
+
+#include <span>
 
 #include "apikey/authenticator.hpp"
 #include "ngx_http_apikey_conf.hpp"
@@ -8,16 +11,26 @@
 
 namespace apikey::nginx {
 
-// Reads every configured source, computes the digests, and with apikey_hide removes the credential from header list,
-// arguments, request line. Buffers of ours are wiped. `redacted_request` (in the request's pool) is the request line
-// with the key redacted, for $apikey_request. RETURNS: NGX_OK, or NGX_ERROR without memory.
-ngx_int_t extract_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main, Credential& credential,
-                             ngx_str_t& redacted_request) noexcept;
+inline std::span<const Source> sources_of(const LocConf& conf) noexcept {
+  return {static_cast<const Source*>(conf.sources->elts), conf.sources->nelts};
+}
 
+// Reads every configured source of the main request and computes the digests. Buffers of ours are wiped.
+void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main, Credential& credential) noexcept;
+
+// The request line with keys in its query redacted, for $apikey_request: nginx's own when there is none, else in the
+// request's pool. To be called before the key is hidden. RETURNS: false without memory.
+bool redact_request_line(ngx_http_request_t* r, const LocConf& conf, ngx_str_t& redacted) noexcept;
+
+// LIFETIME: the request's.
 [[nodiscard]] RequestFacts request_facts(ngx_http_request_t* r) noexcept;
 [[nodiscard]] bool is_cors_preflight(ngx_http_request_t* r) noexcept;
 
 // First header of that (lower-case) name in the request; null when there is none.
 ngx_table_elt_t* find_header(ngx_http_request_t* r, std::string_view name) noexcept;
+
+// What an Authorization line holds for this kind of source, bearer or basic. LIFETIME: the line's, or the buffer's.
+[[nodiscard]] std::string_view authorization_value(SourceKind kind, const ngx_table_elt_t& line,
+                                                   std::span<char> buffer) noexcept;
 
 }  // namespace apikey::nginx

@@ -1,0 +1,203 @@
+// apikey_verify and apikey_whoami. Both decide here, not in the access phase, so that they work in subrequests, which
+// nginx lets past it.
+// Called by nginx in the content phase. A refusal is returned as a status, as from the access phase.
+#include "ngx_http_apikey_content.hpp"
+
+#include <array>
+
+#include "ngx_http_apikey_decision.hpp"
+#include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_text.hpp"
+#include "ngx_http_apikey_zone.hpp"
+
+namespace apikey::nginx {
+namespace {
+
+// Decides and answers a refusal. RETURNS: NGX_OK to go on, or what the content handler has to return.
+ngx_int_t admit(ngx_http_request_t* r, bool charges) noexcept {
+  if (loc_conf(r)->is_on == 0) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  RequestCtx* ctx = get_ctx(r);
+  if (ctx == nullptr || decide_request(r, charges) == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const ngx_int_t status = reply(r, *ctx);
+  return status == NGX_DECLINED ? NGX_OK : status;
+}
+
+bool add_identity_header(ngx_http_request_t* r, std::string_view name, std::string_view value) noexcept {
+  if (value.empty()) {
+    return true;
+  }
+  const ngx_str_t safe = header_safe(r->pool, value);
+  return safe.len > 0 && add_header(r, name, safe) != nullptr;
+}
+
+bool add_identity_headers(ngx_http_request_t* r, const Identity& identity) noexcept {
+  return add_identity_header(r, "X-Apikey-Id", id_text(identity)) &&
+         add_identity_header(r, "X-Apikey-Owner", identity.owner) &&
+         add_identity_header(r, "X-Apikey-Name", identity.name) &&
+         add_identity_header(r, "X-Apikey-Plan", identity.plan) &&
+         add_identity_header(r, "X-Apikey-Env", identity.env) &&
+         add_identity_header(r, "X-Apikey-Scopes", identity.scopes);
+}
+
+void add_text_member(Text& json, std::string_view name, std::string_view value) noexcept {
+  json.add(",");
+  json.add_json(name);
+  json.add(":");
+  json.add_json(value);
+}
+
+// Seconds since 1970; null when there is no such time.
+void add_time_member(Text& json, std::string_view name, UnixSec time) noexcept {
+  json.add(",");
+  json.add_json(name);
+  json.add(":");
+  if (time.value == 0) {
+    json.add("null");
+  } else {
+    json.add_number(time.value);
+  }
+}
+
+void add_scope_array(Text& json, std::string_view scopes) noexcept {
+  json.add(",\"scopes\":[");
+  std::string_view before;
+  while (!scopes.empty()) {
+    const std::size_t end = std::min(scopes.find(' '), scopes.size());
+    json.add(before);
+    json.add_json(scopes.substr(0, end));
+    scopes.remove_prefix(std::min(end + 1, scopes.size()));
+    before = ",";
+  }
+  json.add("]");
+}
+
+// What is left of one limit, without taking any of it.
+void add_limit(Text& json, const BucketTable& table, const NamedUse& use, MonoNs now) noexcept {
+  const TakeResult left = table.look({&use.use, 1}, 1, now);
+  json.add("{\"name\":");
+  json.add_json(use.name);
+  json.add(",\"limit\":");
+  json.add_number(static_cast<std::int64_t>(use.use.limit.burst));
+  json.add(",\"remaining\":");
+  json.add_number(static_cast<std::int64_t>(left.remaining));
+  json.add(",\"reset\":");
+  json.add_number(whole_seconds(left.reset_ns));
+  json.add("}");
+}
+
+bool add_limit_array(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, const Loaded& loaded) noexcept {
+  const BucketTable& table = bucket_table(*main_conf(r));
+  std::array<NamedUse, BucketTable::kMaxUses> uses{};
+  std::size_t count = 0;
+  if (!gather_limits(loaded.snapshot, ctx.known, table, uses, count)) {
+    return false;
+  }
+  json.add(",\"limits\":[");
+  std::string_view before;
+  for (const NamedUse& use : std::span(uses).first(count)) {
+    json.add(before);
+    add_limit(json, table, use, {monotonic_ns()});
+    before = ",";
+  }
+  json.add("]");
+  return true;
+}
+
+bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, const Identity& identity,
+                    const Loaded& loaded) noexcept {
+  json.add("{\"id\":");
+  json.add_json(id_text(identity));
+  add_text_member(json, "name", identity.name);
+  add_text_member(json, "owner", identity.owner);
+  add_text_member(json, "plan", identity.plan);
+  add_text_member(json, "env", identity.env);
+  add_scope_array(json, identity.scopes);
+  add_time_member(json, "not_before", ctx.known.record.not_before);
+  add_time_member(json, "expires", ctx.known.record.expires);
+  if (!add_limit_array(json, r, ctx, loaded)) {
+    return false;
+  }
+  json.add(",\"generation\":");
+  json.add_number(static_cast<std::int64_t>(ctx.generation));
+  json.add("}\n");
+  return json.ok();
+}
+
+ngx_int_t send_json(ngx_http_request_t* r, ngx_str_t body) noexcept {
+  constexpr std::string_view kType = "application/json";
+  r->headers_out.status = NGX_HTTP_OK;
+  r->headers_out.content_length_n = static_cast<off_t>(body.len);
+  r->headers_out.content_type = to_ngx_str(kType);
+  r->headers_out.content_type_len = kType.size();
+  if (add_header(r, "Cache-Control", to_ngx_str("no-store")) == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const ngx_int_t rc = ngx_http_send_header(r);
+  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only != 0) {
+    return rc;
+  }
+  auto* buffer = static_cast<ngx_buf_t*>(ngx_pcalloc(r->pool, sizeof(ngx_buf_t)));
+  if (buffer == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  buffer->pos = body.data;
+  buffer->last = body.data + body.len;
+  buffer->memory = 1;
+  buffer->last_buf = r == r->main ? 1 : 0;
+  buffer->last_in_chain = 1;
+  ngx_chain_t out{buffer, nullptr};
+  return ngx_http_output_filter(r, &out);
+}
+
+}  // namespace
+
+ngx_int_t on_verify(ngx_http_request_t* r) noexcept {
+  const ngx_int_t admitted = admit(r, true);
+  if (admitted != NGX_OK) {
+    return admitted;
+  }
+  if (const ngx_int_t rc = ngx_http_discard_request_body(r); rc != NGX_OK) {
+    return rc;
+  }
+  RequestCtx* ctx = find_ctx(r);
+  const Identity* identity = ctx->verdict.outcome == Outcome::ok ? identity_of(r, *ctx) : nullptr;
+  if (identity != nullptr && !add_identity_headers(r, *identity)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  r->headers_out.status = NGX_HTTP_NO_CONTENT;
+  r->header_only = 1;
+  return ngx_http_send_header(r);
+}
+
+ngx_int_t on_whoami(ngx_http_request_t* r) noexcept {
+  if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_OPTIONS)) == 0) {
+    return NGX_HTTP_NOT_ALLOWED;
+  }
+  const ngx_int_t admitted = admit(r, false);
+  if (admitted != NGX_OK) {
+    return admitted;
+  }
+  if (const ngx_int_t rc = ngx_http_discard_request_body(r); rc != NGX_OK) {
+    return rc;
+  }
+  RequestCtx* ctx = find_ctx(r);
+  const Loaded* loaded = snapshot_of(*ctx);
+  const Identity* identity = ctx->verdict.outcome == Outcome::ok ? identity_of(r, *ctx) : nullptr;
+  if (identity == nullptr || loaded == nullptr) {
+    // Let in without a key: there is nobody to speak of.
+    r->headers_out.status = NGX_HTTP_NO_CONTENT;
+    r->header_only = 1;
+    return ngx_http_send_header(r);
+  }
+  Text json(r->pool);
+  if (!compose_whoami(json, r, *ctx, *identity, *loaded)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  return send_json(r, json.str());
+}
+
+}  // namespace apikey::nginx

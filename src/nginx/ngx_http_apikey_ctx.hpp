@@ -1,0 +1,62 @@
+// What is remembered of a client request over all its passes: credential, pinned snapshots, verdict, what was taken.
+// One per main request; subrequests share it.
+#pragma once
+
+#include <array>
+
+#include "apikey/authenticator.hpp"
+#include "ngx_http_apikey_conf.hpp"
+#include "ngx_http_apikey_identity.hpp"
+#include "ngx_http_apikey_ngx.hpp"
+#include "ngx_http_apikey_store.hpp"
+
+namespace apikey::nginx {
+
+// Lives in the main request's pool until its end. ngx_http_internal_redirect() zeroes r->ctx; it is found again by its
+// clean-up handler, which also unpins the snapshots and wipes the digests.
+struct RequestCtx {
+  Credential credential;
+  const LocConf* extracted_by = nullptr;  // null: not yet
+  const LocConf* hidden_by = nullptr;
+  bool is_reading = false;  // a variable that is a source may itself ask for the key
+  ngx_str_t redacted_request{0, nullptr};
+
+  // One request sees one generation of a store, however many locations it passes through.
+  std::array<Loaded*, kMaxStores> pins{};
+  ngx_uint_t pinned = 0;       // one bit a store; its pin may be null: there was no snapshot
+  StoreConf* store = nullptr;  // what `known` and `identity` were found in
+  std::uint64_t generation = 0;
+  Recognition known;
+  Identity identity;
+
+  Verdict verdict;  // the latest that counts
+  bool is_decided = false;
+  const LocConf* decided_by = nullptr;
+  const LocConf* shown_in = nullptr;  // location of the main request when `verdict` was made
+  Charge charge;
+  Verdict peeked;  // the latest that does not
+  const LocConf* peeked_by = nullptr;
+
+  bool is_refused = false;  // the main request was told so
+  bool is_counted_as_limited = false;
+  bool has_filtered_header = false;
+  bool replaces_body = false;
+  ngx_str_t body{0, nullptr};
+};
+
+// The ctx of the main request; null when none was made yet. get makes one (null: no memory).
+RequestCtx* find_ctx(ngx_http_request_t* r) noexcept;
+RequestCtx* get_ctx(ngx_http_request_t* r) noexcept;
+
+// Pins the store's snapshot, unless this request has one pinned, and makes it what `known` is of.
+// RETURNS: null when there is none.
+Loaded* enter_store(RequestCtx& ctx, StoreConf& store) noexcept;
+
+// The texts of the recognised key; null when none was recognised.
+const Identity* identity_of(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
+// The snapshot the latest decision was made from; null: none, or let go.
+const Loaded* snapshot_of(const RequestCtx& ctx) noexcept;
+// Lets go of the snapshots before the request ends, keeping all that variables show: for answers that take long.
+void release_snapshots(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
+
+}  // namespace apikey::nginx

@@ -1,0 +1,102 @@
+// The three phases. The decision itself is _decision's, how it is answered _reply's.
+// Called by nginx, once per pass through the phases: an internal redirect is another pass of the same request.
+// Must never let a request pass because something of ours failed.
+#include "ngx_http_apikey_handler.hpp"
+
+#include <algorithm>
+
+#include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_zone.hpp"
+
+namespace apikey::nginx {
+namespace {
+
+CredentialForm form_of(const Credential& credential) noexcept {
+  if (credential.found == Found::none) {
+    return CredentialForm::none;
+  }
+  return credential.has_own_form ? CredentialForm::own : CredentialForm::foreign;
+}
+
+void count(ngx_http_request_t* r, RequestCtx& ctx, Outcome outcome) noexcept {
+  std::string_view env;
+  if (ctx.known.has_record) {
+    env = ctx.known.env;
+  }
+  count_request(*main_conf(r), outcome, env, form_of(ctx.credential));
+}
+
+ngx_int_t repeat_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
+  ctx.decided_by = loc_conf(r);
+  ctx.shown_in = loc_conf(r);
+  return status_of(ctx.verdict.outcome);
+}
+
+ngx_http_handler_pt* push_handler(ngx_http_core_main_conf_t& core, ngx_uint_t phase) noexcept {
+  return static_cast<ngx_http_handler_pt*>(ngx_array_push(&core.phases[phase].handlers));
+}
+
+}  // namespace
+
+ngx_int_t on_preaccess(ngx_http_request_t* r) noexcept {
+  const LocConf& conf = *loc_conf(r);
+  if (!conf.is_on || r != r->main) {
+    return NGX_DECLINED;
+  }
+  RequestCtx* ctx = get_ctx(r);
+  if (ctx == nullptr || !extract(r, conf, *ctx)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  return NGX_DECLINED;
+}
+
+ngx_int_t on_access(ngx_http_request_t* r) noexcept {
+  const LocConf& conf = *loc_conf(r);
+  if (!conf.is_on || conf.is_content) {
+    return NGX_DECLINED;
+  }
+  RequestCtx* ctx = get_ctx(r);
+  if (ctx == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (ctx->is_refused) {
+    return repeat_refusal(r, *ctx);
+  }
+  if (decide_request(r, true) == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  return reply(r, *ctx);
+}
+
+ngx_int_t on_log(ngx_http_request_t* r) noexcept {
+  RequestCtx* ctx = r == r->main ? find_ctx(r) : nullptr;
+  if (ctx == nullptr) {
+    return NGX_OK;
+  }
+  if (ctx->is_decided) {
+    count(r, *ctx, ctx->verdict.outcome);
+  } else if (current_outcome(r) == Outcome::skipped) {
+    count(r, *ctx, Outcome::skipped);
+  }
+  return NGX_OK;
+}
+
+ngx_int_t install_handlers(ngx_conf_t* cf) noexcept {
+  auto& core = *static_cast<ngx_http_core_main_conf_t*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module));
+  ngx_http_handler_pt* preaccess = push_handler(core, NGX_HTTP_PREACCESS_PHASE);
+  ngx_http_handler_pt* access = push_handler(core, NGX_HTTP_ACCESS_PHASE);
+  ngx_http_handler_pt* log = push_handler(core, NGX_HTTP_LOG_PHASE);
+  if (preaccess == nullptr || access == nullptr || log == nullptr) {
+    return NGX_ERROR;
+  }
+  // nginx runs the handlers of a phase backwards. The last of preaccess runs first: the key is hidden before limit_req,
+  // auth_request or a mirror can see it. The first of access runs last: what others refuse is charged nothing.
+  *preaccess = on_preaccess;
+  *log = on_log;
+  auto* first = static_cast<ngx_http_handler_pt*>(core.phases[NGX_HTTP_ACCESS_PHASE].handlers.elts);
+  std::move_backward(first, access, access + 1);
+  *first = on_access;
+  return NGX_OK;
+}
+
+}  // namespace apikey::nginx

@@ -1,0 +1,224 @@
+// How a verdict becomes an answer: status, challenge, Retry-After, and one log line.
+// Called by the access handler and the content handlers. What it says of a missing, malformed, unknown or dead key is
+// the same for all of them, so that nobody can probe keys; the reason goes into the log, never the key.
+#include "ngx_http_apikey_reply.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "ngx_http_apikey_text.hpp"
+
+namespace apikey::nginx {
+namespace {
+
+constexpr std::int64_t kRetryUnavailable = 5;       // seconds: a snapshot is adopted within one
+constexpr std::int64_t kLongestRetryAfter = 86400;  // what can never be admitted may as well be tried tomorrow
+constexpr std::size_t kLongestOwnerInLog = 128;
+
+void append_challenge(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept {
+#if (nginx_version < 1023000)
+  r->headers_out.www_authenticate = line;
+#else
+  ngx_table_elt_t** last = &r->headers_out.www_authenticate;
+  while (*last != nullptr) {
+    last = &(*last)->next;
+  }
+  *last = line;
+#endif
+}
+
+// One line for both schemes; it is linked into headers_out so that `satisfy any` can withdraw it.
+bool add_challenge(ngx_http_request_t* r, std::string_view value) noexcept {
+  const ngx_table_elt_t* other = r->headers_out.www_authenticate;
+  if (other != nullptr && view(other->value) == value) {
+    return true;  // auth_request has brought ours along from apikey_verify
+  }
+  ngx_table_elt_t* line = add_header(r, "WWW-Authenticate", to_ngx_str(value));
+  if (line == nullptr) {
+    return false;
+  }
+  append_challenge(r, line);
+  return true;
+}
+
+bool challenge_unauthorized(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
+  const LocConf& conf = *ctx.decided_by;
+  if (ctx.verdict.outcome == Outcome::missing || !conf.accepts_bearer) {
+    return add_challenge(r, view(conf.challenge));
+  }
+  Text text(r->pool);
+  text.add(view(conf.challenge));
+  text.add(", error=\"invalid_token\"");
+  return text.ok() && add_challenge(r, view(text.str()));
+}
+
+// RFC 6750, 3.1.
+bool challenge_scope(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
+  Text text(r->pool);
+  text.add(view(ctx.decided_by->challenge));
+  text.add(", error=\"insufficient_scope\"");
+  std::string_view before = ", scope=\"";
+  for (const std::string_view scope : ctx.verdict.required_scopes) {
+    text.add(before);
+    text.add(scope);
+    before = " ";
+  }
+  text.add(ctx.verdict.required_scopes.empty() ? "" : "\"");
+  return text.ok() && add_challenge(r, view(text.str()));
+}
+
+bool add_retry_after(ngx_http_request_t* r, std::int64_t seconds) noexcept {
+  const ngx_str_t value = number_text(r->pool, std::clamp<std::int64_t>(seconds, 1, kLongestRetryAfter));
+  return value.len > 0 && add_header(r, "Retry-After", value) != nullptr;
+}
+
+bool add_refusal_headers(ngx_http_request_t* r, const RequestCtx& ctx, ngx_int_t status) noexcept {
+  if (add_header(r, "Cache-Control", to_ngx_str("no-store")) == nullptr) {
+    return false;
+  }
+  if (status == NGX_HTTP_UNAUTHORIZED) {
+    return challenge_unauthorized(r, ctx);
+  }
+  if (status == NGX_HTTP_FORBIDDEN) {
+    return ctx.verdict.outcome != Outcome::scope || challenge_scope(r, ctx);
+  }
+  const bool is_limited = status == NGX_HTTP_TOO_MANY_REQUESTS;
+  return add_retry_after(r, is_limited ? whole_seconds(ctx.verdict.retry_after_ns) : kRetryUnavailable);
+}
+
+// A name for a log line: cut, control characters and quotes replaced.
+class LoggedName {
+ public:
+  explicit LoggedName(std::string_view name) noexcept {
+    size_ = std::min(name.size(), text_.size());
+    std::transform(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(size_), text_.begin(),
+                   [](char c) { return static_cast<u_char>(c) < 0x20 || c == 0x7f || c == '"' ? '?' : c; });
+  }
+  [[nodiscard]] ngx_str_t str() const noexcept { return to_ngx_str({text_.data(), size_}); }
+
+ private:
+  std::array<char, kLongestOwnerInLog> text_{};
+  std::size_t size_ = 0;
+};
+
+// A store that is down would write a line per request: one a second of each cause says as much.
+void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
+  static std::array<time_t, 2> logged_at{};
+  const bool is_damaged = snapshot_of(ctx) != nullptr;
+  time_t& last = logged_at[is_damaged ? 1 : 0];
+  if (last == ngx_time()) {
+    return;
+  }
+  last = ngx_time();
+  if (is_damaged) {
+    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                  "apikey: unavailable: a record of store \"%V\" contradicts itself, publish the snapshot again",
+                  &ctx.decided_by->store->path);
+    return;
+  }
+  ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "apikey: unavailable: store \"%V\" has no snapshot in service",
+                &ctx.decided_by->store->path);
+}
+
+void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
+  const LocConf& conf = *ctx.decided_by;
+  ngx_log_t* log = r->connection->log;
+  if (log->log_level < conf.log_level) {
+    return;
+  }
+  const ngx_str_t reason = to_ngx_str(outcome_name(ctx.verdict.outcome));
+  const Identity* identity = identity_of(r, ctx);
+  if (identity == nullptr) {
+    ngx_log_error(conf.log_level, log, 0, "apikey: refused: %V, location \"%V\"", &reason, &conf.location_name);
+    return;
+  }
+  const ngx_str_t id = to_ngx_str(id_text(*identity));
+  const LoggedName owner_name(identity->owner);
+  const ngx_str_t owner = owner_name.str();
+  if (!ctx.verdict.has_limit) {
+    ngx_log_error(conf.log_level, log, 0, "apikey: refused: %V, key %V, owner \"%V\", location \"%V\"", &reason, &id,
+                  &owner, &conf.location_name);
+    return;
+  }
+  const LoggedName limit_name(ctx.verdict.limit_name);
+  const ngx_str_t limit = limit_name.str();
+  ngx_log_error(conf.log_level, log, 0, "apikey: refused: %V, key %V, owner \"%V\", limit \"%V\", location \"%V\"",
+                &reason, &id, &owner, &limit, &conf.location_name);
+}
+
+}  // namespace
+
+ngx_int_t status_of(Outcome outcome) noexcept {
+  switch (outcome) {
+    case Outcome::ok:
+    case Outcome::preflight:
+    case Outcome::bypass:
+      return NGX_OK;
+    case Outcome::off:
+    case Outcome::skipped:
+    case Outcome::anonymous:
+      return NGX_DECLINED;
+    case Outcome::missing:
+    case Outcome::malformed:
+    case Outcome::unknown:
+    case Outcome::revoked:
+    case Outcome::suspended:
+    case Outcome::not_yet_valid:
+    case Outcome::expired:
+      return NGX_HTTP_UNAUTHORIZED;
+    case Outcome::wrong_environment:
+    case Outcome::wrong_address:
+    case Outcome::tls_required:
+    case Outcome::wrong_origin:
+    case Outcome::wrong_method:
+    case Outcome::wrong_host:
+    case Outcome::scope:
+      return NGX_HTTP_FORBIDDEN;
+    case Outcome::throttled:
+    case Outcome::rate_limited:
+    case Outcome::quota_exceeded:
+    case Outcome::concurrency_limited:
+      return NGX_HTTP_TOO_MANY_REQUESTS;
+    case Outcome::unavailable:
+      break;
+  }
+  return NGX_HTTP_SERVICE_UNAVAILABLE;
+}
+
+std::int64_t whole_seconds(std::uint64_t ns) noexcept {
+  return static_cast<std::int64_t>(ns / kNsPerSecond + (ns % kNsPerSecond == 0 ? 0 : 1));
+}
+
+ngx_table_elt_t* add_header(ngx_http_request_t* r, std::string_view name, ngx_str_t value) noexcept {
+  auto* line = static_cast<ngx_table_elt_t*>(ngx_list_push(&r->headers_out.headers));
+  if (line == nullptr) {
+    return nullptr;
+  }
+  line->hash = 1;
+#if (nginx_version >= 1023000)
+  line->next = nullptr;
+#endif
+  line->key = to_ngx_str(name);
+  line->value = value;
+  line->lowcase_key = nullptr;
+  return line;
+}
+
+ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
+  const ngx_int_t status = status_of(ctx.verdict.outcome);
+  if (status == NGX_OK || status == NGX_DECLINED) {
+    return status;
+  }
+  ctx.is_refused = ctx.is_refused || r == r->main;
+  if (!add_refusal_headers(r, ctx, status)) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
+    log_unavailable(r, ctx);
+  } else {
+    log_refusal(r, ctx);
+  }
+  return status;
+}
+
+}  // namespace apikey::nginx

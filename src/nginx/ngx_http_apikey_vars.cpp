@@ -1,0 +1,217 @@
+// The variables $apikey_*: each is computed anew when it is read, so that a later pass shows the later verdict.
+// Called by nginx in any phase; before the access phase the first read extracts the key and decides without charging.
+// Must never show anything the client wrote, except for the redacted request line.
+#include "ngx_http_apikey_vars.hpp"
+
+#include "ngx_http_apikey_decision.hpp"
+#include "ngx_http_apikey_meta.hpp"
+#include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_text.hpp"
+
+namespace apikey::nginx {
+namespace {
+
+enum class Field : uintptr_t {
+  status,
+  generation,
+  request,
+  required,
+  limit,
+  limit_name,
+  remaining,
+  reset,
+  id,
+  name,
+  owner,
+  plan,
+  env,
+  scopes,
+  expires,
+  seen_id,
+  seen_owner,
+};
+
+struct Variable {
+  std::string_view name;
+  Field field;
+};
+constexpr Variable kVariables[] = {
+    {"apikey_status", Field::status},
+    {"apikey_generation", Field::generation},
+    {"apikey_request", Field::request},
+    {"apikey_required", Field::required},
+    {"apikey_limit", Field::limit},
+    {"apikey_limit_name", Field::limit_name},
+    {"apikey_remaining", Field::remaining},
+    {"apikey_reset", Field::reset},
+    {"apikey_id", Field::id},
+    {"apikey_name", Field::name},
+    {"apikey_owner", Field::owner},
+    {"apikey_plan", Field::plan},
+    {"apikey_env", Field::env},
+    {"apikey_scopes", Field::scopes},
+    {"apikey_expires", Field::expires},
+    {"apikey_seen_id", Field::seen_id},
+    {"apikey_seen_owner", Field::seen_owner},
+};
+constexpr std::string_view kMetaPrefix = "apikey_meta_";
+
+// Without a value a variable is empty, not "not found": nginx would show `-` and try an argument of the same name.
+ngx_int_t show(ngx_http_variable_value_t* v, std::string_view text) noexcept {
+  const ngx_str_t str = to_ngx_str(text);
+  v->data = str.data;
+  v->len = static_cast<unsigned>(str.len) & 0x0fffffff;
+  v->valid = 1;
+  v->no_cacheable = 0;
+  v->not_found = 0;
+  return NGX_OK;
+}
+
+ngx_int_t show_safe(ngx_http_request_t* r, ngx_http_variable_value_t* v, std::string_view text) noexcept {
+  const ngx_str_t safe = header_safe(r->pool, text);
+  return safe.len == text.size() ? show(v, view(safe)) : NGX_ERROR;
+}
+
+ngx_int_t show_number(ngx_http_request_t* r, ngx_http_variable_value_t* v, std::int64_t number) noexcept {
+  const ngx_str_t text = number_text(r->pool, number);
+  return text.len == 0 ? NGX_ERROR : show(v, view(text));
+}
+
+ngx_int_t show_scopes(ngx_http_request_t* r, ngx_http_variable_value_t* v,
+                      std::span<const std::string_view> scopes) noexcept {
+  Text text(r->pool);
+  for (const std::string_view scope : scopes) {
+    text.add(text.str().len == 0 ? "" : " ");
+    text.add(scope);
+  }
+  return text.ok() ? show(v, view(text.str())) : NGX_ERROR;
+}
+
+ngx_int_t show_limit(ngx_http_request_t* r, ngx_http_variable_value_t* v, Field field,
+                     const Verdict& verdict) noexcept {
+  if (!verdict.has_limit) {
+    return show(v, {});
+  }
+  switch (field) {
+    case Field::limit:
+      return show_number(r, v, static_cast<std::int64_t>(verdict.limit_burst));
+    case Field::remaining:
+      return show_number(r, v, static_cast<std::int64_t>(verdict.remaining));
+    case Field::reset:
+      return show_number(r, v, whole_seconds(verdict.reset_ns));
+    default:
+      return show_safe(r, v, verdict.limit_name);
+  }
+}
+
+ngx_int_t show_identity(ngx_http_request_t* r, ngx_http_variable_value_t* v, Field field, const RequestCtx& ctx,
+                        const Identity& identity) noexcept {
+  switch (field) {
+    case Field::id:
+    case Field::seen_id:
+      return show(v, id_text(identity));
+    case Field::owner:
+    case Field::seen_owner:
+      return show_safe(r, v, identity.owner);
+    case Field::name:
+      return show_safe(r, v, identity.name);
+    case Field::plan:
+      return show_safe(r, v, identity.plan);
+    case Field::env:
+      return show_safe(r, v, identity.env);
+    case Field::scopes:
+      return show_safe(r, v, identity.scopes);
+    case Field::expires:
+      return ctx.known.record.expires.value == 0 ? show(v, {}) : show_number(r, v, ctx.known.record.expires.value);
+    default:
+      return show(v, {});
+  }
+}
+
+// The key of this request, when its verdict is `ok` (or, for logs, whatever the verdict is). Null: show nothing.
+const Identity* shown_identity(ngx_http_request_t* r, bool whatever_the_verdict, RequestCtx*& ctx) noexcept {
+  const Verdict* verdict = current_verdict(r);
+  ctx = find_ctx(r);
+  if (ctx == nullptr || (!whatever_the_verdict && (verdict == nullptr || verdict->outcome != Outcome::ok))) {
+    return nullptr;
+  }
+  return identity_of(r, *ctx);
+}
+
+ngx_int_t show_request(ngx_http_request_t* r, ngx_http_variable_value_t* v) noexcept {
+  peek(r);
+  const RequestCtx* ctx = find_ctx(r);
+  const bool is_redacted = ctx != nullptr && ctx->redacted_request.data != nullptr;
+  return show(v, view(is_redacted ? ctx->redacted_request : r->main->request_line));
+}
+
+ngx_int_t show_generation(ngx_http_request_t* r, ngx_http_variable_value_t* v) noexcept {
+  current_verdict(r);
+  const RequestCtx* ctx = find_ctx(r);
+  return ctx == nullptr || ctx->generation == 0 ? show(v, {})
+                                                : show_number(r, v, static_cast<std::int64_t>(ctx->generation));
+}
+
+ngx_int_t get_verdict_variable(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
+  const auto field = static_cast<Field>(data);
+  if (field == Field::status) {
+    return show(v, outcome_name(current_outcome(r)));
+  }
+  if (field == Field::request) {
+    return show_request(r, v);
+  }
+  if (field == Field::generation) {
+    return show_generation(r, v);
+  }
+  const Verdict* verdict = current_verdict(r);
+  if (verdict == nullptr) {
+    return show(v, {});
+  }
+  return field == Field::required ? show_scopes(r, v, verdict->required_scopes) : show_limit(r, v, field, *verdict);
+}
+
+ngx_int_t get_identity_variable(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
+  const auto field = static_cast<Field>(data);
+  RequestCtx* ctx = nullptr;
+  const Identity* identity = shown_identity(r, field == Field::seen_id || field == Field::seen_owner, ctx);
+  return identity == nullptr ? show(v, {}) : show_identity(r, v, field, *ctx, *identity);
+}
+
+// `data` is the whole name, in lower case.
+ngx_int_t get_meta_variable(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
+  const std::string_view name = view(*name_of_variable(data)).substr(kMetaPrefix.size());
+  RequestCtx* ctx = nullptr;
+  const Identity* identity = shown_identity(r, false, ctx);
+  ngx_str_t value{0, nullptr};
+  if (identity == nullptr || !find_meta(r->pool, identity->meta, name, value)) {
+    return show(v, {});
+  }
+  return show_safe(r, v, view(value));
+}
+
+bool add_variable(ngx_conf_t* cf, std::string_view name, ngx_uint_t flags, ngx_http_get_variable_pt handler,
+                  uintptr_t data) noexcept {
+  ngx_str_t text = to_ngx_str(name);
+  ngx_http_variable_t* variable = ngx_http_add_variable(cf, &text, NGX_HTTP_VAR_NOCACHEABLE | flags);
+  if (variable == nullptr) {
+    return false;
+  }
+  variable->get_handler = handler;
+  variable->data = data;
+  return true;
+}
+
+}  // namespace
+
+ngx_int_t add_variables(ngx_conf_t* cf) noexcept {
+  for (const Variable& each : kVariables) {
+    const bool is_identity = each.field >= Field::id;
+    if (!add_variable(cf, each.name, 0, is_identity ? get_identity_variable : get_verdict_variable,
+                      static_cast<uintptr_t>(each.field))) {
+      return NGX_ERROR;
+    }
+  }
+  return add_variable(cf, kMetaPrefix, NGX_HTTP_VAR_PREFIX, get_meta_variable, 0) ? NGX_OK : NGX_ERROR;
+}
+
+}  // namespace apikey::nginx
