@@ -106,7 +106,8 @@ Status DigestMethod::with_pepper(std::string_view id, std::span<const std::uint8
   save_padded(key, kInnerPad, method.inner_);
   save_padded(key, kOuterPad, method.outer_);
   wipe(key);
-  method.id_length_ = static_cast<std::uint8_t>(id.copy(method.id_.data(), method.id_.size()));
+  std::copy(id.begin(), id.end(), method.id_.begin());
+  method.id_length_ = static_cast<std::uint8_t>(id.size());
   return {};
 }
 
