@@ -12,14 +12,21 @@
 
 namespace apikey {
 
-// A rate in the form it is counted in. The interval is rounded up and representable in 16 bits of float
-// (see bucket_table.hpp), so that nobody gets more than the rate that was written.
+// The interval as a slot remembers it: 16 bits of float, exponent e in the high 5, mantissa m in the low 11; e = 0
+// means m, else (2048 + m) << (e - 1). Encoding rounds up; all that is longer than the longest (73 minutes) becomes the
+// longest.
+[[nodiscard]] std::uint16_t encode_interval(std::uint64_t interval_ns) noexcept;
+[[nodiscard]] std::uint64_t decode_interval(std::uint16_t code) noexcept;
+
+// A rate in the form it is counted in. The interval is rounded up, to one that has a code where it is not too long
+// for that, so that nobody gets more than the rate that was written.
 struct RateLimit {
-  std::uint64_t interval_ns = 0;                                    // per token, >= 1
-  std::uint64_t burst = 0;                                          // tokens, >= 1
+  std::uint64_t interval_ns = 1;                                    // per token, >= 1
+  std::uint64_t burst = 0;                                          // tokens
   [[nodiscard]] constexpr std::uint64_t depth_ns() const noexcept;  // burst · interval, saturated to 2^62
 };
 
+// What is no rate (an amount or a period of 0) becomes a limit that admits nothing.
 [[nodiscard]] RateLimit make_rate_limit(const Rate& rate, std::uint64_t burst) noexcept;
 
 struct BucketResult {
@@ -30,6 +37,7 @@ struct BucketResult {
   std::uint64_t retry_after_ns = 0;  // until this cost would be admitted; 0 when it was, UINT64_MAX for never
                                      // (the cost is larger than the bucket)
 };
+// A cost of 0 is always admitted and changes nothing.
 [[nodiscard]] BucketResult take_tokens(std::uint64_t arrival_ns, const RateLimit& limit, std::uint64_t cost,
                                        MonoNs now) noexcept;
 

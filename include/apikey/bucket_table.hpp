@@ -1,17 +1,14 @@
 // A fixed table of token buckets over memory of the caller's, shared by processes, without a lock.
 //
-// A slot is 16 bytes, changed only by one 16-byte compare-and-swap:
-//   word 0  bits 0-47 tag of (limit, subject), 0 = never used · bits 48-63 token interval last used: a float of 5 bits
-//           exponent (high) and 11 bits mantissa
-//   word 1  bit 63 tentative · bits 0-62 theoretical arrival time in ns of CLOCK_MONOTONIC
-// Eight slots make a set of 128 bytes; a subject may stand in one set only.
-//
-// Why so: a slot that can be evicted is not exact by itself. Of the protocols tried by exhaustive search over
-// interleavings (t/unit/test_bucket_interleavings.cpp) only this one never admits more than the limit: claim the slot
-// with the smallest arrival time by writing (tag, tentative) into it, scan the set again; if the tag is there twice,
-// withdraw and start again; else make it final. Nobody is admitted on a tentative slot; one older than 100 ms is taken
-// over (its owner died). The newcomer starts from max(now, arrival time of the victim): it inherits the debt, so that a
-// live bucket that has to make room never turns into a fresh one. Such evictions are counted.
+// A set is 128 bytes: one word of the set and seven slots of 16 bytes. A subject may stand in one set only.
+//   set   word 0  the set's floor: the latest arrival time of a live bucket that had to make room
+//         word 1  how many slots were claimed (4 bytes), and how many live buckets had to make room (4 bytes)
+//   slot  word 0  bits 0-47 tag of (limit, subject), 0 = free · bits 48-63 interval last used (bucket.hpp), or, of a
+//                 tentative slot, the mark of its claim
+//         word 1  bit 63 tentative · bits 0-62 theoretical arrival time in ns of CLOCK_MONOTONIC
+// A slot is changed only by one 16-byte compare-and-swap. How, and why nobody is ever admitted beyond a limit though
+// buckets come and go: bucket_set.hpp. That code itself is searched for over-admission through all its interleavings
+// in t/unit/test_bucket_interleavings.cpp.
 #pragma once
 
 #include <array>
@@ -19,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "apikey/bucket.hpp"
 #include "apikey/siphash.hpp"
@@ -44,7 +42,7 @@ struct TakeResult {
 
 class BucketTable {
  public:
-  static constexpr std::size_t kSlotsPerSet = 8;
+  static constexpr std::size_t kSlotsPerSet = 7;
   static constexpr std::uint64_t kLayout = 1;  // changes with any change of layout or meaning
 
   BucketTable() noexcept = default;  // attached to nothing
@@ -60,7 +58,8 @@ class BucketTable {
   // tag.
   [[nodiscard]] std::uint64_t subject(std::string_view limit_name, std::span<const std::uint8_t> id) const noexcept;
 
-  // Takes `cost` from all of them or from none. REQUIRES: uses.size() <= kMaxUses. cost 0 only looks.
+  // Takes `cost` from all of them or from none. REQUIRES: uses.size() <= kMaxUses. cost 0 only looks. A dry-run limit
+  // is taken from when it has enough and refuses nobody; it decides only where there is no other.
   static constexpr std::size_t kMaxUses = 32;
   [[nodiscard]] TakeResult take(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept;
   // What a take would give, without taking.
@@ -76,6 +75,11 @@ class BucketTable {
  private:
   struct Header;
   struct Set;
+  [[nodiscard]] Set& set_of(std::uint64_t subject) const noexcept;
+  [[nodiscard]] BucketResult take_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept;
+  [[nodiscard]] BucketResult look_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept;
+  void give_back(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept;
+
   Header* header_ = nullptr;
   Set* sets_ = nullptr;
 };

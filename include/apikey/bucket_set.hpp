@@ -1,0 +1,216 @@
+// The protocol of the slots of one set, step by step, over whatever gives access to the set's memory: the shared zone
+// (bucket_table.cpp), or a scheduler that switches between workers at each access
+// (t/unit/test_bucket_interleavings.cpp). So the code that is searched for over-admission is the code that runs. Waits
+// for nobody: a step that lost a race says `again`, and the caller begins anew.
+//
+// How a subject comes in: it claims the slot with the smallest arrival time by writing (its tag, tentative) there, then
+// looks through the set again. If its tag stands in another slot too, one of the two is withdrawn and it starts again;
+// of two that claim at once the later one sees the other. Else it makes the slot final, with the first tokens taken.
+// Nobody is admitted on a tentative slot. Whoever meets his own tag tentative finishes the claim in the claimer's
+// place, so a claimer that died or sleeps holds up nobody; strangers leave a tentative slot alone until it is 100 ms
+// old.
+//
+// Why nobody gets more by being thrown out: before a live bucket makes room, the floor of the set is raised to its
+// arrival time, and a newcomer starts at the floor at least, which it reads after it has looked through the set. So a
+// bucket either is seen, or its debt is in the floor. (Inheriting the debt of the one that makes room, without a floor,
+// is not enough: while one slot is tentative another one with more debt may have to go.) With that, for each subject:
+// arrival time (in its slot, or else the floor or the time at which it was idle)
+// >= start + tokens admitted · interval, and a take needs arrival <= now + burst · interval.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "apikey/bucket.hpp"
+#include "apikey/units.hpp"
+#include "apikey/wide_word.hpp"
+
+namespace apikey {
+
+// A slot's two words, put together and taken apart.
+inline constexpr unsigned kTagBits = 48;
+inline constexpr std::uint64_t kTagMask = (std::uint64_t{1} << kTagBits) - 1;
+inline constexpr std::uint64_t kTentativeBit = std::uint64_t{1} << 63U;
+
+constexpr std::uint64_t tag_of(std::uint64_t identity) noexcept { return identity & kTagMask; }
+constexpr std::uint16_t mark_of(std::uint64_t identity) noexcept {
+  return static_cast<std::uint16_t>(identity >> kTagBits);
+}
+constexpr bool is_tentative(const WidePair& slot) noexcept { return (slot.high & kTentativeBit) != 0; }
+constexpr std::uint64_t arrival_of(const WidePair& slot) noexcept { return slot.high & ~kTentativeBit; }
+constexpr WidePair make_slot(std::uint64_t tag, std::uint16_t mark, std::uint64_t arrival_ns) noexcept {
+  return {std::uint64_t{mark} << kTagBits | tag, std::min(arrival_ns, kTentativeBit - 1)};
+}
+
+// The mark of a tentative slot: when it was claimed, in units of 2^24 ns (17 ms) modulo 4 s, and a number that tells
+// one claim from the next. Without the number a claim could be withdrawn and made again, to the bit, while somebody is
+// about to finish the first one.
+constexpr std::uint16_t claim_mark(MonoNs now, std::uint64_t number) noexcept {
+  return static_cast<std::uint16_t>((now.value >> 24U & 0xffU) << 8U | (number & 0xffU));
+}
+// 7 units are 100 ms at least. A claim up to 270 ms ahead is one of a worker whose clock is ahead: a young one.
+constexpr bool is_abandoned(std::uint16_t mark, MonoNs now) noexcept {
+  const auto age = static_cast<std::uint8_t>((now.value >> 24U) - (mark >> 8U));
+  return age >= 7 && age < 240;
+}
+
+enum class Step : std::uint8_t { done, again };
+
+// One limit of one subject, to be taken from. REQUIRES: tag != 0.
+struct SlotOrder {
+  std::uint64_t tag = 0;
+  RateLimit limit;
+  std::uint64_t cost = 1;
+  MonoNs now;
+};
+
+// Memory gives: size() · holds(i, tag): is that the tag in slot i · identity(i), arrival(i): the words of slot i ·
+// swap(i, expected, desired) · floor(), raise_floor(ns), count_eviction() of the set.
+// An index of size() means: nowhere.
+struct SlotPlace {
+  std::size_t index = 0;
+  WidePair slot;
+};
+
+// The two words are loads of two moments; every use of them ends in a swap, which fails when they never stood together.
+template <class Memory>
+SlotPlace find_slot(Memory& set, std::uint64_t tag) {
+  for (std::size_t i = 0; i < set.size(); ++i) {
+    if (set.holds(i, tag)) {
+      const std::uint64_t identity = set.identity(i);
+      return {tag_of(identity) == tag ? i : set.size(), {identity, set.arrival(i)}};
+    }
+  }
+  return {set.size(), {}};
+}
+
+// The slot that makes room: the least indebted one that nobody is just claiming.
+template <class Memory>
+SlotPlace choose_victim(Memory& set, MonoNs now) {
+  SlotPlace victim{set.size(), {}};
+  for (std::size_t i = 0; i < set.size(); ++i) {
+    const WidePair slot{0, set.arrival(i)};
+    if (is_tentative(slot) && !is_abandoned(mark_of(set.identity(i)), now)) {
+      continue;
+    }
+    if (victim.index == set.size() || arrival_of(slot) < arrival_of(victim.slot)) {
+      victim = {i, slot};
+    }
+  }
+  if (victim.index != set.size()) {
+    victim.slot.low = set.identity(victim.index);
+  }
+  return victim;
+}
+
+// RETURNS: false when another worker was faster, or every slot is being claimed. Else `place` is ours, tentatively.
+template <class Memory>
+bool claim_slot(Memory& set, const SlotOrder& order, SlotPlace& place) {
+  const SlotPlace victim = choose_victim(set, order.now);
+  if (victim.index == set.size() || tag_of(victim.slot.low) == order.tag) {
+    return false;
+  }
+  const std::uint64_t arrival = arrival_of(victim.slot);
+  const bool is_live = arrival > order.now.value;
+  if (is_live) {
+    set.raise_floor(arrival);
+  }
+  place = {victim.index,
+           make_slot(order.tag, claim_mark(order.now, set.next_claim()), std::max(arrival, order.now.value))};
+  place.slot.high |= kTentativeBit;
+  if (!set.swap(place.index, victim.slot, place.slot)) {
+    return false;
+  }
+  if (is_live && tag_of(victim.slot.low) != 0 && !is_tentative(victim.slot)) {
+    set.count_eviction();
+  }
+  return true;
+}
+
+// Arrival time of a final slot, with the debt at the limit's own interval.
+inline std::uint64_t owed_arrival(const WidePair& slot, const SlotOrder& order) noexcept {
+  const std::uint16_t code = encode_interval(order.limit.interval_ns);
+  const std::uint64_t arrival = arrival_of(slot);
+  return mark_of(slot.low) == code
+             ? arrival
+             : rescale_arrival(arrival, decode_interval(mark_of(slot.low)), order.limit.interval_ns, order.now);
+}
+
+// The one place that changes what is owed. A refusal writes what it read: that proves that the two words belonged
+// together.
+template <class Memory>
+Step charge_slot(Memory& set, const SlotOrder& order, const SlotPlace& place, std::uint64_t arrival_ns,
+                 BucketResult& result) {
+  result = take_tokens(arrival_ns, order.limit, order.cost, order.now);
+  const WidePair next = make_slot(order.tag, encode_interval(order.limit.interval_ns), result.arrival_ns);
+  return set.swap(place.index, place.slot, next) ? Step::done : Step::again;
+}
+
+// Of two slots with one tag the final one stays, of two tentative ones the first: so all who meet them agree.
+template <class Memory>
+void remove_twin(Memory& set, const SlotPlace& place, std::size_t twin_index) {
+  const std::uint64_t identity = set.identity(twin_index);
+  const SlotPlace twin{twin_index, {identity, set.arrival(twin_index)}};
+  const bool stays = is_tentative(twin.slot) && place.index < twin_index;
+  const SlotPlace& loser = stays ? twin : place;
+  if (tag_of(identity) == tag_of(place.slot.low)) {
+    set.swap(loser.index, loser.slot, make_slot(0, 0, arrival_of(loser.slot)));
+  }
+}
+
+// Ends a claim, our own or one we met.
+template <class Memory>
+Step settle_slot(Memory& set, const SlotOrder& order, const SlotPlace& place, BucketResult& result) {
+  for (std::size_t i = 0; i < set.size(); ++i) {
+    if (i != place.index && set.holds(i, order.tag)) {
+      remove_twin(set, place, i);
+      return Step::again;
+    }
+  }
+  return charge_slot(set, order, place, std::max(arrival_of(place.slot), set.floor()), result);
+}
+
+template <class Memory>
+Step try_take(Memory& set, const SlotOrder& order, BucketResult& result) {
+  SlotPlace place = find_slot(set, order.tag);
+  if (place.index == set.size() && !claim_slot(set, order, place)) {
+    return Step::again;
+  }
+  if (is_tentative(place.slot)) {
+    return settle_slot(set, order, place, result);
+  }
+  return charge_slot(set, order, place, owed_arrival(place.slot, order), result);
+}
+
+// What try_take() would give, changing nothing.
+template <class Memory>
+Step try_look(Memory& set, const SlotOrder& order, BucketResult& result) {
+  const SlotPlace place = find_slot(set, order.tag);
+  if (place.index != set.size() && !is_tentative(place.slot)) {
+    result = take_tokens(owed_arrival(place.slot, order), order.limit, order.cost, order.now);
+    // Only a refusal is final, so only that has to be proven.
+    return result.is_admitted || set.swap(place.index, place.slot, place.slot) ? Step::done : Step::again;
+  }
+  const SlotPlace source = place.index != set.size() ? place : choose_victim(set, order.now);
+  result = take_tokens(std::max(arrival_of(source.slot), set.floor()), order.limit, order.cost, order.now);
+  return Step::done;
+}
+
+// Gives back what a take of the same order has taken. When the subject has lost its slot since, nothing is given back:
+// the debt went to others, and coming back it started with it.
+template <class Memory>
+Step try_give_back(Memory& set, const SlotOrder& order) {
+  const SlotPlace place = find_slot(set, order.tag);
+  if (place.index == set.size() || is_tentative(place.slot)) {
+    return Step::done;
+  }
+  const std::uint16_t mark = mark_of(place.slot.low);
+  const bool is_same_rate = mark == encode_interval(order.limit.interval_ns);
+  const std::uint64_t interval = is_same_rate ? order.limit.interval_ns : decode_interval(mark);
+  const std::uint64_t arrival = arrival_of(place.slot);
+  const std::uint64_t price = interval != 0 && order.cost > arrival / interval ? arrival : order.cost * interval;
+  return set.swap(place.index, place.slot, make_slot(order.tag, mark, arrival - price)) ? Step::done : Step::again;
+}
+
+}  // namespace apikey

@@ -1,0 +1,279 @@
+// The table of token buckets in shared memory: layout, finding the set of a subject, and taking several limits at once.
+// Called by the decision in every worker, and by the master when a zone is made or adopted.
+// The steps inside a set are those of bucket_set.hpp. Never waits: after kMaxRounds lost races a request is refused.
+#include "apikey/bucket_table.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <type_traits>
+
+#include "apikey/bucket_set.hpp"
+#include "apikey/wide_word.hpp"
+
+namespace apikey {
+
+namespace {
+
+__extension__ using Wide = unsigned __int128;
+
+constexpr std::uint64_t kMagic = 0x3130544b43554241;  // "ABUCKT01" in memory
+constexpr unsigned kMaxRounds = 1024;
+constexpr std::uint64_t kBusyRetryNs = 100'000'000;
+
+}  // namespace
+
+struct alignas(128) BucketTable::Header {
+  std::atomic<std::uint64_t> magic{0};
+  std::uint64_t layout = kLayout;
+  std::uint64_t set_count = 0;
+  SipKey seed{};
+};
+
+struct alignas(128) BucketTable::Set {
+  std::atomic<std::uint64_t> floor_ns{0};
+  std::atomic<std::uint32_t> claims{0};
+  std::atomic<std::uint32_t> forced_evictions{0};
+  std::array<WideWord, kSlotsPerSet> slots;
+};
+
+namespace {
+
+// The shared set as the steps of bucket_set.hpp see it.
+template <class Set>
+class SharedSet {
+ public:
+  explicit SharedSet(Set& set) noexcept : set_(set) {}
+  [[nodiscard]] std::size_t size() const noexcept { return set_.slots.size(); }
+  [[nodiscard]] bool holds(std::size_t i, std::uint64_t tag) const noexcept { return tag_of(identity(i)) == tag; }
+  [[nodiscard]] std::uint64_t identity(std::size_t i) const noexcept { return set_.slots[i].low(); }
+  [[nodiscard]] std::uint64_t arrival(std::size_t i) const noexcept { return set_.slots[i].high(); }
+  bool swap(std::size_t i, const WidePair& expected, const WidePair& desired) noexcept {
+    return set_.slots[i].swap(expected, desired);
+  }
+  [[nodiscard]] std::uint64_t floor() const noexcept { return set_.floor_ns.load(std::memory_order_acquire); }
+  void raise_floor(std::uint64_t ns) noexcept {
+    std::uint64_t old = floor();
+    while (old < ns && !set_.floor_ns.compare_exchange_weak(old, ns)) {
+    }
+  }
+  std::uint64_t next_claim() noexcept { return set_.claims.fetch_add(1, std::memory_order_relaxed); }
+  void count_eviction() noexcept { set_.forced_evictions.fetch_add(1, std::memory_order_relaxed); }
+
+ private:
+  Set& set_;
+};
+
+// Repeats a step until it is done. RETURNS: false when it lost too many races in a row.
+template <class StepFunction>
+bool run(StepFunction step) noexcept {
+  for (unsigned round = 0; round < kMaxRounds; ++round) {
+    if (step() == Step::done) {
+      return true;
+    }
+  }
+  return false;
+}
+
+SlotOrder make_order(const LimitUse& use, std::uint64_t cost, MonoNs now) noexcept {
+  return {std::max<std::uint64_t>(tag_of(use.subject), 1), use.limit, cost, now};
+}
+
+constexpr BucketResult busy() noexcept {
+  BucketResult result;
+  result.retry_after_ns = kBusyRetryNs;
+  return result;
+}
+
+// True when `a` has a smaller share of its bucket left than `b`.
+bool has_less_left(const LimitUse& a, const BucketResult& a_result, const LimitUse& b,
+                   const BucketResult& b_result) noexcept {
+  return Wide{a_result.remaining} * b.limit.burst < Wide{b_result.remaining} * a.limit.burst;
+}
+
+// Which of all the results the client is told: the refusal that lasts longest, or the limit with the least left.
+TakeResult summarize(std::span<const LimitUse> uses, std::span<const BucketResult> results) noexcept {
+  TakeResult summary;
+  summary.is_admitted = true;
+  bool has_choice = false;
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    const bool refuses = !results[i].is_admitted && !uses[i].is_dry_run;
+    const std::size_t best = summary.decided_by;
+    bool is_better = !has_choice;
+    if (has_choice && refuses) {
+      is_better = summary.is_admitted || results[i].retry_after_ns > results[best].retry_after_ns;
+    } else if (has_choice && summary.is_admitted && uses[i].is_dry_run == uses[best].is_dry_run) {
+      is_better = has_less_left(uses[i], results[i], uses[best], results[best]);
+    } else if (has_choice && summary.is_admitted) {
+      is_better = uses[best].is_dry_run;
+    }
+    has_choice = true;
+    summary.is_admitted = summary.is_admitted && !refuses;
+    summary.decided_by = is_better ? i : best;
+  }
+  if (has_choice) {
+    const BucketResult& result = results[summary.decided_by];
+    summary.remaining = result.remaining;
+    summary.reset_ns = result.reset_ns;
+    summary.retry_after_ns = summary.is_admitted ? 0 : result.retry_after_ns;
+  }
+  return summary;
+}
+
+// The places of `uses` by subject: all workers take in this order.
+std::span<const std::uint8_t> order_by_subject(std::span<const LimitUse> uses, std::span<std::uint8_t> order) noexcept {
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    std::size_t at = i;
+    for (; at > 0 && uses[order[at - 1]].subject > uses[i].subject; --at) {
+      order[at] = order[at - 1];
+    }
+    order[at] = static_cast<std::uint8_t>(i);
+  }
+  return order.first(uses.size());
+}
+
+}  // namespace
+
+std::size_t BucketTable::bytes_for(std::size_t slots) noexcept {
+  return sizeof(Header) + std::max<std::size_t>((slots + kSlotsPerSet - 1) / kSlotsPerSet, 1) * sizeof(Set);
+}
+
+Status BucketTable::format(std::span<std::byte> memory, const SipKey& seed, BucketTable& table) noexcept {
+  static_assert(sizeof(Header) == 128 && sizeof(Set) == 128 && std::is_trivially_destructible_v<Set>);
+  if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignof(Set) != 0) {
+    return {StatusCode::bad_value, "a table of buckets needs memory aligned to {0} bytes", alignof(Set)};
+  }
+  if (memory.size() < bytes_for(1)) {
+    return {StatusCode::bad_value, "{0} bytes are too few for a table of buckets; it needs {1} at least", memory.size(),
+            bytes_for(1)};
+  }
+  auto* header = ::new (memory.data()) Header;
+  header->set_count = (memory.size() - sizeof(Header)) / sizeof(Set);
+  header->seed = seed;
+  auto* sets = reinterpret_cast<Set*>(memory.data() + sizeof(Header));
+  for (std::uint64_t i = 0; i < header->set_count; ++i) {
+    ::new (sets + i) Set;
+  }
+  // Last, so that a table whose maker died is no table.
+  header->magic.store(kMagic, std::memory_order_release);
+  table.header_ = header;
+  table.sets_ = sets;
+  return {};
+}
+
+Status BucketTable::attach(std::span<std::byte> memory, BucketTable& table) noexcept {
+  if (memory.size() < bytes_for(1)) {
+    return {StatusCode::unsupported, "{0} bytes hold no table of buckets", memory.size()};
+  }
+  if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignof(Set) != 0) {
+    return {StatusCode::unsupported, "a table of buckets needs memory aligned to {0} bytes", alignof(Set)};
+  }
+  auto* header = reinterpret_cast<Header*>(memory.data());
+  if (header->magic.load(std::memory_order_acquire) != kMagic) {
+    return {StatusCode::unsupported, "there is no table of buckets in this memory"};
+  }
+  if (header->layout != kLayout) {
+    return {StatusCode::unsupported, "the table of buckets has layout {0}, this build uses layout {1}", header->layout,
+            kLayout};
+  }
+  const std::uint64_t fitting = (memory.size() - sizeof(Header)) / sizeof(Set);
+  if (header->set_count != fitting) {
+    return {StatusCode::unsupported, "the table of buckets has {0} sets, this memory holds {1}", header->set_count,
+            fitting};
+  }
+  table.header_ = header;
+  table.sets_ = reinterpret_cast<Set*>(memory.data() + sizeof(Header));
+  return {};
+}
+
+std::uint64_t BucketTable::subject(std::string_view limit_name, std::span<const std::uint8_t> id) const noexcept {
+  // The length before the name: ("ab", "c") and ("a", "bc") are two subjects.
+  const std::uint64_t name_length = limit_name.size();
+  SipHash hash(header_->seed);
+  hash.update(std::as_bytes(std::span(&name_length, 1)));
+  hash.update(std::as_bytes(std::span(limit_name)));
+  hash.update(std::as_bytes(id));
+  return hash.finish();
+}
+
+BucketTable::Set& BucketTable::set_of(std::uint64_t subject) const noexcept {
+  return sets_[static_cast<std::uint64_t>((Wide{subject} * header_->set_count) >> 64U)];
+}
+
+BucketResult BucketTable::take_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+  SharedSet set(set_of(use.subject));
+  const SlotOrder order = make_order(use, cost, now);
+  BucketResult result;
+  return run([&] { return try_take(set, order, result); }) ? result : busy();
+}
+
+BucketResult BucketTable::look_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+  SharedSet set(set_of(use.subject));
+  const SlotOrder order = make_order(use, cost, now);
+  BucketResult result;
+  return run([&] { return try_look(set, order, result); }) ? result : busy();
+}
+
+void BucketTable::give_back(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+  SharedSet set(set_of(use.subject));
+  const SlotOrder order = make_order(use, cost, now);
+  run([&] { return try_give_back(set, order); });
+}
+
+TakeResult BucketTable::look(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept {
+  std::array<BucketResult, kMaxUses> results;
+  if (uses.size() > kMaxUses) {
+    return {};
+  }
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    results[i] = look_one(uses[i], cost, now);
+  }
+  return summarize(uses, std::span(results).first(uses.size()));
+}
+
+TakeResult BucketTable::take(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept {
+  if (uses.size() == 1 && cost != 0) {
+    const BucketResult result = take_one(uses[0], cost, now);
+    return summarize(uses, std::span(&result, 1));
+  }
+  const TakeResult seen = look(uses, cost, now);
+  if (!seen.is_admitted || cost == 0) {
+    return seen;
+  }
+  std::array<BucketResult, kMaxUses> results;
+  std::array<std::uint8_t, kMaxUses> buffer;
+  const std::span<const std::uint8_t> order = order_by_subject(uses, buffer);
+  for (std::size_t n = 0; n < order.size(); ++n) {
+    const std::size_t i = order[n];
+    results[i] = take_one(uses[i], cost, now);
+    if (results[i].is_admitted || uses[i].is_dry_run) {
+      continue;
+    }
+    // Somebody was faster since we looked: give back what was taken, all of it and no more.
+    for (std::size_t taken = 0; taken < n; ++taken) {
+      if (results[order[taken]].is_admitted) {
+        give_back(uses[order[taken]], cost, now);
+      }
+    }
+    TakeResult refused = summarize(uses.subspan(i, 1), std::span(&results[i], 1));
+    refused.decided_by = i;
+    return refused;
+  }
+  return summarize(uses, std::span(results).first(uses.size()));
+}
+
+BucketTable::Usage BucketTable::usage(MonoNs now) const noexcept {
+  Usage usage;
+  const std::span sets(sets_, sets_ == nullptr ? 0 : header_->set_count);
+  usage.slots = sets.size() * kSlotsPerSet;
+  for (const Set& set : sets) {
+    usage.forced_evictions += set.forced_evictions.load(std::memory_order_relaxed);
+    for (const WideWord& word : set.slots) {
+      const WidePair slot = word.peek();
+      usage.used += tag_of(slot.low) != 0 && arrival_of(slot) > now.value ? 1 : 0;
+    }
+  }
+  return usage;
+}
+
+}  // namespace apikey
