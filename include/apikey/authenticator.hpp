@@ -65,15 +65,6 @@ struct Clocks {
   MonoNs mono;
 };
 
-// Row 9. Remembers what this client request has taken, so that an internal redirect takes a limit only once.
-// Null in decide(): rows 1-8 only, nothing is charged.
-struct Charge {
-  const BucketTable* table = nullptr;
-  std::uint64_t cost = 1;
-  std::array<std::uint64_t, BucketTable::kMaxUses> taken{};  // subjects
-  std::size_t taken_count = 0;
-};
-
 struct Verdict {
   Outcome outcome = Outcome::missing;
   // scope: what would have been needed. LIFETIME: the configuration's. Empty for a method no line names.
@@ -88,6 +79,17 @@ struct Verdict {
   std::uint64_t retry_after_ns = 0;
 };
 
+// What the access phase has done to this client request so far, over internal redirects: a limit is taken once, and a
+// request that was refused stays refused. Null in decide(): rows 1-8 only, nothing is charged or remembered.
+struct Charge {
+  const BucketTable* table = nullptr;  // null: no limits
+  std::uint64_t cost = 1;
+  std::array<std::uint64_t, BucketTable::kMaxUses> taken{};  // subjects
+  std::size_t taken_count = 0;
+  bool is_refused = false;
+  Verdict refusal;
+};
+
 // Rows 4-6: fills `known` unless that was done before.
 void recognise(const Credential& credential, const StoreView& store, UnixSec now, Recognition& known) noexcept;
 
@@ -95,10 +97,11 @@ Verdict decide(const LocationPolicy& policy, const Credential& credential, const
                const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept;
 
 // The limits that apply to a key: its plan's, replaced by its own of the same name, and its owner's (shared by all the
-// owner's keys). Only rates so far. RETURNS: how many were written; more than uses.size() never.
+// owner's keys). Only rates so far. RETURNS: false when a row is damaged or there are more than `uses` has room for;
+// then nobody knows what applies.
 struct NamedUse {
   LimitUse use;
-  std::string_view name;
+  std::string_view name;  // LIFETIME: the snapshot's
   Rate rate;
 };
 [[nodiscard]] bool gather_limits(const Snapshot& snapshot, const Recognition& known, const BucketTable& table,
