@@ -162,10 +162,10 @@ char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t val
   }
   DigestMethod method;
   if (!DigestMethod::with_pepper(id, std::span(pepper.bytes).first(pepper.length), method).ok()) {
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "apikey_store: pepper file \"%V\" %s, it must hold %uz to %uz bytes: openssl rand -hex 32 > %V",
-                       &path, pepper.length == 0 ? "is empty" : "is too short or too long", kMinPepperLength,
-                       kMaxPepperLength, &path);
+    ngx_conf_log_error(
+        NGX_LOG_EMERG, cf, 0,
+        "apikey_store: pepper file \"%V\" %s, make one of %uz to %uz bytes: (umask 077; openssl rand -hex 32 > %V)",
+        &path, pepper.length == 0 ? "is empty" : "is too short or too long", kMinPepperLength, kMaxPepperLength, &path);
     return conf_error();
   }
   const std::size_t index = register_method(cf, main, method, path);
