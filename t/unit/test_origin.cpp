@@ -44,6 +44,7 @@ void origins_have_one_form(void**) {
   expect_origin("https://*.example.com", "https://*.example.com");
   expect_origin("https://*.example.com:8443", "https://*.example.com:8443");
   expect_origin("http://[::1]:3000", "http://[::1]:3000");
+  expect_origin("http://[::1]", "http://[::1]");
   expect_origin("https://[2001:DB8::1]:443", "https://[2001:db8::1]");
   expect_origin("http://192.0.2.7", "http://192.0.2.7");
   expect_origin("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop");
