@@ -1,0 +1,81 @@
+// keyloader audit: who changed what, when; and whether anybody has tampered with that.
+#include <fmt/format.h>
+
+#include "session.hpp"
+#include "table.hpp"
+
+namespace keyloader {
+namespace {
+
+std::string actor_text(const Json& actor) {
+  const std::string user = actor.value("user", std::string{});
+  const std::string behind = actor.value("sudo_user", std::string{});
+  return behind.empty() ? user : fmt::format("{} as {}", behind, user);
+}
+
+// The fields that differ: `expires: null → "2027-…"`.
+std::string difference(const Json& before, const Json& after) {
+  if (!before.is_object() || !after.is_object()) {
+    return {};
+  }
+  std::string text;
+  for (const auto& [name, value] : after.items()) {
+    const Json old = before.value(name, Json(nullptr));
+    if (old != value) {
+      text += fmt::format("{}{}: {} → {}", text.empty() ? "" : ", ", name, old.dump(), value.dump());
+    }
+  }
+  return text;
+}
+
+void list(const Session& session, const std::string& object, std::uint64_t most) {
+  std::vector<Texts> rows;
+  Json json = Json::array();
+  session.dir().open_registry()->each_audit_entry(object, most, [&](const AuditEntry& entry) {
+    if (session.is_json) {
+      json.push_back(to_json(entry));
+    } else {
+      rows.push_back({std::to_string(entry.seq), time_text(entry.time), actor_text(entry.actor), entry.action,
+                      entry.object, difference(entry.before, entry.after)});
+    }
+  });
+  session.report(table_text({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows), json);
+}
+
+void verify(const Session& session) {
+  AuditEntry last;
+  session.dir().open_registry()->each_audit_entry({}, 0, [&](const AuditEntry& entry) {
+    if (entry.seq != last.seq + 1 || entry.prev_hash != last.hash) {
+      throw Failure(
+          fmt::format("the audit is broken before entry {}: entries have been removed or replaced", entry.seq));
+    }
+    if (chain_hash(entry) != entry.hash) {
+      throw Failure(fmt::format("entry {} of the audit has been altered", entry.seq));
+    }
+    last = entry;
+  });
+  session.report(fmt::format("the audit is whole: {} entries, last hash {}", last.seq, hex(last.hash)),
+                 {{"ok", true}, {"entries", last.seq}, {"hash", hex(last.hash)}});
+}
+
+}  // namespace
+
+void add_audit_commands(CLI::App& app, Session& session) {
+  CLI::App* group = app.add_subcommand("audit", "Who changed what");
+  group->require_subcommand(1);
+  auto object = std::make_shared<std::string>();
+  auto most = std::make_shared<std::uint64_t>(0);
+  CLI::App* all = group->add_subcommand("list", "All changes, oldest first");
+  all->add_option("--object", *object, "Only those of this key id, owner, plan, role …")->type_name("OBJECT");
+  all->add_option("--last", *most, "Only this many, the newest")->type_name("N");
+  all->footer("  keyloader audit list --last 20\n  keyloader audit list --object key_… --json");
+  all->callback([&session, object, most] { list(session, *object, *most); });
+
+  CLI::App* check_it = group->add_subcommand("verify", "Check the chain of hashes from the first entry to the last");
+  check_it->footer(
+      "Each entry holds the SHA-256 of the one before it. Keep the last hash elsewhere to notice a cut-off end.\n\n"
+      "  keyloader audit verify --json | jq -r .hash");
+  check_it->callback([&session] { verify(session); });
+}
+
+}  // namespace keyloader

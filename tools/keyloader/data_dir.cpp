@@ -1,0 +1,118 @@
+// Making a node's directory with the right owner, group and modes; opening its registry.
+// Called by every command. Must never leave a file readable to the world.
+#include "data_dir.hpp"
+
+#include <fmt/format.h>
+#include <grp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <optional>
+
+#include "apikey/status.hpp"
+#include "registry/sqlite_registry.hpp"
+
+namespace keyloader {
+namespace {
+
+// setgid: what is made inside belongs to nginx's group, whoever makes it.
+constexpr mode_t kDirectoryMode = 02750;
+
+// NOLINTBEGIN(concurrency-mt-unsafe): there is one thread
+std::optional<gid_t> group_id(const std::string& wanted) {
+  if (!wanted.empty()) {
+    const group* entry = getgrnam(wanted.c_str());
+    if (entry == nullptr) {
+      throw Failure(fmt::format(
+          "there is no group \"{}\" on this machine; give --group the group nginx's workers run as", wanted));
+    }
+    return entry->gr_gid;
+  }
+  for (const char* name : {"www-data", "nginx"}) {
+    if (const group* entry = getgrnam(name); entry != nullptr) {
+      return entry->gr_gid;
+    }
+  }
+  return std::nullopt;
+}
+// NOLINTEND(concurrency-mt-unsafe)
+
+void make_directory(const std::filesystem::path& path) {
+  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    fail_errno("make", path);
+  }
+  struct stat status {};
+  if (lstat(path.c_str(), &status) != 0) {
+    fail_errno("look at", path);
+  }
+  if (!S_ISDIR(status.st_mode)) {
+    throw Failure(fmt::format("{} is not a directory", path.string()));
+  }
+}
+
+}  // namespace
+
+std::string DataDir::make(const std::string& group) const {
+  const std::optional<gid_t> gid = group_id(group);
+  std::string warning;
+  for (const std::filesystem::path& path : {path_, history()}) {
+    make_directory(path);
+    if (gid && chown(path.c_str(), static_cast<uid_t>(-1), *gid) != 0) {
+      if (!group.empty() || errno != EPERM) {
+        fail_errno("give the group to", path);
+      }
+      warning = fmt::format(
+          "{} keeps its group, as only root may give it nginx's: nginx's workers may not be able to read keys.mdb",
+          path_.string());
+    }
+    if (chmod(path.c_str(), kDirectoryMode) != 0) {
+      fail_errno("set the mode of", path);
+    }
+  }
+  if (!gid) {
+    warning = "there is neither a group www-data nor nginx here; give --group the group nginx's workers run as";
+  }
+  return warning;
+}
+
+std::unique_ptr<Registry> DataDir::create_registry(const std::function<void(Change&)>& fill) const {
+  return create_sqlite_registry(registry_file(), fill);
+}
+
+std::unique_ptr<Registry> DataDir::open_registry() const {
+  if (access(registry_file().c_str(), F_OK) != 0) {
+    if (errno == ENOENT || errno == ENOTDIR) {
+      throw Failure(
+          fmt::format("there is no registry in {}; make one with `keyloader init --dir {}`, or name another directory "
+                      "with --dir or APIKEY_DIR",
+                      path_.string(), path_.string()));
+    }
+    fail_errno("open", registry_file());
+  }
+  return open_sqlite_registry(registry_file());
+}
+
+void fail_errno(std::string_view doing, const std::filesystem::path& path) {
+  const int error = errno;
+  throw Failure(fmt::format("cannot {} {}: {}", doing, path.string(), strerrordesc_np(error)));
+}
+
+std::string sentence_of(const apikey::Status& status) {
+  std::array<char, 512> buffer{};
+  std::string text{apikey::describe(status, buffer)};
+  if (status.error != 0) {
+    text += fmt::format(" ({})", strerrordesc_np(status.error));
+  }
+  return text;
+}
+
+void check(const apikey::Status& status, std::string_view doing) {
+  if (!status.ok()) {
+    throw Failure(fmt::format("{}: {}", doing, sentence_of(status)));
+  }
+}
+
+}  // namespace keyloader

@@ -1,0 +1,43 @@
+// The directory of a node: where its files lie, who may read them, how they are made.
+// Called by every command. Creates nothing world-readable, follows no link when it creates.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "registry/registry.hpp"
+
+namespace keyloader {
+
+class DataDir {
+ public:
+  explicit DataDir(std::filesystem::path path) : path_(std::move(path)) {}
+
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] std::filesystem::path registry_file() const { return path_ / "registry.db"; }
+  [[nodiscard]] std::filesystem::path snapshot_file() const { return path_ / "keys.mdb"; }
+  [[nodiscard]] std::filesystem::path history() const { return path_ / "history"; }
+  [[nodiscard]] std::filesystem::path peppers() const { return path_ / "peppers"; }
+
+  // Makes the directory and its history/ (2750, group of nginx's workers). `group`: empty for www-data or nginx,
+  // whichever there is. RETURNS: a warning to show, or nothing.
+  std::string make(const std::string& group) const;
+
+  [[nodiscard]] std::unique_ptr<Registry> create_registry(const std::function<void(Change&)>& fill) const;
+  [[nodiscard]] std::unique_ptr<Registry> open_registry() const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+// "cannot make /x: Permission denied": a Failure out of errno.
+[[noreturn]] void fail_errno(std::string_view doing, const std::filesystem::path& path);
+
+// Throws describe(status) with `doing` before it and what the operating system said behind it.
+void check(const apikey::Status& status, std::string_view doing);
+[[nodiscard]] std::string sentence_of(const apikey::Status& status);
+
+}  // namespace keyloader

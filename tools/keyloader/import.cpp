@@ -1,0 +1,225 @@
+// keyloader import: keys from another system, as CSV or NDJSON. All lines or none, unless --partial.
+// Must never print a key: reports name line, column and reason.
+#include <fmt/format.h>
+
+#include <fstream>
+#include <iostream>
+
+#include "csv.hpp"
+#include "import_line.hpp"
+#include "progress.hpp"
+#include "session.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr std::size_t kMostShown = 100;
+
+struct ImportOptions {
+  std::string file;
+  std::string format;
+  bool is_partial = false;
+  bool creates_owners = false;
+  bool is_quiet = false;
+};
+
+struct Outcome {
+  std::uint64_t imported = 0;
+  std::vector<Refusal> refused;
+};
+
+void add_line(LineImporter& importer, std::uint64_t line, Columns& columns, Outcome& outcome) {
+  if (auto refusal = importer.add(line, columns)) {
+    outcome.refused.push_back(std::move(*refusal));
+  } else {
+    ++outcome.imported;
+  }
+  for (auto& [name, value] : columns) {
+    apikey::wipe(std::span<char>{value.data(), value.size()});
+  }
+}
+
+Outcome import_csv(std::istream& in, LineImporter& importer) {
+  CsvReader reader(in);
+  std::vector<std::string> header;
+  if (reader.next(header) != CsvReader::Read::record) {
+    throw Failure("the file is empty or its first line is broken; the first line names the columns");
+  }
+  check_columns(header);
+  Outcome outcome;
+  Progress progress("importing", 0);
+  std::vector<std::string> fields;
+  for (auto read = reader.next(fields); read != CsvReader::Read::end; read = reader.next(fields)) {
+    progress.advance();
+    if (read == CsvReader::Read::broken) {
+      outcome.refused.push_back({reader.line(), "", reader.error()});
+      continue;
+    }
+    if (fields.size() != header.size()) {
+      outcome.refused.push_back(
+          {reader.line(), "", fmt::format("it has {} fields, the header names {}", fields.size(), header.size())});
+      continue;
+    }
+    Columns columns;
+    for (std::size_t i = 0; i < fields.size(); ++i) {
+      if (!fields[i].empty()) {
+        columns[header[i]] = std::move(fields[i]);
+      }
+    }
+    add_line(importer, reader.line(), columns, outcome);
+  }
+  return outcome;
+}
+
+// Lists may be arrays of strings or words in one string; null is the same as not there.
+std::string json_text(const std::string& name, const Json& value) {
+  if (value.is_null()) {
+    return {};
+  }
+  if (value.is_string()) {
+    return value.get<std::string>();
+  }
+  const bool is_list = name == "scopes" || name == "roles" || name == "allow_ip";
+  if (is_list && value.is_array()) {
+    std::string text;
+    for (const Json& word : value) {
+      if (!word.is_string()) {
+        throw UsageError(name + " must be a list of strings");
+      }
+      text += (text.empty() ? "" : " ") + word.get<std::string>();
+    }
+    return text;
+  }
+  throw UsageError(name + (is_list ? " must be a string or a list of strings" : " must be a string"));
+}
+
+Columns json_columns(const Json& object) {
+  if (!object.is_object()) {
+    throw UsageError("it is no JSON object");
+  }
+  std::vector<std::string> names;
+  Columns columns;
+  const auto take = [&](const std::string& name, const Json& value) {
+    names.push_back(name);
+    if (std::string text = is_known_column(name) ? json_text(name, value) : std::string{}; !text.empty()) {
+      columns[name] = std::move(text);
+    }
+  };
+  for (const auto& [name, value] : object.items()) {
+    if (name == "meta" && value.is_object()) {
+      for (const auto& [below, text] : value.items()) {
+        take("meta." + below, text);
+      }
+    } else {
+      take(name, value);
+    }
+  }
+  check_columns(names);
+  return columns;
+}
+
+Outcome import_ndjson(std::istream& in, LineImporter& importer) {
+  Outcome outcome;
+  Progress progress("importing", 0);
+  std::string text;
+  for (std::uint64_t line = 1; std::getline(in, text); ++line) {
+    progress.advance();
+    if (text.find_first_not_of(" \t\r") == std::string::npos) {
+      continue;
+    }
+    try {
+      Columns columns = json_columns(Json::parse(text, nullptr, false));
+      add_line(importer, line, columns, outcome);
+    } catch (const UsageError& error) {
+      outcome.refused.push_back({line, "", error.what()});
+    }
+    apikey::wipe(std::span<char>{text.data(), text.size()});
+  }
+  return outcome;
+}
+
+Json json_of(const std::vector<Refusal>& refusals) {
+  Json list = Json::array();
+  for (const Refusal& refusal : refusals) {
+    list.push_back({{"line", refusal.line},
+                    {"column", refusal.column.empty() ? Json(nullptr) : Json(refusal.column)},
+                    {"reason", refusal.reason}});
+  }
+  return list;
+}
+
+void print_refusals(const std::vector<Refusal>& refusals, std::string_view kind) {
+  for (std::size_t i = 0; i < std::min(refusals.size(), kMostShown); ++i) {
+    const Refusal& refusal = refusals[i];
+    fmt::print(stderr, "{}line {}{}{}: {}\n", kind, refusal.line, refusal.column.empty() ? "" : ", ", refusal.column,
+               refusal.reason);
+  }
+  if (refusals.size() > kMostShown) {
+    fmt::print(stderr, "{}… and {} more (--json lists them all)\n", kind, refusals.size() - kMostShown);
+  }
+}
+
+void report(const Session& session, const Outcome& outcome, const std::vector<Refusal>& warnings,
+            std::uint64_t imported) {
+  if (!session.is_json) {
+    print_refusals(warnings, "warning: ");
+    print_refusals(outcome.refused, "");
+  }
+  session.report(fmt::format("{} key(s) imported, {} line(s) refused", imported, outcome.refused.size()),
+                 {{"imported", imported}, {"refused", json_of(outcome.refused)}, {"warnings", json_of(warnings)}});
+}
+
+void import_keys(const Session& session, const ImportOptions& options) {
+  std::ifstream file;
+  if (options.file != "-") {
+    file.open(options.file, std::ios::binary);
+    if (!file) {
+      fail_errno("read", options.file);
+    }
+  }
+  std::istream& in = options.file == "-" ? std::cin : file;
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  LineImporter importer(session.dir(), *registry, *change, options.creates_owners);
+  const Outcome outcome = options.format == "csv" ? import_csv(in, importer) : import_ndjson(in, importer);
+  if (in.bad()) {
+    throw Failure(options.file + " could not be read to its end; nothing was imported");
+  }
+  const bool is_refused = !outcome.refused.empty() && !options.is_partial;
+  if (is_refused) {
+    report(session, outcome, importer.warnings(), 0);
+    throw Failure(
+        fmt::format("{} line(s) are refused, so nothing was imported; put them right, or import the others with "
+                    "--partial",
+                    outcome.refused.size()));
+  }
+  if (outcome.imported != 0) {
+    finish_change(session, *registry, *change, options.is_quiet);
+  }
+  report(session, outcome, importer.warnings(), outcome.imported);
+}
+
+}  // namespace
+
+void add_import_command(CLI::App& app, Session& session) {
+  auto options = std::make_shared<ImportOptions>();
+  CLI::App* command = app.add_subcommand("import", "Take over keys from another system");
+  command->add_option("FILE", options->file, "What to import; - reads standard input")->required();
+  command->add_option("--format", options->format, "csv or ndjson")
+      ->required()
+      ->check(CLI::IsMember({"csv", "ndjson"}))
+      ->type_name("FORMAT");
+  command->add_flag("--partial", options->is_partial, "Import the good lines even if others are refused");
+  command->add_flag("--create-owners", options->creates_owners, "Make owners that are not there");
+  add_no_publish(command, options->is_quiet);
+  command->footer(
+      "Columns: key or digest, owner, name, scopes, roles, plan, env, expires, not_before, allow_ip, meta.<name>.\n"
+      "Lists are words with a space between. digest: 64 hex digits (SHA-256), or hmac-sha256:<pepper id>:<64 hex "
+      "digits>.\n"
+      "A report names line, column and reason, never the key.\n\n"
+      "  keyloader import keys.csv --format csv --create-owners\n"
+      "  other-system export | keyloader import - --format ndjson --partial --json");
+  command->callback([&session, options] { import_keys(session, *options); });
+}
+
+}  // namespace keyloader

@@ -1,0 +1,221 @@
+// From the named values of one line to a key in the registry. Called by import.cpp.
+// Must never show a value: columns get mixed up, and then it is a key.
+#include "import_line.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "apikey/key_form.hpp"
+#include "entropy.hpp"
+#include "key_fields.hpp"
+#include "owner.hpp"
+#include "registry/sqlite_rows.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr std::array<std::string_view, 11> kColumns{"key",  "digest", "owner",   "name",       "scopes",  "roles",
+                                                    "plan", "env",    "expires", "not_before", "allow_ip"};
+constexpr std::string_view kMetaPrefix = "meta.";
+constexpr std::size_t kShortestWordHidden = 2;
+
+std::optional<std::string> value_of(const Columns& columns, const std::string& name) {
+  const auto found = columns.find(name);
+  return found == columns.end() ? std::nullopt : std::optional(found->second);
+}
+
+// `reason` without anything of `value`.
+std::string without_value(std::string reason, const std::string& value) {
+  Texts hidden = split_words(value);
+  hidden.push_back(value);
+  std::sort(hidden.begin(), hidden.end(),
+            [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
+  for (const std::string& word : hidden) {
+    const std::string quoted = "\"" + word + "\"";
+    for (std::size_t at = 0; word.size() >= kShortestWordHidden && (at = reason.find(quoted)) != std::string::npos;) {
+      reason.replace(at, quoted.size(), "the value");
+    }
+  }
+  return reason;
+}
+
+}  // namespace
+
+bool is_known_column(std::string_view name) {
+  return std::find(kColumns.begin(), kColumns.end(), name) != kColumns.end() ||
+         (name.size() > kMetaPrefix.size() && name.substr(0, kMetaPrefix.size()) == kMetaPrefix);
+}
+
+void check_columns(const std::vector<std::string>& names) {
+  if (std::none_of(names.begin(), names.end(), is_known_column)) {
+    throw UsageError(
+        fmt::format("no column is known; they are {} and meta.<name>, and the first line of a CSV file names them",
+                    fmt::join(kColumns, ", ")));
+  }
+  Texts unknown;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(unknown),
+               [](const auto& name) { return !is_known_column(name); });
+  if (!unknown.empty()) {
+    throw UsageError(fmt::format("unknown column(s): {}; known are {} and meta.<name>", fmt::join(unknown, ", "),
+                                 fmt::join(kColumns, ", ")));
+  }
+  Texts sorted = names;
+  std::sort(sorted.begin(), sorted.end());
+  if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end()) {
+    throw UsageError(fmt::format("column {} is there twice", *twice));
+  }
+}
+
+LineImporter::LineImporter(const DataDir& directory, Registry& registry, Change& change, bool creates_owners)
+    : registry_(registry),
+      change_(change),
+      methods_(directory, registry),
+      methods_to_compare_(registry.methods_in_use()),
+      creates_owners_(creates_owners) {
+  methods_to_compare_.push_back(methods_.current());
+  methods_to_compare_.emplace_back(kPlainMethod);
+  methods_to_compare_ = sorted_once(methods_to_compare_);
+}
+
+std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
+  const auto refuse = [&](const std::string& reason) {
+    const std::string value = value_of(columns, column_).value_or("");
+    return Refusal{line, column_, without_value(reason, value)};
+  };
+  try {
+    Key key;
+    key.created = wall_clock();
+    key.id = new_key_id();
+    key.family = key.id;
+    set_fields(columns, key);
+    set_secret(line, columns, key);
+    require_owner(columns, key);
+    column_.clear();
+    change_.create(key, "import");
+    seen_.emplace(key.digest, line);
+    return std::nullopt;
+  } catch (const UsageError& error) {
+    return refuse(error.what());
+  }
+}
+
+void LineImporter::set_fields(const Columns& columns, Key& key) {
+  // One column at a time, so that a refusal knows where it belongs.
+  const auto one = [&](const std::string& column, auto&& set) {
+    column_ = column;
+    if (const auto value = value_of(columns, column)) {
+      KeyFields fields;
+      set(fields, *value);
+      try {
+        apply(fields, registry_, key);
+      } catch (const Failure& failure) {
+        throw UsageError(failure.what());
+      }
+    }
+  };
+  one("name", [](KeyFields& fields, const std::string& value) { fields.name = value; });
+  one("scopes", [](KeyFields& fields, const std::string& value) { fields.scopes = split_words(value); });
+  one("roles", [](KeyFields& fields, const std::string& value) { fields.roles = split_words(value); });
+  one("plan", [](KeyFields& fields, const std::string& value) { fields.plan = value; });
+  one("env", [](KeyFields& fields, const std::string& value) { fields.env = value; });
+  one("not_before", [](KeyFields& fields, const std::string& value) { fields.not_before = value; });
+  one("expires", [](KeyFields& fields, const std::string& value) { fields.expires = value; });
+  one("allow_ip", [](KeyFields& fields, const std::string& value) { fields.allow_ip = split_words(value); });
+  for (const auto& [column, value] : columns) {
+    if (column.compare(0, kMetaPrefix.size(), kMetaPrefix) == 0) {
+      column_ = column;
+      set_meta_value(key.meta, column.substr(kMetaPrefix.size()), value);
+    }
+  }
+}
+
+void LineImporter::set_secret(std::uint64_t line, const Columns& columns, Key& key) {
+  const auto text = value_of(columns, "key");
+  const auto digest = value_of(columns, "digest");
+  column_ = digest ? "digest" : "key";
+  if (text.has_value() == digest.has_value()) {
+    throw UsageError(text ? "give either a key or its digest, not both" : "there is neither a key nor a digest");
+  }
+  if (digest) {
+    set_digest(*digest, key);
+    check_new(line, key.digest);
+    return;
+  }
+  const bool has_env = columns.count("env") != 0;
+  const std::string env = key.env;
+  set_key(line, *text, key);
+  if (has_env && env != key.env) {
+    column_ = "env";
+    throw UsageError("the key itself names another environment");
+  }
+}
+
+void LineImporter::set_key(std::uint64_t line, const std::string& text, Key& key) {
+  if (!apikey::is_presentable(text)) {
+    throw UsageError(fmt::format("a key has {}-{} bytes that a header can carry: no space, no control character",
+                                 apikey::kMinKeyLength, apikey::kMaxKeyLength));
+  }
+  if (apikey::has_own_shape(text)) {
+    apikey::KeyParts parts;
+    if (!apikey::parse_key(text, parts)) {
+      throw UsageError(
+          "it looks like a key of our own form, but its length or checksum is wrong: nginx would refuse it");
+    }
+    key.prefix = parts.prefix;
+    key.env = parts.env;
+  } else if (const double bits = estimated_entropy_bits(text); bits < kLowEntropyBits) {
+    warnings_.push_back({line, "key",
+                         fmt::format("the key has about {:.0f} bits, {:.0f} are advised: replace it soon, and limit "
+                                     "failed attempts",
+                                     bits, kLowEntropyBits)});
+  }
+  for (const std::string& method : methods_to_compare_) {
+    check_new(line, methods_.digest(method, text));
+  }
+  key.method = methods_.current();
+  key.digest = methods_.digest(key.method, text);
+}
+
+void LineImporter::set_digest(const std::string& text, Key& key) {
+  const std::size_t colon = text.rfind(':');
+  key.method = colon == std::string::npos ? std::string{kPlainMethod} : text.substr(0, colon);
+  std::string digits = colon == std::string::npos ? text : text.substr(colon + 1);
+  std::transform(digits.begin(), digits.end(), digits.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  if (digits.size() != 2 * key.digest.bytes.size() || !apikey::from_hex(digits, key.digest.bytes)) {
+    throw UsageError("a digest is 64 hex digits (SHA-256 of the key), or hmac-sha256:<pepper id>: and 64 hex digits");
+  }
+  if (!methods_.knows(key.method)) {
+    throw UsageError("the registry has no such pepper; put it into peppers/ and run `keyloader pepper create`");
+  }
+}
+
+void LineImporter::check_new(std::uint64_t line, const apikey::Digest& digest) {
+  if (const auto seen = seen_.find(digest); seen != seen_.end() && seen->second != line) {
+    throw UsageError(fmt::format("line {} holds the same key", seen->second));
+  }
+  if (const auto known = registry_.key(digest)) {
+    throw UsageError(fmt::format("the registry has this key already, as {}", text_of(known->id)));
+  }
+}
+
+void LineImporter::require_owner(const Columns& columns, Key& key) {
+  column_ = "owner";
+  const auto name = value_of(columns, "owner");
+  if (!name) {
+    throw UsageError("there is no owner");
+  }
+  key.owner = *name;
+  if (registry_.owner(*name)) {
+    return;
+  }
+  if (!creates_owners_) {
+    throw UsageError("there is no such owner; make it first, or add --create-owners");
+  }
+  change_.create(new_owner(*name));
+}
+
+}  // namespace keyloader

@@ -1,0 +1,116 @@
+// keyloader init: a new registry, with or without a pepper. keyloader pepper: a later one.
+// Must never print a pepper.
+#include <fmt/format.h>
+
+#include "publisher.hpp"
+#include "secret.hpp"
+#include "session.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+struct InitOptions {
+  std::string pepper;
+  std::string group;
+  bool is_quiet = false;
+};
+
+void init(const Session& session, const InitOptions& options) {
+  const DataDir directory = session.dir();
+  const std::string warning = directory.make(options.group);
+  if (!warning.empty()) {
+    Session::warn(warning);
+  }
+  if (!options.pepper.empty() && std::filesystem::exists(directory.registry_file())) {
+    throw Failure(fmt::format("{} exists already; a further pepper is made by `keyloader pepper create {}`",
+                              directory.registry_file().string(), options.pepper));
+  }
+  const auto registry = directory.create_registry([&](Change& change) {
+    if (!options.pepper.empty()) {
+      ensure_pepper_file(directory, options.pepper);
+      change.create(Pepper{.id = options.pepper, .created = wall_clock(), .is_current = true});
+    }
+  });
+  if (!options.is_quiet) {
+    publish(directory, *registry, false);
+  }
+  const RegistryInfo info = registry->info();
+  session.report(fmt::format("registry {} is ready in {}", hex(info.id), directory.path().string()),
+                 {{"registry_id", hex(info.id)},
+                  {"dir", directory.path().string()},
+                  {"generation", info.generation},
+                  {"pepper", options.pepper.empty() ? Json(nullptr) : Json(options.pepper)}});
+}
+
+void create_pepper(const Session& session, const std::string& id) {
+  const DataDir directory = session.dir();
+  const auto registry = directory.open_registry();
+  const auto change = registry->begin_change();
+  Texts methods = registry->methods_in_use();
+  const std::string method = "hmac-sha256:" + id;
+  for (const Pepper& pepper : registry->peppers()) {
+    if (pepper.id == id) {
+      throw Failure(fmt::format("pepper {} exists already; give the new one another name, such as its year", id));
+    }
+  }
+  if (methods.size() >= apikey::kMaxDigestMethods) {
+    throw Failure(
+        fmt::format("keys use {} digest methods already ({}), a snapshot holds no more; delete the keys of the oldest",
+                    methods.size(), fmt::join(methods, ", ")));
+  }
+  const bool is_new = ensure_pepper_file(directory, id);
+  const Pepper pepper{.id = id, .created = wall_clock(), .is_current = true};
+  change->create(pepper);
+  change->commit();
+  session.report(
+      fmt::format("pepper {} is {}; new keys use it. Before the next key, tell nginx: apikey_store … pepper={}:{};", id,
+                  is_new ? "made" : "taken from its file", id, (directory.peppers() / id).string()),
+      to_json(pepper));
+}
+
+void list_peppers(const Session& session) {
+  Json list = Json::array();
+  std::string text;
+  for (const Pepper& pepper : session.dir().open_registry()->peppers()) {
+    list.push_back(to_json(pepper));
+    text += fmt::format("{}{:<32} {} {}", text.empty() ? "" : "\n", pepper.id, time_text(pepper.created),
+                        pepper.is_current ? "current" : "");
+  }
+  session.report(text.empty() ? "no pepper: keys are kept as plain SHA-256" : text, list);
+}
+
+}  // namespace
+
+void add_init_command(CLI::App& app, Session& session) {
+  auto options = std::make_shared<InitOptions>();
+  CLI::App* command = app.add_subcommand("init", "Make the directory and a new, empty registry");
+  command
+      ->add_option("--pepper", options->pepper,
+                   "Keep keys as HMAC-SHA-256 with a secret of this name, made in peppers/")
+      ->type_name("ID");
+  command->add_option("--group", options->group, "Group of nginx's workers (default: www-data or nginx)")
+      ->type_name("GROUP");
+  add_no_publish(command, options->is_quiet);
+  command->footer(
+      "The directory gets mode 2750 and nginx's group; registry.db and peppers are readable by you alone.\n"
+      "A pepper is a file of 64 hex digits (its bytes less the line end are the pepper); an existing one is kept.\n\n"
+      "  keyloader init\n"
+      "  keyloader --dir /srv/keys init --pepper 2026");
+  command->callback([&session, options] { init(session, *options); });
+}
+
+void add_pepper_commands(CLI::App& app, Session& session) {
+  CLI::App* group = app.add_subcommand("pepper", "Secrets that digests are made with");
+  group->require_subcommand(1);
+  auto id = std::make_shared<std::string>();
+  CLI::App* create = group->add_subcommand("create", "Make a pepper; new keys use it, old keys keep theirs");
+  create->add_option("ID", *id, "Its name: a-z 0-9 _ -")->required();
+  create->footer("A file peppers/ID that is there already is taken as it is.\n\n  keyloader pepper create 2027");
+  create->callback([&session, id] { create_pepper(session, *id); });
+  CLI::App* list = group->add_subcommand("list", "Which peppers there are, the current one first");
+  list->footer("  keyloader pepper list --json");
+  list->callback([&session] { list_peppers(session); });
+}
+
+}  // namespace keyloader

@@ -1,0 +1,20 @@
+// The commands of the family `key`, by file: key_create.cpp, key_change.cpp, key_show.cpp.
+// Called by key.cpp only.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "registry/registry.hpp"
+#include "session.hpp"
+
+namespace keyloader {
+
+void add_key_create(CLI::App* group, Session& session);
+void add_key_changes(CLI::App* group, Session& session);  // set, suspend, resume, revoke, delete
+void add_key_views(CLI::App* group, Session& session);    // list, show
+
+// The key with this id; throws UsageError for what is no id, Failure for one the registry does not know.
+[[nodiscard]] Key require_key(Registry& registry, const std::string& id);
+
+}  // namespace keyloader

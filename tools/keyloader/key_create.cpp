@@ -1,0 +1,98 @@
+// keyloader key create: the one moment at which a key exists as text. It goes to standard output, and nowhere else.
+#include <fmt/format.h>
+
+#include "apikey/key_form.hpp"
+#include "key.hpp"
+#include "key_fields.hpp"
+#include "owner.hpp"
+#include "secret.hpp"
+
+namespace keyloader {
+namespace {
+
+struct CreateOptions {
+  std::string owner;
+  std::string prefix = "ak";
+  bool creates_owner = false;
+  bool is_quiet = false;
+  KeyFields fields;
+};
+
+void require_owner(Registry& registry, Change& change, const CreateOptions& options) {
+  if (registry.owner(options.owner)) {
+    return;
+  }
+  if (!options.creates_owner) {
+    throw Failure(fmt::format("there is no owner \"{}\"; make it with `keyloader owner create`, or add --create-owner",
+                              options.owner));
+  }
+  change.create(new_owner(options.owner));
+}
+
+std::string description(const Key& key) {
+  std::string text = fmt::format("{} of {}, plan {}", text_of(key.id), key.owner, key.plan);
+  text += key.expires == 0 ? ", never expires" : ", expires " + time_text(key.expires);
+  return text + ". This is the only time the key is shown.";
+}
+
+void show_once(const Session& session, const Key& key, std::string_view secret) {
+  if (!session.is_json) {
+    print_out(std::string{secret} + "\n");
+    return;
+  }
+  Json json = to_json(key);
+  json["key"] = secret;
+  print_out(json.dump() + "\n");
+}
+
+void create(const Session& session, const CreateOptions& options) {
+  if (!apikey::is_valid_prefix(options.prefix)) {
+    throw UsageError(fmt::format("\"{}\" is no prefix: {}-{} of a-z 0-9", options.prefix, apikey::kMinPrefixLength,
+                                 apikey::kMaxPrefixLength));
+  }
+  const DataDir directory = session.dir();
+  const auto registry = directory.open_registry();
+  DigestMethods methods(directory, *registry);
+  const auto change = registry->begin_change();
+  require_owner(*registry, *change, options);
+
+  Key key;
+  key.owner = options.owner;
+  key.prefix = options.prefix;
+  key.created = wall_clock();
+  key.id = new_key_id();
+  key.family = key.id;
+  key.method = methods.current();
+  apply(options.fields, *registry, key);
+  const SecretText secret = make_secret_key(key.prefix, key.env);
+  key.digest = methods.digest(key.method, secret.view());
+  change->create(key, "create");
+  // Shown before it is committed: a key nobody could read is not made.
+  show_once(session, key, secret.view());
+  finish_change(session, *registry, *change, options.is_quiet);
+  if (!session.is_json) {
+    fmt::print(stderr, "{}\n", description(key));
+  }
+}
+
+}  // namespace
+
+void add_key_create(CLI::App* group, Session& session) {
+  auto options = std::make_shared<CreateOptions>();
+  CLI::App* command =
+      group->add_subcommand("create", "Issue a key: the key on standard output, all else on standard error");
+  command->add_option("--owner", options->owner, "Whose key it is")->required()->type_name("OWNER");
+  command->add_flag("--create-owner", options->creates_owner, "Make the owner when it is not there");
+  command->add_option("--env", options->fields.env, "Environment (default: live)")->type_name("ENV");
+  command->add_option("--prefix", options->prefix, "How the key begins")->capture_default_str()->type_name("PREFIX");
+  add_key_fields(command, options->fields);
+  add_no_publish(command, options->is_quiet);
+  command->footer(
+      "The key is shown once; what is kept is its digest.\n\n"
+      "  keyloader key create --owner acme --create-owner --scope orders:read --expires 90d\n"
+      "  keyloader key create --owner shop --env test --plan gold --allow-origin https://shop.example.com\n"
+      "  keyloader key create --owner acme --json | jq -r .key");
+  command->callback([&session, options] { create(session, *options); });
+}
+
+}  // namespace keyloader

@@ -1,0 +1,129 @@
+// From words to a key's fields, each checked. Called by `key create`, `key set` and import.
+// Must never let through what a snapshot could not hold or the module would read differently.
+#include "key_fields.hpp"
+
+#include <fmt/format.h>
+
+#include "apikey/key_form.hpp"
+#include "bindings.hpp"
+#include "session.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr std::string_view kOwnLimit = "rate";
+constexpr std::size_t kMaxKeyName = 256;
+
+void set_list(Texts& field, const Texts& words, std::string (*tidy)(const std::string&)) {
+  if (words.empty()) {
+    return;
+  }
+  Texts list;
+  if (words.size() > 1 || !is_none(words.front())) {
+    for (const std::string& word : words) {
+      list.push_back(tidy(word));
+    }
+  }
+  field = sorted_once(std::move(list));
+}
+
+void set_plan(Registry& registry, const std::string& name, Key& key) {
+  const std::string plan = is_none(name) ? std::string{kDefaultPlan} : name;
+  if (!registry.plan(plan)) {
+    throw Failure(fmt::format("there is no plan \"{}\"; make it with `keyloader plan create`", plan));
+  }
+  key.plan = plan;
+}
+
+void set_roles(Registry& registry, const Texts& words, Key& key) {
+  if (words.empty()) {
+    return;
+  }
+  Texts roles;
+  if (words.size() > 1 || !is_none(words.front())) {
+    roles = sorted_once(words);
+  }
+  for (const std::string& role : roles) {
+    if (!registry.role(role)) {
+      throw Failure(fmt::format("there is no role \"{}\"; make it with `keyloader role create`", role));
+    }
+  }
+  key.roles = std::move(roles);
+}
+
+void set_name(const std::string& name, Key& key) {
+  if (!is_none(name)) {
+    check_text("name of a key", name, kMaxKeyName);
+  }
+  key.name = is_none(name) ? std::string{} : name;
+}
+
+void set_env(const std::string& env, Key& key) {
+  if (!apikey::is_valid_env(env)) {
+    throw UsageError(
+        fmt::format("\"{}\" is no environment: 1-{} of a-z 0-9, such as live or test", env, apikey::kMaxEnvLength));
+  }
+  key.env = env;
+}
+
+}  // namespace
+
+void apply(const KeyFields& fields, Registry& registry, Key& key) {
+  const Seconds now = wall_clock();
+  if (fields.name) {
+    set_name(*fields.name, key);
+  }
+  if (fields.plan) {
+    set_plan(registry, *fields.plan, key);
+  }
+  if (fields.env) {
+    set_env(*fields.env, key);
+  }
+  if (fields.expires) {
+    key.expires = parse_moment(*fields.expires, now);
+  }
+  if (fields.not_before) {
+    key.not_before = parse_moment(*fields.not_before, now);
+  }
+  if (key.expires != 0 && key.not_before >= key.expires) {
+    throw UsageError(fmt::format("the key would expire ({}) before it becomes valid ({})", time_text(key.expires),
+                                 time_text(key.not_before)));
+  }
+  apply_rate(key.limits, fields.rate, std::string{kOwnLimit});
+  if (!fields.scopes.empty()) {
+    const bool clears = fields.scopes.size() == 1 && is_none(fields.scopes.front());
+    key.scopes = clears ? Texts{} : tidy_scopes(fields.scopes);
+  }
+  set_roles(registry, fields.roles, key);
+  set_list(key.allow_ip, fields.allow_ip, tidy_network);
+  set_list(key.allow_origin, fields.allow_origin, tidy_origin);
+  set_list(key.allow_method, fields.allow_method, tidy_method);
+  set_list(key.allow_host, fields.allow_host, tidy_host);
+  apply_meta(key.meta, fields.meta);
+  key.requires_tls = (key.requires_tls || fields.requires_tls) && !fields.forgets_tls;
+  static_cast<void>(encode_bindings(key));  // refuses what would not fit
+}
+
+void add_key_fields(CLI::App* command, KeyFields& fields) {
+  command->add_option("--name", fields.name, "What it is for, for people")->type_name("NAME");
+  add_words(command, "--scope", fields.scopes, "A scope it holds: orders:read, orders:* (again for more)", "SCOPE");
+  add_words(command, "--role", fields.roles, "A role whose scopes it holds (again for more)", "ROLE");
+  command->add_option("--plan", fields.plan, "The plan that limits it (default: default)")->type_name("PLAN");
+  command->add_option("--rate", fields.rate.rate, "Its own rate instead of the plan's: 100/s, 30/m, 1000/h")
+      ->type_name("RATE");
+  command->add_option("--burst", fields.rate.burst, "Size of its bucket")->type_name("N");
+  command->add_option("--expires", fields.expires, "90d, 24h, 2027-01-31, 2027-01-31T12:00:00Z, none")
+      ->type_name("WHEN");
+  command->add_option("--not-before", fields.not_before, "Good from then on: a moment, as with --expires")
+      ->type_name("WHEN");
+  add_words(command, "--allow-ip", fields.allow_ip, "Only from this network (again for more)", "CIDR");
+  add_words(command, "--allow-origin", fields.allow_origin, "Only from pages of this origin (again for more)",
+            "ORIGIN");
+  add_words(command, "--allow-method", fields.allow_method, "Only with this method; GET includes HEAD (again for more)",
+            "METHOD");
+  add_words(command, "--allow-host", fields.allow_host, "Only to this host (again for more)", "HOST");
+  add_words(command, "--meta", fields.meta, "A value for $apikey_meta_<name>; name= removes it", "NAME=VALUE");
+  command->add_flag("--require-tls", fields.requires_tls, "Only over TLS");
+}
+
+}  // namespace keyloader

@@ -1,0 +1,39 @@
+// What can be said of a key, on the command line or in an import file, and how it gets into a Key.
+// Called by `key create`, `key set` and import, so that all three take and refuse the same.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+
+#include "registry/registry.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+
+// Absent keeps, a value sets, `none` (or nothing) clears. A list that is named replaces the old one.
+struct KeyFields {
+  std::optional<std::string> name;
+  std::optional<std::string> plan;
+  std::optional<std::string> env;
+  std::optional<std::string> expires;
+  std::optional<std::string> not_before;
+  RateOptions rate;
+  Texts scopes;
+  Texts roles;
+  Texts allow_ip;
+  Texts allow_origin;
+  Texts allow_method;
+  Texts allow_host;
+  Texts meta;
+  bool requires_tls = false;
+  bool forgets_tls = false;
+};
+
+// Throws UsageError for what is badly written, Failure for a plan or role that is not there.
+void apply(const KeyFields& fields, Registry& registry, Key& key);
+
+// The options that `key create` and `key set` share.
+void add_key_fields(CLI::App* command, KeyFields& fields);
+
+}  // namespace keyloader

@@ -1,0 +1,126 @@
+// keyloader key list and key show: what the registry knows of keys. Never the key, never its digest.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "key.hpp"
+#include "table.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+struct ListOptions {
+  KeyFilter filter;
+  std::string state;
+};
+
+Json json_of(const Key& key, Seconds now) {
+  Json json = to_json(key);
+  json["state"] = state_of(key, now);
+  return json;
+}
+
+std::string words(const Texts& list) { return list.empty() ? "-" : fmt::format("{}", fmt::join(list, " ")); }
+
+std::string moment(Seconds time) { return time == 0 ? "-" : time_text(time); }
+
+std::string meta_words(const MetaMap& meta) {
+  Texts pairs;
+  for (const auto& [name, value] : meta) {
+    pairs.push_back(name + "=" + value);
+  }
+  return words(pairs);
+}
+
+void print_key(const Key& key, Seconds now) {
+  const std::vector<Texts> rows{
+      {"owner", key.owner},
+      {"name", key.name},
+      {"environment", key.env},
+      {"plan", key.plan},
+      {"own limits", key.limits.empty() ? "-" : limits_text(key.limits)},
+      {"scopes", words(key.scopes)},
+      {"roles", words(key.roles)},
+      {"allowed networks", words(key.allow_ip)},
+      {"allowed origins", words(key.allow_origin)},
+      {"allowed methods", words(key.allow_method)},
+      {"allowed hosts", words(key.allow_host)},
+      {"TLS only", key.requires_tls ? "yes" : "no"},
+      {"meta", meta_words(key.meta)},
+      {"created", moment(key.created)},
+      {"not before", moment(key.not_before)},
+      {"expires", moment(key.expires)},
+      {"suspended until",
+       key.is_suspended ? (key.suspended_until == 0 ? "resumed" : time_text(key.suspended_until)) : "-"},
+      {"revoked", key.revoked == 0 ? "-" : fmt::format("{} {}", time_text(key.revoked), key.revoked_reason)},
+      {"digest", key.method},
+      {"family", text_of(key.family)},
+  };
+  print_out(table_text({text_of(key.id), std::string{state_of(key, now)}}, rows) + "\n");
+}
+
+void show(const Session& session, const Texts& ids) {
+  const auto registry = session.dir().open_registry();
+  const Seconds now = wall_clock();
+  Json list = Json::array();
+  for (const std::string& id : ids) {
+    const Key key = require_key(*registry, id);
+    if (session.is_json) {
+      list.push_back(json_of(key, now));
+    } else {
+      print_key(key, now);
+    }
+  }
+  if (session.is_json) {
+    print_out((list.size() == 1 ? list.front() : list).dump() + "\n");
+  }
+}
+
+void list(const Session& session, const ListOptions& options) {
+  const auto registry = session.dir().open_registry();
+  const Seconds now = wall_clock();
+  std::vector<Texts> rows;
+  std::string separator = "[";
+  registry->each_key(options.filter, [&](const Key& key) {
+    const std::string_view state = state_of(key, now);
+    if (!options.state.empty() && options.state != state) {
+      return true;
+    }
+    if (session.is_json) {
+      print_out(std::exchange(separator, ",\n") + json_of(key, now).dump());
+    } else {
+      rows.push_back({text_of(key.id), key.owner, key.env, std::string{state}, moment(key.expires), key.plan,
+                      words(key.scopes), key.name});
+    }
+    return true;
+  });
+  if (session.is_json) {
+    print_out(separator == "[" ? "[]\n" : "]\n");
+    return;
+  }
+  print_out(table_text({"ID", "OWNER", "ENV", "STATE", "EXPIRES", "PLAN", "SCOPES", "NAME"}, rows) + "\n");
+}
+
+}  // namespace
+
+void add_key_views(CLI::App* group, Session& session) {
+  auto options = std::make_shared<ListOptions>();
+  CLI::App* all = group->add_subcommand("list", "Keys, oldest first");
+  all->add_option("--owner", options->filter.owner, "Only those of this owner")->type_name("OWNER");
+  all->add_option("--env", options->filter.env, "Only those of this environment")->type_name("ENV");
+  all->add_option("--role", options->filter.role, "Only those that have this role")->type_name("ROLE");
+  all->add_option("--state", options->state, "Only those in this state")
+      ->check(CLI::IsMember({"active", "suspended", "revoked", "expired", "not_yet_valid"}))
+      ->type_name("STATE");
+  all->footer("  keyloader key list --owner acme --state active\n  keyloader key list --json | jq -r '.[].id'");
+  all->callback([&session, options] { list(session, *options); });
+
+  auto ids = std::make_shared<Texts>();
+  CLI::App* one = group->add_subcommand("show", "Everything about keys, but the keys");
+  one->add_option("ID", *ids, "Ids of keys: key_…")->required();
+  one->footer("  keyloader key show key_… --json");
+  one->callback([&session, ids] { show(session, *ids); });
+}
+
+}  // namespace keyloader

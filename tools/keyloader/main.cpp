@@ -1,0 +1,83 @@
+// keyloader: issues, limits, revokes and imports API keys, and hands them to nginx as sealed snapshots.
+// This file only builds the command line and turns whatever happened into an exit code:
+// 0 done, 1 refused or failed, 2 used wrongly.
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+
+#include "session.hpp"
+
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kUsage = 2;
+
+void build(CLI::App& app, keyloader::Session& session) {
+  app.name("keyloader");
+  app.set_version_flag("--version", "keyloader " KEYLOADER_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.option_defaults()->group("Options");
+  app.set_help_flag("-h,--help", "What this command does, with examples");
+  app.add_option("--dir", session.directory, "The node's directory")
+      ->envname("APIKEY_DIR")
+      ->capture_default_str()
+      ->type_name("DIR");
+  app.add_flag("--json", session.is_json, "Answer in JSON on standard output");
+  app.footer(
+      "Secrets are only ever written to standard output and read from standard input.\n"
+      "Exit codes: 0 done, 1 refused or failed, 2 used wrongly.\n\n"
+      "A first key:\n"
+      "  keyloader init\n"
+      "  keyloader plan create basic --rate 10/s --burst 20\n"
+      "  keyloader key create --owner acme --create-owner --plan basic --scope orders:read\n"
+      "Each command has its own --help with examples.");
+  keyloader::add_init_command(app, session);
+  keyloader::add_pepper_commands(app, session);
+  keyloader::add_owner_commands(app, session);
+  keyloader::add_plan_commands(app, session);
+  keyloader::add_role_commands(app, session);
+  keyloader::add_key_commands(app, session);
+  keyloader::add_find_command(app, session);
+  keyloader::add_publish_command(app, session);
+  keyloader::add_snapshot_commands(app, session);
+  keyloader::add_import_command(app, session);
+  keyloader::add_audit_commands(app, session);
+  keyloader::add_manual_commands(app, session);
+}
+
+int run(int argc, char** argv) {
+  keyloader::Session session;
+  CLI::App app{"Issues, limits and revokes API keys, and hands them to nginx."};
+  build(app, session);
+  try {
+    app.parse(argc, argv);
+    return session.exit_code;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {
+      return app.exit(error);
+    }
+    keyloader::Session::warn(fmt::format("{} (--help shows how)", error.what()));
+    return kUsage;
+  } catch (const keyloader::UsageError& error) {
+    keyloader::Session::warn(error.what());
+    return kUsage;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Whatever is made is private first; what nginx reads gets its mode by name.
+  umask(0077);
+  // A reader that went away is an error to report, not a reason to die between commit and publish.
+  static_cast<void>(std::signal(SIGPIPE, SIG_IGN));
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    keyloader::Session::warn(error.what());
+    return kFailed;
+  }
+}

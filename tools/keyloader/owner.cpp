@@ -1,0 +1,216 @@
+// keyloader owner: whoever keys belong to. Suspending an owner stops all of its keys at once.
+#include "owner.hpp"
+
+#include <fmt/format.h>
+
+#include <functional>
+
+#include "secret.hpp"
+#include "session.hpp"
+#include "table.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr std::string_view kOwnerLimit = "owner";
+
+struct OwnerOptions {
+  std::string name;
+  std::optional<std::string> email;
+  std::optional<std::string> team;
+  Texts meta;
+  RateOptions rate;
+  std::string duration;
+  bool is_quiet = false;
+};
+
+Owner require_owner(Registry& registry, const std::string& name) {
+  auto owner = registry.owner(name);
+  if (!owner) {
+    throw Failure(fmt::format("there is no owner \"{}\"; `keyloader owner list` shows them all", name));
+  }
+  return *owner;
+}
+
+void set_text(std::string& field, const std::optional<std::string>& value, std::string_view what) {
+  if (!value) {
+    return;
+  }
+  if (is_none(*value)) {
+    field.clear();
+    return;
+  }
+  check_text(what, *value);
+  field = *value;
+}
+
+void apply(const OwnerOptions& options, Owner& owner) {
+  set_text(owner.email, options.email, "e-mail address");
+  set_text(owner.team, options.team, "team");
+  apply_meta(owner.meta, options.meta);
+  apply_rate(owner.limits, options.rate, std::string{kOwnerLimit});
+}
+
+void create(const Session& session, const OwnerOptions& options) {
+  const auto registry = session.dir().open_registry();
+  Owner owner = new_owner(options.name);
+  apply(options, owner);
+  const auto change = registry->begin_change();
+  if (registry->owner(options.name)) {
+    throw Failure(fmt::format("there is an owner \"{}\" already; `keyloader owner set` changes it", options.name));
+  }
+  change->create(owner);
+  finish_change(session, *registry, *change, options.is_quiet);
+  session.report(fmt::format("owner {} is made", owner.name), to_json(owner));
+}
+
+// set, suspend, resume: the same but for what they do to the owner.
+void update(const Session& session, const OwnerOptions& options, std::string_view action, std::string_view done,
+            const std::function<void(Owner&)>& edit) {
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  Owner owner = require_owner(*registry, options.name);
+  edit(owner);
+  change->update(owner, action);
+  finish_change(session, *registry, *change, options.is_quiet);
+  session.report(fmt::format("owner {} is {}", owner.name, done), to_json(owner));
+}
+
+void remove(const Session& session, const OwnerOptions& options) {
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  const Owner owner = require_owner(*registry, options.name);
+  const std::uint64_t keys = registry->key_count_of(owner);
+  if (keys != 0) {
+    throw Failure(fmt::format(
+        "{} still has {} key(s); `keyloader key revoke --owner {}` stops them, `keyloader key delete` removes "
+        "them",
+        owner.name, keys, owner.name));
+  }
+  change->remove(owner);
+  finish_change(session, *registry, *change, options.is_quiet);
+  session.report(fmt::format("owner {} is deleted", owner.name), to_json(owner));
+}
+
+std::string suspension_text(const Owner& owner) {
+  if (!owner.is_suspended) {
+    return "no";
+  }
+  return owner.suspended_until == 0 ? "until resumed" : "until " + time_text(owner.suspended_until);
+}
+
+void show(const Session& session, const std::string& name) {
+  const auto registry = session.dir().open_registry();
+  const Owner owner = require_owner(*registry, name);
+  const std::uint64_t keys = registry->key_count_of(owner);
+  Json json = to_json(owner);
+  json["keys"] = keys;
+  std::string meta;
+  for (const auto& [key, value] : owner.meta) {
+    meta += fmt::format("{}{}={}", meta.empty() ? "" : " ", key, value);
+  }
+  session.report(
+      fmt::format("name:      {}\nid:        {}\nemail:     {}\nteam:      {}\nlimits:    {}\nsuspended: {}\n"
+                  "meta:      {}\nkeys:      {}\ncreated:   {}",
+                  owner.name, hex(owner.id), owner.email, owner.team, limits_text(owner.limits), suspension_text(owner),
+                  meta, keys, time_text(owner.created)),
+      json);
+}
+
+void list(const Session& session) {
+  const auto registry = session.dir().open_registry();
+  Json json = Json::array();
+  std::vector<Texts> rows;
+  for (const Owner& owner : registry->owners()) {
+    const std::uint64_t keys = registry->key_count_of(owner);
+    json.push_back(to_json(owner));
+    json.back()["keys"] = keys;
+    rows.push_back({owner.name, owner.team, owner.email, std::to_string(keys), suspension_text(owner)});
+  }
+  session.report(table_text({"OWNER", "TEAM", "EMAIL", "KEYS", "SUSPENDED"}, rows), json);
+}
+
+void add_fields(CLI::App* command, OwnerOptions& options) {
+  command->add_option("NAME", options.name, "The owner")->required();
+  command->add_option("--email", options.email, "Whom to write to")->type_name("ADDRESS");
+  command->add_option("--team", options.team, "Who answers for it")->type_name("TEAM");
+  add_words(command, "--meta", options.meta, "A value for $apikey_meta_<name>; name= removes it", "NAME=VALUE");
+  command->add_option("--rate", options.rate.rate, "Shared by all keys of the owner: 100/s, 30/m, 1000/h")
+      ->type_name("RATE");
+  command->add_option("--burst", options.rate.burst, "Size of the bucket")->type_name("N");
+  add_no_publish(command, options.is_quiet);
+}
+
+CLI::App* add_named(CLI::App* group, const std::string& name, const std::string& help, OwnerOptions& options) {
+  CLI::App* command = group->add_subcommand(name, help);
+  command->add_option("NAME", options.name, "The owner")->required();
+  return command;
+}
+
+void add_changes(CLI::App* group, Session& session) {
+  auto options = std::make_shared<OwnerOptions>();
+  CLI::App* make = group->add_subcommand("create", "Make an owner");
+  add_fields(make, *options);
+  make->footer("  keyloader owner create acme --email ops@acme.example --team billing --meta crm=4711");
+  make->callback([&session, options] { create(session, *options); });
+
+  CLI::App* set = group->add_subcommand("set", "Change what is named; `none` clears, what is not named stays");
+  add_fields(set, *options);
+  set->footer("  keyloader owner set acme --team payments\n  keyloader owner set acme --email none --rate 500/s");
+  set->callback([&session, options] {
+    update(session, *options, "set", "changed", [&](Owner& owner) { apply(*options, owner); });
+  });
+
+  CLI::App* suspend = add_named(group, "suspend", "Stop all keys of an owner for a while", *options);
+  suspend->add_option("--for", options->duration, "How long: 15m, 24h (default: until resumed)")->type_name("DURATION");
+  add_no_publish(suspend, options->is_quiet);
+  suspend->footer("  keyloader owner suspend acme --for 24h");
+  suspend->callback([&session, options] {
+    update(session, *options, "suspend", "suspended", [&](Owner& owner) {
+      owner.is_suspended = true;
+      owner.suspended_until = options->duration.empty() ? 0 : wall_clock() + parse_duration(options->duration);
+    });
+  });
+
+  CLI::App* resume = add_named(group, "resume", "Let the keys of an owner in again", *options);
+  add_no_publish(resume, options->is_quiet);
+  resume->footer("  keyloader owner resume acme");
+  resume->callback([&session, options] {
+    update(session, *options, "resume", "resumed", [](Owner& owner) {
+      owner.is_suspended = false;
+      owner.suspended_until = 0;
+    });
+  });
+
+  CLI::App* away = add_named(group, "delete", "Remove an owner that has no keys left", *options);
+  add_no_publish(away, options->is_quiet);
+  away->footer("  keyloader owner delete acme");
+  away->callback([&session, options] { remove(session, *options); });
+}
+
+}  // namespace
+
+Owner new_owner(const std::string& name) {
+  check_text("name of an owner", name);
+  Owner owner;
+  owner.name = name;
+  owner.created = wall_clock();
+  fill_random(owner.id);
+  return owner;
+}
+
+void add_owner_commands(CLI::App& app, Session& session) {
+  CLI::App* group = app.add_subcommand("owner", "Whoever keys belong to");
+  group->require_subcommand(1);
+  add_changes(group, session);
+  auto options = std::make_shared<OwnerOptions>();
+  CLI::App* one = add_named(group, "show", "Everything about one owner", *options);
+  one->footer("  keyloader owner show acme --json");
+  one->callback([&session, options] { show(session, options->name); });
+  CLI::App* all = group->add_subcommand("list", "All owners");
+  all->footer("  keyloader owner list");
+  all->callback([&session] { list(session); });
+}
+
+}  // namespace keyloader

@@ -1,0 +1,136 @@
+// keyloader plan: named limits that keys refer to. The plan `default` is what a key has that names none.
+#include <fmt/format.h>
+
+#include "session.hpp"
+#include "table.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr std::string_view kRateLimit = "rate";
+
+struct PlanOptions {
+  std::string name;
+  RateOptions rate;
+  bool is_quiet = false;
+};
+
+Plan require_plan(Registry& registry, const std::string& name) {
+  auto plan = registry.plan(name);
+  if (!plan) {
+    throw Failure(fmt::format("there is no plan \"{}\"; `keyloader plan list` shows them all", name));
+  }
+  return *plan;
+}
+
+void create(const Session& session, const PlanOptions& options) {
+  check_label("plan", options.name);
+  Plan plan{.name = options.name, .limits = {}, .created = wall_clock()};
+  apply_rate(plan.limits, options.rate, std::string{kRateLimit});
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  if (registry->plan(options.name)) {
+    throw Failure(fmt::format("there is a plan \"{}\" already; `keyloader plan set` changes it", options.name));
+  }
+  change->create(plan);
+  finish_change(session, *registry, *change, options.is_quiet);
+  session.report(fmt::format("plan {} is made: {}", plan.name, limits_text(plan.limits)), to_json(plan));
+}
+
+void set(const Session& session, const PlanOptions& options) {
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  Plan plan = require_plan(*registry, options.name);
+  apply_rate(plan.limits, options.rate, std::string{kRateLimit});
+  change->update(plan, "set");
+  finish_change(session, *registry, *change, options.is_quiet);
+  session.report(fmt::format("plan {} is changed: {}", plan.name, limits_text(plan.limits)), to_json(plan));
+}
+
+void remove(const Session& session, const PlanOptions& options) {
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  const Plan plan = require_plan(*registry, options.name);
+  if (plan.name == kDefaultPlan) {
+    throw Failure(
+        "the plan default cannot be deleted: keys that name no plan have it. `keyloader plan set default --rate none` "
+        "makes it unlimited");
+  }
+  std::uint64_t users = 0;
+  registry->each_key({}, [&](const Key& key) {
+    users += key.plan == plan.name ? 1U : 0U;
+    return true;
+  });
+  if (users != 0) {
+    throw Failure(fmt::format("{} key(s) have plan {}; give them another with `keyloader key set ID --plan …`", users,
+                              plan.name));
+  }
+  change->remove(plan);
+  finish_change(session, *registry, *change, options.is_quiet);
+  session.report(fmt::format("plan {} is deleted", plan.name), to_json(plan));
+}
+
+void show(const Session& session, const std::string& name) {
+  const Plan plan = require_plan(*session.dir().open_registry(), name);
+  session.report(fmt::format("name:    {}\nlimits:  {}\ncreated: {}", plan.name, limits_text(plan.limits),
+                             time_text(plan.created)),
+                 to_json(plan));
+}
+
+void list(const Session& session) {
+  Json json = Json::array();
+  std::vector<Texts> rows;
+  for (const Plan& plan : session.dir().open_registry()->plans()) {
+    json.push_back(to_json(plan));
+    rows.push_back({plan.name, limits_text(plan.limits)});
+  }
+  session.report(table_text({"PLAN", "LIMITS"}, rows), json);
+}
+
+void add_fields(CLI::App* command, PlanOptions& options) {
+  command->add_option("NAME", options.name, "The plan")->required();
+  command->add_option("--rate", options.rate.rate, "Requests per key: 100/s, 30/m, 1000/h; none: unlimited")
+      ->type_name("RATE");
+  command
+      ->add_option("--burst", options.rate.burst,
+                   "Size of the bucket (default: one second's worth, or the rate's number)")
+      ->type_name("N");
+  add_no_publish(command, options.is_quiet);
+}
+
+}  // namespace
+
+void add_plan_commands(CLI::App& app, Session& session) {
+  CLI::App* group = app.add_subcommand("plan", "Named limits that keys refer to");
+  group->require_subcommand(1);
+  auto options = std::make_shared<PlanOptions>();
+
+  CLI::App* make = group->add_subcommand("create", "Make a plan");
+  add_fields(make, *options);
+  make->footer("  keyloader plan create gold --rate 100/s --burst 200");
+  make->callback([&session, options] { create(session, *options); });
+
+  CLI::App* change =
+      group->add_subcommand("set", "Change a plan; keys that have it follow at once, buckets keep their level");
+  add_fields(change, *options);
+  change->footer("  keyloader plan set gold --rate 200/s\n  keyloader plan set default --rate 10/s");
+  change->callback([&session, options] { set(session, *options); });
+
+  CLI::App* one = group->add_subcommand("show", "Everything about one plan");
+  one->add_option("NAME", options->name, "The plan")->required();
+  one->footer("  keyloader plan show gold --json");
+  one->callback([&session, options] { show(session, options->name); });
+
+  CLI::App* all = group->add_subcommand("list", "All plans");
+  all->footer("  keyloader plan list");
+  all->callback([&session] { list(session); });
+
+  CLI::App* away = group->add_subcommand("delete", "Remove a plan that no key has");
+  away->add_option("NAME", options->name, "The plan")->required();
+  add_no_publish(away, options->is_quiet);
+  away->footer("  keyloader plan delete gold");
+  away->callback([&session, options] { remove(session, *options); });
+}
+
+}  // namespace keyloader

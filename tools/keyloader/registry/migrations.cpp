@@ -1,0 +1,161 @@
+// The registry's tables in SQLite, version by version.
+// Called when a registry is made or opened. A released step is never edited: the next one corrects it.
+#include "registry/migrations.hpp"
+
+#include <array>
+
+#include "registry/model.hpp"
+
+namespace keyloader {
+namespace {
+
+// Lists (scopes, networks, …) are texts joined by a space, in order. Times are seconds since 1970, 0 = not set.
+// `keys` is ordered by digest: a snapshot is built by reading it, its roles and its limits side by side.
+constexpr const char* kVersion1 = R"sql(
+CREATE TABLE schema_versions(
+  version INTEGER PRIMARY KEY,
+  applied INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE info(
+  one           INTEGER PRIMARY KEY CHECK(one = 1),
+  registry_id   BLOB    NOT NULL CHECK(length(registry_id) = 16),
+  generation    INTEGER NOT NULL DEFAULT 0,
+  published_seq INTEGER NOT NULL DEFAULT 0,
+  created       INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER generations_only_grow BEFORE UPDATE OF generation ON info WHEN NEW.generation < OLD.generation
+BEGIN SELECT RAISE(ABORT, 'generations only grow'); END;
+
+CREATE TABLE owners(
+  num             INTEGER PRIMARY KEY,
+  name            TEXT    NOT NULL UNIQUE,
+  id              BLOB    NOT NULL UNIQUE CHECK(length(id) = 16),
+  email           TEXT    NOT NULL,
+  team            TEXT    NOT NULL,
+  meta            TEXT    NOT NULL,
+  suspended       INTEGER NOT NULL,
+  suspended_until INTEGER NOT NULL,
+  created         INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE plans(
+  num     INTEGER PRIMARY KEY,
+  name    TEXT    NOT NULL UNIQUE,
+  created INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE roles(
+  num     INTEGER PRIMARY KEY,
+  name    TEXT    NOT NULL UNIQUE,
+  scopes  TEXT    NOT NULL,
+  created INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE peppers(
+  id      TEXT    PRIMARY KEY,
+  created INTEGER NOT NULL,
+  current INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX one_current_pepper ON peppers(current) WHERE current = 1;
+
+CREATE TABLE keys(
+  digest          BLOB    PRIMARY KEY CHECK(length(digest) = 32),
+  pepper          TEXT    REFERENCES peppers(id),
+  id              BLOB    NOT NULL UNIQUE CHECK(length(id) = 13),
+  family          BLOB    NOT NULL CHECK(length(family) = 13),
+  owner           INTEGER NOT NULL REFERENCES owners(num),
+  plan            INTEGER NOT NULL REFERENCES plans(num),
+  name            TEXT    NOT NULL,
+  env             TEXT    NOT NULL,
+  prefix          TEXT    NOT NULL,
+  scopes          TEXT    NOT NULL,
+  allow_ip        TEXT    NOT NULL,
+  allow_origin    TEXT    NOT NULL,
+  allow_method    TEXT    NOT NULL,
+  allow_host      TEXT    NOT NULL,
+  require_tls     INTEGER NOT NULL,
+  meta            TEXT    NOT NULL,
+  created         INTEGER NOT NULL,
+  not_before      INTEGER NOT NULL,
+  expires         INTEGER NOT NULL,
+  suspended       INTEGER NOT NULL,
+  suspended_until INTEGER NOT NULL,
+  revoked         INTEGER NOT NULL,
+  revoked_reason  TEXT    NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX keys_by_owner ON keys(owner, id);
+CREATE INDEX keys_by_plan ON keys(plan);
+CREATE INDEX keys_by_pepper ON keys(pepper);
+
+CREATE TABLE key_roles(
+  digest BLOB    NOT NULL REFERENCES keys(digest) ON DELETE CASCADE,
+  role   INTEGER NOT NULL REFERENCES roles(num),
+  PRIMARY KEY(digest, role)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX key_roles_by_role ON key_roles(role);
+
+-- CROSS JOIN keeps `keys` the outer loop, and so its order.
+CREATE VIEW key_rows AS
+  SELECT k.digest, k.pepper, k.id, k.family, o.name AS owner_name, p.name AS plan_name, k.name, k.env, k.prefix,
+         k.scopes, k.allow_ip, k.allow_origin, k.allow_method, k.allow_host, k.require_tls, k.meta, k.created,
+         k.not_before, k.expires, k.suspended, k.suspended_until, k.revoked, k.revoked_reason, k.owner
+  FROM keys k CROSS JOIN owners o ON o.num = k.owner CROSS JOIN plans p ON p.num = k.plan;
+
+CREATE TABLE key_limits(
+  of BLOB NOT NULL REFERENCES keys(digest) ON DELETE CASCADE,
+  name TEXT NOT NULL, kind INTEGER NOT NULL, unit INTEGER NOT NULL,
+  amount INTEGER NOT NULL, period_ns INTEGER NOT NULL, burst INTEGER NOT NULL,
+  PRIMARY KEY(of, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE plan_limits(
+  of INTEGER NOT NULL REFERENCES plans(num) ON DELETE CASCADE,
+  name TEXT NOT NULL, kind INTEGER NOT NULL, unit INTEGER NOT NULL,
+  amount INTEGER NOT NULL, period_ns INTEGER NOT NULL, burst INTEGER NOT NULL,
+  PRIMARY KEY(of, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE owner_limits(
+  of INTEGER NOT NULL REFERENCES owners(num) ON DELETE CASCADE,
+  name TEXT NOT NULL, kind INTEGER NOT NULL, unit INTEGER NOT NULL,
+  amount INTEGER NOT NULL, period_ns INTEGER NOT NULL, burst INTEGER NOT NULL,
+  PRIMARY KEY(of, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE audit(
+  seq       INTEGER PRIMARY KEY,
+  time      INTEGER NOT NULL,
+  actor     TEXT    NOT NULL,
+  action    TEXT    NOT NULL,
+  object    TEXT    NOT NULL,
+  before    TEXT    NOT NULL,
+  after     TEXT    NOT NULL,
+  prev_hash BLOB    NOT NULL CHECK(length(prev_hash) = 32),
+  hash      BLOB    NOT NULL CHECK(length(hash) = 32)
+) STRICT;
+CREATE INDEX audit_by_object ON audit(object);
+)sql";
+
+constexpr std::array kSteps = {kVersion1};
+
+}  // namespace
+
+int newest_schema_version() { return static_cast<int>(kSteps.size()); }
+
+int schema_version(Database& database) {
+  if (!database.has_table("schema_versions")) {
+    return 0;
+  }
+  Query query = database.query("SELECT coalesce(max(version), 0) FROM schema_versions");
+  query.step();
+  return static_cast<int>(query.number(0));
+}
+
+void migrate(Database& database) {
+  for (int version = schema_version(database) + 1; version <= newest_schema_version(); ++version) {
+    database.execute(kSteps.at(static_cast<std::size_t>(version) - 1));
+    Query query = database.query("INSERT INTO schema_versions(version, applied) VALUES(?, ?)");
+    query.bind(std::int64_t{version}).bind(wall_clock()).run();
+  }
+}
+
+}  // namespace keyloader

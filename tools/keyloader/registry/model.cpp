@@ -1,0 +1,192 @@
+// Values of the registry as text and JSON, and the hash that chains audit entries.
+// Called by commands (output) and by each Registry (audit). Must never write a digest or a secret anywhere.
+#include "registry/model.hpp"
+
+#include <fmt/format.h>
+#include <openssl/evp.h>
+#include <pwd.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <ctime>
+#include <stdexcept>
+
+#include "apikey/meta.hpp"
+
+namespace keyloader {
+namespace {
+
+std::string_view kind_text(apikey::LimitKind kind) {
+  switch (kind) {
+    case apikey::LimitKind::rate:
+      return "rate";
+    case apikey::LimitKind::calendar_quota:
+      return "calendar_quota";
+    case apikey::LimitKind::rolling_quota:
+      return "rolling_quota";
+    case apikey::LimitKind::concurrency:
+      return "concurrency";
+  }
+  return "unknown";
+}
+
+const char* environment_text(const char* name) {
+  const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): there is one thread
+  return value != nullptr ? value : "";
+}
+
+}  // namespace
+
+Json current_actor() {
+  const uid_t uid = getuid();
+  const passwd* entry = getpwuid(uid);  // NOLINT(concurrency-mt-unsafe): there is one thread
+  Json actor{{"uid", uid}, {"user", entry != nullptr ? entry->pw_name : std::to_string(uid)}};
+  // Only whoever is root already can make these up.
+  if (uid == 0 && *environment_text("SUDO_USER") != '\0') {
+    actor["sudo_user"] = environment_text("SUDO_USER");
+    actor["sudo_uid"] = environment_text("SUDO_UID");
+  }
+  return actor;
+}
+
+std::string text_of(const apikey::KeyId& id) {
+  const auto text = apikey::key_id_text(id);
+  return {text.data(), text.size()};
+}
+
+std::optional<apikey::KeyId> key_id_from(std::string_view text) {
+  apikey::KeyId id;
+  if (!apikey::parse_key_id(text, id)) {
+    return std::nullopt;
+  }
+  return id;
+}
+
+std::string hex(const std::uint8_t* bytes, std::size_t length) {
+  std::string text(2 * length, '0');
+  apikey::to_hex({bytes, length}, {text.data(), text.size()});
+  return text;
+}
+
+std::string_view state_of(const Key& key, Seconds now) {
+  if (key.revoked != 0) {
+    return "revoked";
+  }
+  if (key.is_suspended && (key.suspended_until == 0 || now < key.suspended_until)) {
+    return "suspended";
+  }
+  if (key.not_before > now) {
+    return "not_yet_valid";
+  }
+  return key.expires != 0 && key.expires <= now ? "expired" : "active";
+}
+
+Json to_json(const Limit& limit) {
+  Json json{{"name", limit.name}, {"kind", kind_text(limit.kind)}, {"amount", limit.amount}};
+  if (limit.kind == apikey::LimitKind::calendar_quota) {
+    json["unit"] = static_cast<unsigned>(limit.unit);
+  }
+  if (limit.period_ns != 0) {
+    json["period_ns"] = limit.period_ns;
+  }
+  if (limit.kind == apikey::LimitKind::rate) {
+    json["burst"] = limit.burst;
+  }
+  return json;
+}
+
+Json to_json(const Limits& limits) {
+  Json list = Json::array();
+  for (const Limit& limit : limits) {
+    list.push_back(to_json(limit));
+  }
+  return list;
+}
+
+Json to_json(const Owner& owner) {
+  return {{"name", owner.name},
+          {"id", hex(owner.id)},
+          {"email", owner.email},
+          {"team", owner.team},
+          {"meta", owner.meta},
+          {"limits", to_json(owner.limits)},
+          {"suspended", owner.is_suspended},
+          {"suspended_until", time_json(owner.suspended_until)},
+          {"created", time_json(owner.created)}};
+}
+
+Json to_json(const Plan& plan) {
+  return {{"name", plan.name}, {"limits", to_json(plan.limits)}, {"created", time_json(plan.created)}};
+}
+
+Json to_json(const Role& role) {
+  return {{"name", role.name}, {"scopes", role.scopes}, {"created", time_json(role.created)}};
+}
+
+Json to_json(const Key& key) {
+  return {{"id", text_of(key.id)},
+          {"family", text_of(key.family)},
+          {"digest_method", key.method},
+          {"owner", key.owner},
+          {"plan", key.plan},
+          {"name", key.name},
+          {"env", key.env},
+          {"prefix", key.prefix},
+          {"scopes", key.scopes},
+          {"roles", key.roles},
+          {"limits", to_json(key.limits)},
+          {"allow_ip", key.allow_ip},
+          {"allow_origin", key.allow_origin},
+          {"allow_method", key.allow_method},
+          {"allow_host", key.allow_host},
+          {"require_tls", key.requires_tls},
+          {"meta", key.meta},
+          {"created", time_json(key.created)},
+          {"not_before", time_json(key.not_before)},
+          {"expires", time_json(key.expires)},
+          {"suspended", key.is_suspended},
+          {"suspended_until", time_json(key.suspended_until)},
+          {"revoked", time_json(key.revoked)},
+          {"revoked_reason", key.revoked_reason}};
+}
+
+Json to_json(const Pepper& pepper) {
+  return {{"id", pepper.id}, {"created", time_json(pepper.created)}, {"current", pepper.is_current}};
+}
+
+Json to_json(const AuditEntry& entry) {
+  return {{"seq", entry.seq},       {"time", time_text(entry.time)},
+          {"actor", entry.actor},   {"action", entry.action},
+          {"object", entry.object}, {"before", entry.before},
+          {"after", entry.after},   {"prev_hash", hex(entry.prev_hash)},
+          {"hash", hex(entry.hash)}};
+}
+
+std::string time_text(Seconds time) {
+  const std::time_t value = time;
+  std::tm parts{};
+  if (gmtime_r(&value, &parts) == nullptr) {
+    return std::to_string(time);
+  }
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
+                     parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+Json time_json(Seconds time) { return time == 0 ? Json(nullptr) : Json(time_text(time)); }
+
+Seconds wall_clock() { return std::time(nullptr); }
+
+Hash chain_hash(const AuditEntry& entry) {
+  const Json content{{"seq", entry.seq},       {"time", entry.time},     {"actor", entry.actor},
+                     {"action", entry.action}, {"object", entry.object}, {"before", entry.before},
+                     {"after", entry.after}};
+  std::string bytes(entry.prev_hash.begin(), entry.prev_hash.end());
+  bytes += content.dump();
+  Hash hash{};
+  if (EVP_Digest(bytes.data(), bytes.size(), hash.data(), nullptr, EVP_sha256(), nullptr) != 1) {
+    throw std::runtime_error("libcrypto could not compute a SHA-256");
+  }
+  return hash;
+}
+
+}  // namespace keyloader

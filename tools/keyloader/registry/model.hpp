@@ -1,0 +1,154 @@
+// What the registry knows: owners, plans, roles, keys, peppers, audit entries, as plain values.
+// Used by every command and by each Registry; knows neither SQL nor the command line.
+// Must never hold a secret: a key is here only as its digest.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "apikey/digest.hpp"
+#include "apikey/key_id.hpp"
+#include "apikey/rows.hpp"
+
+namespace keyloader {
+
+using Json = nlohmann::json;
+using Texts = std::vector<std::string>;
+using MetaMap = std::map<std::string, std::string>;
+using OwnerId = std::array<std::uint8_t, 16>;
+using Hash = std::array<std::uint8_t, 32>;
+using Seconds = std::int64_t;  // since 1970-01-01 UTC; 0 stands for "not set"
+
+inline constexpr std::string_view kDefaultPlan = "default";
+inline constexpr std::string_view kPlainMethod = "sha256";
+
+// One limit of a plan, an owner or a key. The name says which limit of a plan a key's own one replaces.
+struct Limit {
+  std::string name;
+  apikey::LimitKind kind = apikey::LimitKind::rate;
+  apikey::CalendarUnit unit = apikey::CalendarUnit::none;
+  std::uint64_t amount = 0;
+  std::uint64_t period_ns = 0;
+  std::uint64_t burst = 0;
+  friend bool operator==(const Limit&, const Limit&) = default;
+};
+using Limits = std::vector<Limit>;  // sorted by name, no name twice
+
+struct Owner {
+  std::string name;
+  OwnerId id{};  // random, stable over renames and publishes
+  std::string email;
+  std::string team;
+  MetaMap meta;
+  Limits limits;  // shared by all keys of the owner
+  bool is_suspended = false;
+  Seconds suspended_until = 0;  // 0: until resumed
+  Seconds created = 0;
+};
+
+struct Plan {
+  std::string name;
+  Limits limits;
+  Seconds created = 0;
+};
+
+// A named set of scopes. Keys refer to it by name; it is expanded when a snapshot is built.
+struct Role {
+  std::string name;
+  Texts scopes;  // sorted, no scope twice
+  Seconds created = 0;
+};
+
+struct Key {
+  apikey::Digest digest;
+  std::string method;  // `sha256` or `hmac-sha256:<pepper id>`
+  apikey::KeyId id;
+  apikey::KeyId family;
+  std::string owner;
+  std::string plan{kDefaultPlan};
+  std::string name;
+  std::string env = "live";
+  std::string prefix;  // empty for imported keys of another form
+  Texts scopes;        // sorted, like the other lists
+  Texts roles;
+  Limits limits;
+  Texts allow_ip;
+  Texts allow_origin;
+  Texts allow_method;
+  Texts allow_host;
+  bool requires_tls = false;
+  MetaMap meta;
+  Seconds created = 0;
+  Seconds not_before = 0;
+  Seconds expires = 0;
+  bool is_suspended = false;
+  Seconds suspended_until = 0;
+  Seconds revoked = 0;  // when; 0: not revoked
+  std::string revoked_reason;
+};
+
+struct Pepper {
+  std::string id;
+  Seconds created = 0;
+  bool is_current = false;
+};
+
+struct AuditEntry {
+  std::uint64_t seq = 0;
+  Seconds time = 0;
+  Json actor;
+  std::string action;  // `key.revoke`
+  std::string object;  // `key_…`, the name of an owner, plan or role, a pepper's id, or a generation
+  Json before;         // null when there was nothing before
+  Json after;          // null when there is nothing after
+  Hash prev_hash{};
+  Hash hash{};
+};
+
+// Which keys somebody asks for; empty fields ask for all.
+struct KeyFilter {
+  std::string owner;
+  std::string env;
+  std::string role;
+};
+
+// Whoever changes something, as the operating system knows him.
+[[nodiscard]] Json current_actor();
+
+[[nodiscard]] std::string text_of(const apikey::KeyId& id);
+[[nodiscard]] std::optional<apikey::KeyId> key_id_from(std::string_view text);
+[[nodiscard]] std::string hex(const std::uint8_t* bytes, std::size_t length);
+template <typename Bytes>
+[[nodiscard]] std::string hex(const Bytes& bytes) {
+  return hex(bytes.data(), bytes.size());
+}
+
+// `active`, `revoked`, `suspended`, `not_yet_valid`, `expired`: what the module will say of it at `now`, owner apart.
+[[nodiscard]] std::string_view state_of(const Key& key, Seconds now);
+
+// As they stand in --json output and in the audit. A key's digest is left out: it is nobody's business.
+[[nodiscard]] Json to_json(const Limit& limit);
+[[nodiscard]] Json to_json(const Limits& limits);
+[[nodiscard]] Json to_json(const Owner& owner);
+[[nodiscard]] Json to_json(const Plan& plan);
+[[nodiscard]] Json to_json(const Role& role);
+[[nodiscard]] Json to_json(const Key& key);
+[[nodiscard]] Json to_json(const Pepper& pepper);
+[[nodiscard]] Json to_json(const AuditEntry& entry);
+
+// "2026-01-31T12:00:00Z"; JSON null for 0.
+[[nodiscard]] std::string time_text(Seconds time);
+[[nodiscard]] Json time_json(Seconds time);
+[[nodiscard]] Seconds wall_clock();
+
+// SHA-256 over the previous entry's 32 hash bytes and the entry's canonical JSON (names sorted, no white space) of
+// seq, time, actor, action, object, before, after.
+[[nodiscard]] Hash chain_hash(const AuditEntry& entry);
+
+}  // namespace keyloader

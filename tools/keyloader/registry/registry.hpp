@@ -1,0 +1,117 @@
+// The source of truth behind keyloader: one interface, so that SQLite (a single machine) and a database server (a
+// fleet) can stand behind the same commands. Used by every command but `snapshot install|seal|verify`.
+//
+// Reading is free; changing goes through a Change: one transaction that takes the write lock at once, writes an audit
+// entry beside each change, and does nothing at all unless commit() is reached.
+// Everything here throws Failure with a sentence when it cannot be done.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "apikey/meta.hpp"
+#include "registry/model.hpp"
+
+namespace keyloader {
+
+// Refused or failed: exit code 1. what() is a whole sentence without "keyloader:".
+class Failure : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Used wrongly: exit code 2.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct RegistryInfo {
+  apikey::RegistryId id{};
+  std::uint64_t generation = 0;     // the highest ever given to a snapshot; 0: none yet
+  std::uint64_t published_seq = 0;  // changes up to this audit entry are in that generation
+  Seconds created = 0;
+  int schema_version = 0;
+};
+
+// REQUIRES of all update_*: the object exists. Each call writes one audit entry; `action` is its second word
+// (`suspend` becomes `key.suspend`).
+class Change {
+ public:
+  Change() = default;
+  Change(const Change&) = delete;
+  Change& operator=(const Change&) = delete;
+  virtual ~Change() = default;  // rolls back what was not committed
+
+  virtual void create(const Owner& owner) = 0;
+  virtual void update(const Owner& owner, std::string_view action) = 0;
+  virtual void remove(const Owner& owner) = 0;
+
+  virtual void create(const Plan& plan) = 0;
+  virtual void update(const Plan& plan, std::string_view action) = 0;
+  virtual void remove(const Plan& plan) = 0;
+
+  virtual void create(const Role& role) = 0;
+  virtual void update(const Role& role, std::string_view action) = 0;
+  virtual void remove(const Role& role) = 0;
+
+  virtual void create(const Key& key, std::string_view action) = 0;
+  virtual void update(const Key& key, std::string_view action) = 0;
+  virtual void remove(const Key& key) = 0;
+
+  virtual void create(const Pepper& pepper) = 0;  // becomes the current one when it says so
+
+  // The next generation is max(the registry's, at_least) + 1. `publish`: everything changed so far will be in it.
+  // `rollback`: an older content, so what has changed still wants to be published.
+  enum class Generation : std::uint8_t { publish, rollback };
+  virtual std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) = 0;
+
+  // RETURNS: the number of the last audit entry written.
+  virtual std::uint64_t commit() = 0;
+};
+
+class Registry {
+ public:
+  Registry() = default;
+  Registry(const Registry&) = delete;
+  Registry& operator=(const Registry&) = delete;
+  virtual ~Registry() = default;
+
+  [[nodiscard]] virtual std::unique_ptr<Change> begin_change() = 0;
+
+  // Runs `read` on one unchanging state of the registry, whatever others change meanwhile.
+  virtual void with_stable_view(const std::function<void()>& read) = 0;
+
+  [[nodiscard]] virtual RegistryInfo info() = 0;
+
+  [[nodiscard]] virtual std::optional<Owner> owner(std::string_view name) = 0;
+  [[nodiscard]] virtual std::vector<Owner> owners() = 0;
+  [[nodiscard]] virtual std::optional<Plan> plan(std::string_view name) = 0;
+  [[nodiscard]] virtual std::vector<Plan> plans() = 0;
+  [[nodiscard]] virtual std::optional<Role> role(std::string_view name) = 0;
+  [[nodiscard]] virtual std::vector<Role> roles() = 0;
+  [[nodiscard]] virtual std::vector<Pepper> peppers() = 0;  // newest first
+
+  [[nodiscard]] virtual std::optional<Key> key(const apikey::KeyId& id) = 0;
+  [[nodiscard]] virtual std::optional<Key> key(const apikey::Digest& digest) = 0;
+  // In order of creation. `visit` returns false to stop.
+  virtual void each_key(const KeyFilter& filter, const std::function<bool(const Key&)>& visit) = 0;
+  // All keys in ascending order of their digests: what a snapshot is built from.
+  virtual void each_key_by_digest(const std::function<void(const Key&)>& visit) = 0;
+  [[nodiscard]] virtual std::uint64_t key_count() = 0;
+  [[nodiscard]] virtual std::uint64_t key_count_of(const Owner& owner) = 0;
+  // Names of the methods that keys have, in no order.
+  [[nodiscard]] virtual Texts methods_in_use() = 0;
+
+  // The last `most` entries (0: all) that are about `object` (empty: anything), oldest first.
+  virtual void each_audit_entry(std::string_view object, std::uint64_t most,
+                                const std::function<void(const AuditEntry&)>& visit) = 0;
+};
+
+}  // namespace keyloader

@@ -1,0 +1,253 @@
+// Writing to the SQLite registry: every change with its audit entry, in one transaction.
+// Called through Change by the commands. Must never write a secret; an audit entry does not even hold a digest.
+#include "registry/sqlite_change.hpp"
+
+#include <algorithm>
+
+#include "registry/sqlite_rows.hpp"
+
+namespace keyloader {
+namespace {
+
+std::string dump(const MetaMap& meta) { return Json(meta).dump(); }
+
+void insert_limit(Query& query, const Limit& limit) {
+  query.bind(limit.name)
+      .bind(static_cast<std::int64_t>(limit.kind))
+      .bind(static_cast<std::int64_t>(limit.unit))
+      .bind(limit.amount)
+      .bind(limit.period_ns)
+      .bind(limit.burst)
+      .run();
+}
+
+void insert_limits(Database& database, const Owner& owner) {
+  for (const Limit& limit : owner.limits) {
+    Query query = database.query(
+        "INSERT INTO owner_limits(of, name, kind, unit, amount, period_ns, burst)"
+        " VALUES((SELECT num FROM owners WHERE id = ?), ?, ?, ?, ?, ?, ?)");
+    insert_limit(query.bind(owner.id), limit);
+  }
+}
+
+void insert_limits(Database& database, const Plan& plan) {
+  for (const Limit& limit : plan.limits) {
+    Query query = database.query(
+        "INSERT INTO plan_limits(of, name, kind, unit, amount, period_ns, burst)"
+        " VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, ?, ?, ?, ?)");
+    insert_limit(query.bind(plan.name), limit);
+  }
+}
+
+void insert_roles_and_limits(Database& database, const Key& key) {
+  for (const std::string& role : key.roles) {
+    Query query =
+        database.query("INSERT INTO key_roles(digest, role) VALUES(?, (SELECT num FROM roles WHERE name = ?))");
+    query.bind(key.digest.bytes).bind(role).run();
+  }
+  for (const Limit& limit : key.limits) {
+    Query query = database.query(
+        "INSERT INTO key_limits(of, name, kind, unit, amount, period_ns, burst) VALUES(?, ?, ?, ?, ?, ?, ?)");
+    insert_limit(query.bind(key.digest.bytes), limit);
+  }
+}
+
+// The parameters that creating and updating a key have in common, in the order of both statements.
+void bind_common(Query& query, const Key& key) {
+  query.bind(key.plan).bind(key.name).bind(key.env).bind(join_words(key.scopes)).bind(join_words(key.allow_ip));
+  query.bind(join_words(key.allow_origin)).bind(join_words(key.allow_method)).bind(join_words(key.allow_host));
+  query.bind(key.requires_tls).bind(dump(key.meta)).bind(key.not_before).bind(key.expires).bind(key.is_suspended);
+  query.bind(key.suspended_until).bind(key.revoked).bind(key.revoked_reason);
+}
+
+std::string action_of(std::string_view kind, std::string_view action) {
+  return std::string{kind}.append(".").append(action);
+}
+
+[[noreturn]] void fail_vanished(const std::string& name) {
+  throw Failure(name + " is not in the registry any more; nothing was changed");
+}
+
+}  // namespace
+
+SqliteChange::SqliteChange(Database& database, Registry& registry)
+    : database_(database),
+      registry_(registry),
+      transaction_(database, Transaction::Kind::write),
+      actor_(current_actor()) {}
+
+void SqliteChange::found(const apikey::RegistryId& id) {
+  database_.query("INSERT INTO info(one, registry_id, created) VALUES(1, ?, ?)").bind(id).bind(wall_clock()).run();
+  audit("registry.init", hex(id), nullptr, {{"registry_id", hex(id)}});
+}
+
+void SqliteChange::load_chain_end() {
+  Query query = database_.query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1");
+  if (query.step()) {
+    last_seq_ = query.count(0);
+    query.bytes(1, last_hash_);
+  }
+  knows_chain_end_ = true;
+}
+
+void SqliteChange::audit(std::string_view action, std::string_view object, const Json& before, const Json& after) {
+  if (!knows_chain_end_) {
+    load_chain_end();
+  }
+  AuditEntry entry{.seq = last_seq_ + 1,
+                   .time = wall_clock(),
+                   .actor = actor_,
+                   .action = std::string{action},
+                   .object = std::string{object},
+                   .before = before,
+                   .after = after,
+                   .prev_hash = last_hash_,
+                   .hash = {}};
+  entry.hash = chain_hash(entry);
+  Query query = database_.query(
+      "INSERT INTO audit(seq, time, actor, action, object, before, after, prev_hash, hash)"
+      " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  query.bind(entry.seq).bind(entry.time).bind(actor_.dump()).bind(action).bind(object).bind(before.dump());
+  query.bind(after.dump()).bind(entry.prev_hash).bind(entry.hash).run();
+  last_seq_ = entry.seq;
+  last_hash_ = entry.hash;
+}
+
+void SqliteChange::create(const Owner& owner) {
+  Query query = database_.query(
+      "INSERT INTO owners(name, id, email, team, meta, suspended, suspended_until, created)"
+      " VALUES(?, ?, ?, ?, ?, ?, ?, ?)");
+  query.bind(owner.name).bind(owner.id).bind(owner.email).bind(owner.team).bind(dump(owner.meta));
+  query.bind(owner.is_suspended).bind(owner.suspended_until).bind(owner.created).run();
+  insert_limits(database_, owner);
+  audit("owner.create", owner.name, nullptr, to_json(owner));
+}
+
+void SqliteChange::update(const Owner& owner, std::string_view action) {
+  const auto before = registry_.owner(owner.name);
+  if (!before) {
+    fail_vanished(owner.name);
+  }
+  Query query = database_.query(
+      "UPDATE owners SET email = ?, team = ?, meta = ?, suspended = ?, suspended_until = ? WHERE id = ?");
+  query.bind(owner.email).bind(owner.team).bind(dump(owner.meta)).bind(owner.is_suspended);
+  query.bind(owner.suspended_until).bind(owner.id).run();
+  database_.query("DELETE FROM owner_limits WHERE of = (SELECT num FROM owners WHERE id = ?)").bind(owner.id).run();
+  insert_limits(database_, owner);
+  audit(action_of("owner", action), owner.name, to_json(*before), to_json(owner));
+}
+
+void SqliteChange::remove(const Owner& owner) {
+  database_.query("DELETE FROM owners WHERE id = ?").bind(owner.id).run();
+  audit("owner.delete", owner.name, to_json(owner), nullptr);
+}
+
+void SqliteChange::create(const Plan& plan) {
+  database_.query("INSERT INTO plans(name, created) VALUES(?, ?)").bind(plan.name).bind(plan.created).run();
+  insert_limits(database_, plan);
+  audit("plan.create", plan.name, nullptr, to_json(plan));
+}
+
+void SqliteChange::update(const Plan& plan, std::string_view action) {
+  const auto before = registry_.plan(plan.name);
+  if (!before) {
+    fail_vanished(plan.name);
+  }
+  database_.query("DELETE FROM plan_limits WHERE of = (SELECT num FROM plans WHERE name = ?)").bind(plan.name).run();
+  insert_limits(database_, plan);
+  audit(action_of("plan", action), plan.name, to_json(*before), to_json(plan));
+}
+
+void SqliteChange::remove(const Plan& plan) {
+  database_.query("DELETE FROM plans WHERE name = ?").bind(plan.name).run();
+  audit("plan.delete", plan.name, to_json(plan), nullptr);
+}
+
+void SqliteChange::create(const Role& role) {
+  Query query = database_.query("INSERT INTO roles(name, scopes, created) VALUES(?, ?, ?)");
+  query.bind(role.name).bind(join_words(role.scopes)).bind(role.created).run();
+  audit("role.create", role.name, nullptr, to_json(role));
+}
+
+void SqliteChange::update(const Role& role, std::string_view action) {
+  const auto before = registry_.role(role.name);
+  if (!before) {
+    fail_vanished(role.name);
+  }
+  database_.query("UPDATE roles SET scopes = ? WHERE name = ?").bind(join_words(role.scopes)).bind(role.name).run();
+  audit(action_of("role", action), role.name, to_json(*before), to_json(role));
+}
+
+void SqliteChange::remove(const Role& role) {
+  database_.query("DELETE FROM roles WHERE name = ?").bind(role.name).run();
+  audit("role.delete", role.name, to_json(role), nullptr);
+}
+
+void SqliteChange::create(const Key& key, std::string_view action) {
+  Query query = database_.query(
+      "INSERT INTO keys(plan, name, env, scopes, allow_ip, allow_origin, allow_method, allow_host, require_tls, meta,"
+      " not_before, expires, suspended, suspended_until, revoked, revoked_reason, owner, digest, id, family, prefix,"
+      " created, pepper) VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+      " (SELECT num FROM owners WHERE name = ?), ?, ?, ?, ?, ?, ?)");
+  bind_common(query, key);
+  query.bind(key.owner).bind(key.digest.bytes).bind(key.id.bytes).bind(key.family.bytes).bind(key.prefix);
+  query.bind(key.created);
+  if (key.method == kPlainMethod) {
+    query.bind_null();
+  } else {
+    query.bind(key.method.substr(key.method.find(':') + 1));
+  }
+  query.run();
+  insert_roles_and_limits(database_, key);
+  audit(action_of("key", action), text_of(key.id), nullptr, to_json(key));
+}
+
+void SqliteChange::update(const Key& key, std::string_view action) {
+  const auto before = registry_.key(key.id);
+  if (!before) {
+    fail_vanished(text_of(key.id));
+  }
+  Query query = database_.query(
+      "UPDATE keys SET plan = (SELECT num FROM plans WHERE name = ?), name = ?, env = ?, scopes = ?, allow_ip = ?,"
+      " allow_origin = ?, allow_method = ?, allow_host = ?, require_tls = ?, meta = ?, not_before = ?, expires = ?,"
+      " suspended = ?, suspended_until = ?, revoked = ?, revoked_reason = ? WHERE digest = ?");
+  bind_common(query, key);
+  query.bind(key.digest.bytes).run();
+  database_.query("DELETE FROM key_roles WHERE digest = ?").bind(key.digest.bytes).run();
+  database_.query("DELETE FROM key_limits WHERE of = ?").bind(key.digest.bytes).run();
+  insert_roles_and_limits(database_, key);
+  audit(action_of("key", action), text_of(key.id), to_json(*before), to_json(key));
+}
+
+void SqliteChange::remove(const Key& key) {
+  database_.query("DELETE FROM keys WHERE digest = ?").bind(key.digest.bytes).run();
+  audit("key.delete", text_of(key.id), to_json(key), nullptr);
+}
+
+void SqliteChange::create(const Pepper& pepper) {
+  if (pepper.is_current) {
+    database_.query("UPDATE peppers SET current = 0").run();
+  }
+  Query query = database_.query("INSERT INTO peppers(id, created, current) VALUES(?, ?, ?)");
+  query.bind(pepper.id).bind(pepper.created).bind(pepper.is_current).run();
+  audit("pepper.create", pepper.id, nullptr, to_json(pepper));
+}
+
+std::uint64_t SqliteChange::next_generation(std::uint64_t at_least, Generation kind, const Json& note) {
+  const std::uint64_t before = registry_.info().generation;
+  const std::uint64_t generation = std::max(before, at_least) + 1;
+  Json after = note;
+  after["generation"] = generation;
+  const bool is_publish = kind == Generation::publish;
+  audit(is_publish ? "publish" : "snapshot.rollback", std::to_string(generation), {{"generation", before}}, after);
+  Query query = database_.query("UPDATE info SET generation = ?, published_seq = iif(?, ?, published_seq)");
+  query.bind(generation).bind(is_publish).bind(last_seq_).run();
+  return generation;
+}
+
+std::uint64_t SqliteChange::commit() {
+  transaction_.commit();
+  return last_seq_;
+}
+
+}  // namespace keyloader

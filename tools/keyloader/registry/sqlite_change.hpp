@@ -1,0 +1,47 @@
+// One changing transaction of the SQLite registry: each change and its audit entry, together or not at all.
+// Made by SqliteRegistry only.
+#pragma once
+
+#include "registry/registry.hpp"
+#include "registry/sqlite_db.hpp"
+
+namespace keyloader {
+
+class SqliteChange final : public Change {
+ public:
+  // Takes the write lock. `registry` reads through the same connection, and so sees what was changed here.
+  SqliteChange(Database& database, Registry& registry);
+
+  // The first change of all: gives a new registry its id.
+  void found(const apikey::RegistryId& id);
+
+  void create(const Owner& owner) override;
+  void update(const Owner& owner, std::string_view action) override;
+  void remove(const Owner& owner) override;
+  void create(const Plan& plan) override;
+  void update(const Plan& plan, std::string_view action) override;
+  void remove(const Plan& plan) override;
+  void create(const Role& role) override;
+  void update(const Role& role, std::string_view action) override;
+  void remove(const Role& role) override;
+  void create(const Key& key, std::string_view action) override;
+  void update(const Key& key, std::string_view action) override;
+  void remove(const Key& key) override;
+  void create(const Pepper& pepper) override;
+  std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
+  std::uint64_t commit() override;
+
+ private:
+  void audit(std::string_view action, std::string_view object, const Json& before, const Json& after);
+  void load_chain_end();
+
+  Database& database_;
+  Registry& registry_;
+  Transaction transaction_;
+  bool knows_chain_end_ = false;
+  std::uint64_t last_seq_ = 0;
+  Hash last_hash_{};
+  Json actor_;
+};
+
+}  // namespace keyloader

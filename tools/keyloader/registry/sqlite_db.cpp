@@ -1,0 +1,171 @@
+// The skin over sqlite3: opening with the right pragmas, and every sqlite error turned into a sentence with a remedy.
+// Called by sqlite_registry.cpp and migrations.cpp. Must never print what was bound.
+#include "registry/sqlite_db.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "registry/registry.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr int kBusyTimeoutMs = 60'000;
+
+[[noreturn]] void fail(sqlite3* database) {
+  const int code = database != nullptr ? sqlite3_errcode(database) & 0xff : SQLITE_NOMEM;
+  const char* detail = database != nullptr ? sqlite3_errmsg(database) : "out of memory";
+  switch (code) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      throw Failure(
+          fmt::format("another process has been writing to the registry for {} seconds; nothing was changed, try again",
+                      kBusyTimeoutMs / 1000));
+    case SQLITE_FULL:
+      throw Failure("the disk is full; nothing was changed in the registry: make room and try again");
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+    case SQLITE_CANTOPEN:
+      throw Failure(fmt::format(
+          "registry.db cannot be opened for writing ({}); run keyloader as the owner of the directory", detail));
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+      throw Failure(
+          fmt::format("registry.db is damaged ({}); restore it from a backup. nginx goes on with keys.mdb", detail));
+    default:
+      throw Failure(fmt::format("the registry could not be used: {}", detail));
+  }
+}
+
+}  // namespace
+
+Query::~Query() {
+  sqlite3_reset(statement_);
+  sqlite3_clear_bindings(statement_);
+}
+
+Query& Query::bind(std::int64_t value) {
+  if (sqlite3_bind_int64(statement_, ++bound_, value) != SQLITE_OK) {
+    fail(sqlite3_db_handle(statement_));
+  }
+  return *this;
+}
+
+Query& Query::bind(std::string_view text) {
+  const char* data = text.empty() ? "" : text.data();
+  if (sqlite3_bind_text64(statement_, ++bound_, data, text.size(), SQLITE_STATIC, SQLITE_UTF8) != SQLITE_OK) {
+    fail(sqlite3_db_handle(statement_));
+  }
+  return *this;
+}
+
+Query& Query::bind(std::string&& text) {
+  if (sqlite3_bind_text64(statement_, ++bound_, text.data(), text.size(), SQLITE_TRANSIENT, SQLITE_UTF8) != SQLITE_OK) {
+    fail(sqlite3_db_handle(statement_));
+  }
+  return *this;
+}
+
+Query& Query::bind(std::span<const std::uint8_t> bytes) {
+  if (sqlite3_bind_blob64(statement_, ++bound_, bytes.data(), bytes.size(), SQLITE_STATIC) != SQLITE_OK) {
+    fail(sqlite3_db_handle(statement_));
+  }
+  return *this;
+}
+
+Query& Query::bind_null() {
+  if (sqlite3_bind_null(statement_, ++bound_) != SQLITE_OK) {
+    fail(sqlite3_db_handle(statement_));
+  }
+  return *this;
+}
+
+bool Query::step() {
+  switch (sqlite3_step(statement_)) {
+    case SQLITE_ROW:
+      return true;
+    case SQLITE_DONE:
+      return false;
+    default:
+      fail(sqlite3_db_handle(statement_));
+  }
+}
+
+std::string_view Query::view(int column) const {
+  const void* text = sqlite3_column_blob(statement_, column);
+  const int length = sqlite3_column_bytes(statement_, column);
+  return text == nullptr ? std::string_view{}
+                         : std::string_view{static_cast<const char*>(text), static_cast<std::size_t>(length)};
+}
+
+std::string Query::text(int column) const { return std::string{view(column)}; }
+
+void Query::bytes(int column, std::span<std::uint8_t> out) const {
+  const std::string_view value = view(column);
+  if (value.size() != out.size()) {
+    throw Failure(fmt::format("registry.db is damaged (a value of {} bytes where {} belong); restore it from a backup",
+                              value.size(), out.size()));
+  }
+  std::copy(value.begin(), value.end(), out.begin());
+}
+
+Database::Database(const std::filesystem::path& path, bool create) {
+  sqlite3* database = nullptr;
+  const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOFOLLOW | (create ? SQLITE_OPEN_CREATE : 0);
+  const int code = sqlite3_open_v2(path.c_str(), &database, flags, nullptr);
+  database_.reset(database);
+  if (code != SQLITE_OK) {
+    fail(database);
+  }
+  sqlite3_busy_timeout(database, kBusyTimeoutMs);
+  // FULL: what the snapshot already says must not be forgotten by the registry when the power fails.
+  execute(
+      "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;"
+      "PRAGMA cache_size=-65536");
+}
+
+Query Database::query(const char* sql) {
+  auto& statement = statements_[sql];
+  if (statement == nullptr) {
+    sqlite3_stmt* prepared = nullptr;
+    if (sqlite3_prepare_v3(database_.get(), sql, -1, SQLITE_PREPARE_PERSISTENT, &prepared, nullptr) != SQLITE_OK) {
+      fail(database_.get());
+    }
+    statement.reset(prepared);
+  }
+  return Query{statement.get()};
+}
+
+void Database::execute(const char* sql) {
+  if (sqlite3_exec(database_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) {
+    fail(database_.get());
+  }
+}
+
+bool Database::has_table(std::string_view name) {
+  Query query = this->query("SELECT 1 FROM sqlite_schema WHERE type='table' AND name=?");
+  return query.bind(name).step();
+}
+
+Transaction::Transaction(Database& database, Kind kind) : database_(database) {
+  database_.execute(kind == Kind::write ? "BEGIN IMMEDIATE" : "BEGIN");
+}
+
+Transaction::~Transaction() {
+  if (is_open_) {
+    try {
+      database_.execute("ROLLBACK");
+    } catch (const Failure&) {
+      // sqlite rolls back by itself after some errors (a full disk); then there is nothing left to roll back.
+      is_open_ = false;
+    }
+  }
+}
+
+void Transaction::commit() {
+  database_.execute("COMMIT");
+  is_open_ = false;
+}
+
+}  // namespace keyloader

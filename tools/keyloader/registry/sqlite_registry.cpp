@@ -1,0 +1,237 @@
+// Reading the registry from SQLite, and opening and making it. Writing is in sqlite_change.cpp.
+// Called through Registry by every command. Must never print a digest.
+#include "registry/sqlite_registry.hpp"
+
+#include <fmt/format.h>
+#include <openssl/rand.h>
+
+#include "registry/migrations.hpp"
+#include "registry/sqlite_change.hpp"
+#include "registry/sqlite_rows.hpp"
+
+namespace keyloader {
+namespace {
+
+class SqliteRegistry final : public Registry {
+ public:
+  SqliteRegistry(const std::filesystem::path& file, bool create) : database_(file, create) {}
+
+  [[nodiscard]] Database& database() { return database_; }
+
+  std::unique_ptr<Change> begin_change() override { return std::make_unique<SqliteChange>(database_, *this); }
+
+  void with_stable_view(const std::function<void()>& read) override {
+    Transaction transaction(database_, Transaction::Kind::read);
+    read();
+    transaction.commit();
+  }
+
+  RegistryInfo info() override {
+    Query query = database_.query("SELECT registry_id, generation, published_seq, created FROM info");
+    if (!query.step()) {
+      throw Failure("registry.db is damaged (it has no id); restore it from a backup");
+    }
+    RegistryInfo info;
+    query.bytes(0, info.id);
+    info.generation = query.count(1);
+    info.published_seq = query.count(2);
+    info.created = query.number(3);
+    info.schema_version = schema_version(database_);
+    return info;
+  }
+
+  std::optional<Owner> owner(std::string_view name) override {
+    Query query = database_.query(
+        "SELECT num, name, id, email, team, meta, suspended, suspended_until, created FROM owners WHERE name = ?");
+    return query.bind(name).step() ? std::optional(read_owner(database_, query)) : std::nullopt;
+  }
+
+  std::vector<Owner> owners() override {
+    std::vector<Owner> owners;
+    Query query = database_.query(
+        "SELECT num, name, id, email, team, meta, suspended, suspended_until, created FROM owners ORDER BY name");
+    while (query.step()) {
+      owners.push_back(read_owner(database_, query));
+    }
+    return owners;
+  }
+
+  std::optional<Plan> plan(std::string_view name) override {
+    Query query = database_.query("SELECT num, name, created FROM plans WHERE name = ?");
+    return query.bind(name).step() ? std::optional(read_plan(database_, query)) : std::nullopt;
+  }
+
+  std::vector<Plan> plans() override {
+    std::vector<Plan> plans;
+    Query query = database_.query("SELECT num, name, created FROM plans ORDER BY name");
+    while (query.step()) {
+      plans.push_back(read_plan(database_, query));
+    }
+    return plans;
+  }
+
+  std::optional<Role> role(std::string_view name) override {
+    Query query = database_.query("SELECT name, scopes, created FROM roles WHERE name = ?");
+    return query.bind(name).step() ? std::optional(read_role(query)) : std::nullopt;
+  }
+
+  std::vector<Role> roles() override {
+    std::vector<Role> roles;
+    Query query = database_.query("SELECT name, scopes, created FROM roles ORDER BY name");
+    while (query.step()) {
+      roles.push_back(read_role(query));
+    }
+    return roles;
+  }
+
+  std::vector<Pepper> peppers() override {
+    std::vector<Pepper> peppers;
+    Query query =
+        database_.query("SELECT id, created, current FROM peppers ORDER BY current DESC, created DESC, id DESC");
+    while (query.step()) {
+      peppers.push_back({.id = query.text(0), .created = query.number(1), .is_current = query.number(2) != 0});
+    }
+    return peppers;
+  }
+
+  std::optional<Key> key(const apikey::KeyId& id) override {
+    Query query = database_.query("SELECT * FROM key_rows WHERE id = ?");
+    return query.bind(id.bytes).step() ? std::optional(whole_key(query)) : std::nullopt;
+  }
+
+  std::optional<Key> key(const apikey::Digest& digest) override {
+    Query query = database_.query("SELECT * FROM key_rows WHERE digest = ?");
+    return query.bind(digest.bytes).step() ? std::optional(whole_key(query)) : std::nullopt;
+  }
+
+  void each_key(const KeyFilter& filter, const std::function<bool(const Key&)>& visit) override {
+    Query query = database_.query(
+        "SELECT * FROM key_rows k WHERE (?1 = '' OR owner = (SELECT num FROM owners WHERE name = ?1))"
+        " AND (?2 = '' OR env = ?2)"
+        " AND (?3 = '' OR EXISTS(SELECT 1 FROM key_roles r WHERE r.digest = k.digest"
+        "                        AND r.role = (SELECT num FROM roles WHERE name = ?3))) ORDER BY id");
+    query.bind(filter.owner).bind(filter.env).bind(filter.role);
+    while (query.step()) {
+      if (!visit(whole_key(query))) {
+        return;
+      }
+    }
+  }
+
+  void each_key_by_digest(const std::function<void(const Key&)>& visit) override {
+    Query keys = database_.query("SELECT * FROM key_rows ORDER BY digest");
+    // Roles and limits come in the same order: three readers walk side by side.
+    Query roles = database_.query(
+        "SELECT k.digest, r.name FROM key_roles k CROSS JOIN roles r ON r.num = k.role ORDER BY k.digest, r.name");
+    Query limits =
+        database_.query("SELECT of, name, kind, unit, amount, period_ns, burst FROM key_limits ORDER BY of, name");
+    bool has_role = roles.step();
+    bool has_limit = limits.step();
+    while (keys.step()) {
+      Key key = read_key(keys);
+      const std::string_view digest = keys.view(0);
+      for (; has_role && roles.view(0) == digest; has_role = roles.step()) {
+        key.roles.push_back(roles.text(1));
+      }
+      for (; has_limit && limits.view(0) == digest; has_limit = limits.step()) {
+        key.limits.push_back(read_limit(limits));
+      }
+      visit(key);
+    }
+  }
+
+  std::uint64_t key_count() override {
+    Query query = database_.query("SELECT count(*) FROM keys");
+    query.step();
+    return query.count(0);
+  }
+
+  std::uint64_t key_count_of(const Owner& owner) override {
+    Query query = database_.query("SELECT count(*) FROM keys WHERE owner = (SELECT num FROM owners WHERE id = ?)");
+    query.bind(owner.id).step();
+    return query.count(0);
+  }
+
+  Texts methods_in_use() override {
+    Texts methods;
+    Query query = database_.query("SELECT DISTINCT pepper FROM keys");
+    while (query.step()) {
+      methods.push_back(method_name(query, 0));
+    }
+    return methods;
+  }
+
+  void each_audit_entry(std::string_view object, std::uint64_t most,
+                        const std::function<void(const AuditEntry&)>& visit) override {
+    Query query = database_.query(
+        "SELECT * FROM (SELECT seq, time, actor, action, object, before, after, prev_hash, hash FROM audit"
+        " WHERE ?1 = '' OR object = ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq");
+    query.bind(object).bind(most == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(most));
+    while (query.step()) {
+      visit(read_audit_entry(query));
+    }
+  }
+
+ private:
+  Key whole_key(Query& row) {
+    Key key = read_key(row);
+    Query roles = database_.query(
+        "SELECT r.name FROM key_roles k JOIN roles r ON r.num = k.role WHERE k.digest = ? ORDER BY r.name");
+    roles.bind(key.digest.bytes);
+    while (roles.step()) {
+      key.roles.push_back(roles.text(0));
+    }
+    Query limits = database_.query(
+        "SELECT of, name, kind, unit, amount, period_ns, burst FROM key_limits WHERE of = ? ORDER BY name");
+    limits.bind(key.digest.bytes);
+    while (limits.step()) {
+      key.limits.push_back(read_limit(limits));
+    }
+    return key;
+  }
+
+  Database database_;
+};
+
+}  // namespace
+
+std::unique_ptr<Registry> open_sqlite_registry(const std::filesystem::path& file) {
+  auto registry = std::make_unique<SqliteRegistry>(file, false);
+  Database& database = registry->database();
+  const int version = schema_version(database);
+  if (version == 0) {
+    throw Failure(fmt::format("{} holds no registry; make one with `keyloader init`", file.string()));
+  }
+  if (version > newest_schema_version()) {
+    throw Failure(fmt::format("{} has schema {}, this keyloader knows schemas up to {}: use the newer keyloader",
+                              file.string(), version, newest_schema_version()));
+  }
+  if (version < newest_schema_version()) {
+    Transaction transaction(database, Transaction::Kind::write);
+    migrate(database);
+    transaction.commit();
+  }
+  return registry;
+}
+
+std::unique_ptr<Registry> create_sqlite_registry(const std::filesystem::path& file,
+                                                 const std::function<void(Change&)>& fill) {
+  auto registry = std::make_unique<SqliteRegistry>(file, true);
+  Database& database = registry->database();
+  SqliteChange change(database, *registry);
+  if (schema_version(database) != 0) {
+    throw Failure(fmt::format("{} is a registry already; nothing was changed", file.string()));
+  }
+  migrate(database);
+  apikey::RegistryId id{};
+  if (RAND_bytes(id.data(), static_cast<int>(id.size())) != 1) {
+    throw Failure("libcrypto has no random bytes to give");
+  }
+  change.found(id);
+  change.create(Plan{.name = std::string{kDefaultPlan}, .created = wall_clock()});
+  fill(change);
+  change.commit();
+  return registry;
+}
+
+}  // namespace keyloader

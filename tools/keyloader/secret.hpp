@@ -1,0 +1,66 @@
+// Secrets while they exist: making a key, reading one from standard input, peppers and their files.
+// Called by init, pepper, key create, find, import. A secret is never an argument of the process, never in a message,
+// and wiped as soon as its digest is known.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "apikey/digest.hpp"
+#include "data_dir.hpp"
+
+namespace keyloader {
+
+// A string that is wiped when it goes.
+class SecretText {
+ public:
+  SecretText() = default;
+  explicit SecretText(std::string text) : text_(std::move(text)) {}
+  ~SecretText() { wipe(); }
+  SecretText(const SecretText&) = delete;
+  SecretText& operator=(const SecretText&) = delete;
+  SecretText(SecretText&& other) noexcept : text_(other.text_) { other.wipe(); }
+  SecretText& operator=(SecretText&&) = delete;
+  [[nodiscard]] std::string_view view() const { return text_; }
+
+ private:
+  void wipe() noexcept { apikey::wipe(std::span<char>{text_.data(), text_.size()}); }
+  std::string text_;
+};
+
+void fill_random(std::span<std::uint8_t> bytes);
+
+// A new key `<prefix>_<env>_<secret><check>`: 32 base62 characters, each equally likely.
+[[nodiscard]] SecretText make_secret_key(std::string_view prefix, std::string_view env);
+[[nodiscard]] apikey::KeyId new_key_id();
+
+// All of standard input less one line end. Throws for nothing at all, and for more than a key can be.
+[[nodiscard]] SecretText read_secret_from_stdin();
+
+// The ways of turning a key into its digest that this registry knows; peppers are read from their files when first
+// used.
+class DigestMethods {
+ public:
+  DigestMethods(const DataDir& directory, Registry& registry);
+  // What a new key gets: `hmac-sha256:<current pepper>`, or `sha256` where there is no pepper.
+  [[nodiscard]] const std::string& current() const { return current_; }
+  [[nodiscard]] bool knows(std::string_view method) const;
+  [[nodiscard]] apikey::Digest digest(const std::string& method, std::string_view key);
+  [[nodiscard]] std::vector<std::string> names() const;  // newest first, `sha256` last
+
+ private:
+  DataDir directory_;
+  std::string current_;
+  std::vector<std::string> pepper_ids_;
+  std::map<std::string, apikey::DigestMethod, std::less<>> loaded_;
+};
+
+// Makes peppers/<id> (0600) out of 32 random bytes, written as 64 hex digits; a file that is there already is kept as
+// it is. The pepper is the file's bytes less one line end. RETURNS: whether the file was made.
+bool ensure_pepper_file(const DataDir& directory, const std::string& id);
+
+}  // namespace keyloader

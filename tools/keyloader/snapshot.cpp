@@ -1,0 +1,127 @@
+// keyloader snapshot show, verify, list: looking at snapshot files. Needs no registry and changes nothing.
+#include "snapshot.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "publish/snapshot_file.hpp"
+#include "publish/snapshot_store.hpp"
+#include "table.hpp"
+
+namespace keyloader {
+namespace {
+
+using apikey::publish::SnapshotFile;
+
+std::filesystem::path file_or_current(const Session& session, const std::string& file) {
+  return file.empty() ? session.dir().snapshot_file() : std::filesystem::path{file};
+}
+
+Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
+  const apikey::Meta& meta = file.meta();
+  const apikey::Seal& seal = file.seal();
+  const auto methods = std::span{meta.digests}.first(meta.digest_count);
+  Json signers = Json::array();
+  for (const apikey::Signature& signature : std::span{seal.signatures}.first(seal.signature_count)) {
+    signers.push_back(hex(signature.key_id));
+  }
+  Json json{{"path", path.string()},
+            {"format", seal.format},
+            {"registry_id", hex(meta.registry_id)},
+            {"generation", meta.generation},
+            {"created", time_text(meta.created.value)},
+            {"builder", meta.builder},
+            {"keys", meta.keys},
+            {"digests", Texts(methods.begin(), methods.end())},
+            {"allow_shrink", meta.allow_shrink},
+            {"rolled_back_to", meta.rolled_back_to == 0 ? Json(nullptr) : Json(meta.rolled_back_to)},
+            {"length", seal.length},
+            {"page_size", seal.page_size},
+            {"sha256", hex(seal.sha256)},
+            {"signatures", signers}};
+  const auto& rows = file.snapshot().row_counts();
+  json["rows"] = {{"strings", rows[0]}, {"scopes", rows[1]}, {"plans", rows[2]}, {"owners", rows[3]}};
+  return json;
+}
+
+std::string text_of_snapshot(const Json& json) {
+  std::vector<Texts> rows;
+  for (const char* name : {"registry_id", "generation", "created", "builder", "keys", "digests", "rolled_back_to",
+                           "rows", "length", "page_size", "sha256", "signatures"}) {
+    const Json& value = json.at(name);
+    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : value.dump()});
+  }
+  return table_text({json.at("path"), "whole and sealed"}, rows);
+}
+
+void show(const Session& session, const std::string& name) {
+  const std::filesystem::path path = file_or_current(session, name);
+  SnapshotFile file;
+  check(file.open(path), path.string());
+  const Json json = json_of(path, file);
+  session.report(text_of_snapshot(json), json);
+}
+
+void verify(Session& session, const std::string& name) {
+  const std::filesystem::path path = file_or_current(session, name);
+  SnapshotFile file;
+  const apikey::Status status = file.open(path);
+  if (!status.ok()) {
+    const std::string sentence = sentence_of(status);
+    if (session.is_json) {
+      print_out(Json{{"path", path.string()}, {"ok", false}, {"error", sentence}}.dump() + "\n");
+    }
+    throw Failure(fmt::format("{}: {}", path.string(), sentence));
+  }
+  session.report(
+      fmt::format("{} is whole: generation {} of registry {}, {} keys", path.string(), file.meta().generation,
+                  hex(file.meta().registry_id), file.meta().keys),
+      {{"path", path.string()}, {"ok", true}, {"generation", file.meta().generation}, {"keys", file.meta().keys}});
+}
+
+void list(const Session& session) {
+  Json json = Json::array();
+  std::vector<Texts> rows;
+  for (const auto& entry : apikey::publish::list_history(session.directory)) {
+    apikey::publish::MappedFile mapped;
+    apikey::Seal seal;
+    const bool is_sealed = mapped.open(entry.path).ok() && apikey::decode_seal(mapped.bytes(), seal).ok();
+    const std::uint64_t bytes = is_sealed ? seal.length : 0;
+    json.push_back({{"generation", entry.generation},
+                    {"path", entry.path.string()},
+                    {"in_service", entry.is_in_service},
+                    {"length", bytes},
+                    {"sha256", is_sealed ? Json(hex(seal.sha256)) : Json(nullptr)}});
+    rows.push_back({std::to_string(entry.generation), entry.is_in_service ? "in service" : "kept",
+                    std::to_string(bytes), entry.path.string()});
+  }
+  session.report(table_text({"GENERATION", "STATE", "BYTES", "FILE"}, rows), json);
+}
+
+}  // namespace
+
+void add_snapshot_commands(CLI::App& app, Session& session) {
+  CLI::App* group = app.add_subcommand("snapshot", "The sealed files nginx reads");
+  group->require_subcommand(1);
+  auto file = std::make_shared<std::string>();
+
+  CLI::App* one = group->add_subcommand("show", "What a snapshot is and holds");
+  one->add_option("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
+  one->footer("  keyloader snapshot show\n  keyloader snapshot show /backup/keys.mdb --json");
+  one->callback([&session, file] { show(session, *file); });
+
+  CLI::App* check_it =
+      group->add_subcommand("verify", "Check a snapshot as nginx does; one sentence says what is wrong");
+  check_it->add_option("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
+  check_it->footer("  keyloader snapshot verify keys.mdb && echo whole");
+  check_it->callback([&session, file] { verify(session, *file); });
+
+  CLI::App* all = group->add_subcommand("list", "The snapshots kept in history/, newest first");
+  all->footer("  keyloader snapshot list");
+  all->callback([&session] { list(session); });
+
+  add_snapshot_changes(group, session);
+}
+
+}  // namespace keyloader

@@ -1,0 +1,13 @@
+// The commands of the family `snapshot`, by file: snapshot.cpp (show, verify, list), snapshot_install.cpp (install,
+// seal, rollback). Called by snapshot.cpp only.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "session.hpp"
+
+namespace keyloader {
+
+void add_snapshot_changes(CLI::App* group, Session& session);
+
+}  // namespace keyloader

@@ -1,0 +1,180 @@
+// Feeding a SnapshotWriter from an older snapshot, less what was revoked, suspended or deleted since.
+// Called by publisher.cpp. Must never bring back a key the registry has taken away.
+#include "snapshot_copier.hpp"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "data_dir.hpp"
+#include "progress.hpp"
+#include "snapshot_builder.hpp"
+
+namespace keyloader {
+namespace {
+
+using apikey::publish::SnapshotFile;
+using apikey::publish::SnapshotWriter;
+
+// The rows of one snapshot, copied into another: old numbers become new ones.
+class CopiedTables {
+ public:
+  CopiedTables(Registry& registry, const apikey::Snapshot& from, SnapshotWriter& to) : from_(from), to_(to) {
+    for (const Owner& owner : registry.owners()) {
+      suspended_[owner.id] = {owner.is_suspended, owner.suspended_until};
+    }
+    apikey::ScopeSet known;
+    require(from.known_scopes(known));
+    for (auto it = known.begin(); it != known.end(); ++it) {
+      to.know_scope(*it);
+    }
+  }
+
+  [[nodiscard]] apikey::Record copy(const apikey::Record& old) {
+    apikey::Record record = old;
+    record.env = text(old.env);
+    record.owner = owner(old.owner);
+    record.plan = plan(old.plan);
+    record.scopes = scopes(old.scopes);
+    record.name = text(old.name);
+    record.meta = text(old.meta);
+    record.bindings = text(old.bindings);
+    record.limits = own_limits(old.limits);
+    return record;
+  }
+
+ private:
+  static void require(bool is_read) {
+    if (!is_read) {
+      throw Failure("the older snapshot is damaged; nothing was published");
+    }
+  }
+
+  std::string string_at(std::uint32_t number) {
+    std::string_view text;
+    require(from_.string(number, text));
+    return std::string{text};
+  }
+
+  std::uint32_t text(std::uint32_t number) { return number == 0 ? 0 : to_.string(string_at(number)); }
+
+  std::vector<apikey::publish::Limit> limits(const apikey::LimitList& list) {
+    std::vector<apikey::publish::Limit> limits;
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      const apikey::LimitRow row = list[i];
+      limits.push_back({.name = string_at(row.name),
+                        .kind = row.kind,
+                        .unit = row.unit,
+                        .is_dry_run = row.is_dry_run,
+                        .amount = row.amount,
+                        .period_ns = row.period_ns,
+                        .burst = row.burst});
+    }
+    return limits;
+  }
+
+  std::uint32_t own_limits(std::uint32_t number) {
+    if (number == 0) {
+      return 0;
+    }
+    std::span<const std::byte> bytes;
+    apikey::LimitList list;
+    require(from_.bytes(number, bytes) && apikey::decode_limits(bytes, list));
+    return to_.limits(limits(list));
+  }
+
+  std::uint32_t plan(std::uint32_t number) {
+    if (number == 0) {
+      return 0;
+    }
+    auto [it, is_new] = plans_.try_emplace(number, 0);
+    if (is_new) {
+      apikey::PlanRow row;
+      require(from_.plan(number, row));
+      it->second = to_.plan(string_at(row.name), limits(row.limits));
+    }
+    return it->second;
+  }
+
+  std::uint32_t scopes(std::uint32_t number) {
+    if (number == 0) {
+      return 0;
+    }
+    auto [it, is_new] = scopes_.try_emplace(number, 0);
+    if (is_new) {
+      apikey::ScopeSet set;
+      require(from_.scopes(number, set));
+      Texts held;
+      for (auto scope = set.begin(); scope != set.end(); ++scope) {
+        held.emplace_back(*scope);
+      }
+      it->second = to_.scope_set(held);
+    }
+    return it->second;
+  }
+
+  std::uint32_t owner(std::uint32_t number) {
+    auto [it, is_new] = owners_.try_emplace(number, 0);
+    if (is_new) {
+      apikey::OwnerRow row;
+      require(from_.owner(number, row));
+      it->second = to_.owner(owner_of(row));
+    }
+    return it->second;
+  }
+
+  apikey::publish::Owner owner_of(const apikey::OwnerRow& row) {
+    apikey::publish::Owner owner;
+    owner.name = string_at(row.name);
+    std::copy(row.id.begin(), row.id.end(), owner.id.begin());
+    owner.meta = row.meta == 0 ? std::string{} : string_at(row.meta);
+    owner.is_suspended = row.is_suspended;
+    owner.suspended_until = row.suspended_until;
+    owner.limits = limits(row.limits);
+    OwnerId id{};
+    std::transform(row.id.begin(), row.id.end(), id.begin(),
+                   [](std::byte b) { return std::to_integer<std::uint8_t>(b); });
+    const auto today = suspended_.find(id);
+    if (today != suspended_.end()) {
+      owner.is_suspended = today->second.first;
+      owner.suspended_until = {today->second.second};
+    }
+    return owner;
+  }
+
+  const apikey::Snapshot& from_;
+  SnapshotWriter& to_;
+  std::map<OwnerId, std::pair<bool, Seconds>> suspended_;
+  std::unordered_map<std::uint32_t, std::uint32_t> owners_;
+  std::unordered_map<std::uint32_t, std::uint32_t> plans_;
+  std::unordered_map<std::uint32_t, std::uint32_t> scopes_;
+};
+
+}  // namespace
+
+Copied build_from_snapshot(Registry& registry, const SnapshotFile& old, SnapshotWriter& writer) {
+  Copied result;
+  CopiedTables tables(registry, old.snapshot(), writer);
+  Progress progress("rolling back", old.meta().keys);
+  const apikey::Status status = old.for_each_key([&](const apikey::Digest& digest, const apikey::Record& before) {
+    progress.advance();
+    const std::optional<Key> today = registry.key(digest);
+    if (!today) {
+      ++result.dropped;
+      return true;
+    }
+    apikey::Record record = tables.copy(before);
+    const unsigned state =
+        flag_if(today->revoked != 0, apikey::kFlagRevoked) | flag_if(today->is_suspended, apikey::kFlagSuspended);
+    const unsigned kept = record.flags & ~unsigned{apikey::kFlagSuspended};
+    record.flags = static_cast<std::uint8_t>(kept | state);
+    record.suspended_until = {today->is_suspended ? today->suspended_until : 0};
+    result.refused += record.flags != before.flags && state != 0 ? 1U : 0U;
+    check(writer.key(digest, record), "the snapshot could not be written");
+    ++result.keys;
+    return true;
+  });
+  check(status, "the older snapshot could not be read");
+  return result;
+}
+
+}  // namespace keyloader
