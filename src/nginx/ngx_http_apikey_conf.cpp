@@ -236,8 +236,8 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
-  if (main == nullptr || ngx_array_init(&main->stores, cf->pool, 4, sizeof(StoreConf*)) != NGX_OK ||
-      ngx_array_init(&main->unscoped, cf->pool, 4, sizeof(LocConf*)) != NGX_OK) {
+  if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
+      !init_array<LocConf*>(main->unscoped, cf->pool)) {
     return nullptr;
   }
   main->methods = make_methods(cf->pool);

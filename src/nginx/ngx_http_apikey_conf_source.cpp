@@ -8,9 +8,8 @@ namespace {
 
 // RFC 9110: what the name of a header or cookie is made of.
 bool is_token(std::string_view text) noexcept {
-  constexpr std::string_view kTokenCharacters =
-      "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-  return !text.empty() && text.find_first_not_of(kTokenCharacters) == std::string_view::npos;
+  constexpr std::string_view allowed = "!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  return !text.empty() && text.find_first_not_of(allowed) == std::string_view::npos;
 }
 
 // What the name of an argument may be: visible ASCII that needs no percent-encoding to stand in a query.

@@ -3,13 +3,14 @@
 #pragma once
 
 extern "C" {
+#include <ngx_channel.h>
 #include <ngx_config.h>
 #include <ngx_core.h>
 #include <ngx_event.h>
-#include <ngx_channel.h>
 #include <ngx_http.h>
 }
 
+#include <bit>
 #include <new>
 #include <span>
 #include <string_view>
@@ -30,7 +31,7 @@ inline ngx_str_t to_ngx_str(std::string_view s) noexcept {
 inline const char* text_of(const u_char* text) noexcept { return reinterpret_cast<const char*>(text); }
 
 // nginx gives the getter of a prefix variable the address of its name as a number.
-inline const ngx_str_t* name_of_variable(uintptr_t data) noexcept { return reinterpret_cast<const ngx_str_t*>(data); }
+inline const ngx_str_t* name_of_variable(uintptr_t data) noexcept { return std::bit_cast<const ngx_str_t*>(data); }
 
 // For offsets nginx keeps in tables: the member that stands there.
 inline char* byte_at(void* object, std::size_t offset) noexcept { return static_cast<char*>(object) + offset; }
@@ -50,6 +51,12 @@ inline std::span<ngx_str_t> arguments(ngx_conf_t* cf) noexcept {
 
 // An array of this configuration level that no directive has made yet.
 inline ngx_array_t* unset_array() noexcept { return static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR); }
+
+// RETURNS: false without memory.
+template <typename T>
+bool init_array(ngx_array_t& array, ngx_pool_t* pool) noexcept {
+  return ngx_array_init(&array, pool, 4, sizeof(T)) == NGX_OK;
+}
 
 // A value-initialised element at the end of the array, or null.
 template <typename T>
