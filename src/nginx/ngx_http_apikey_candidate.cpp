@@ -286,6 +286,7 @@ FileState look_at(const char* path) noexcept {
                     .size = found.stx_size,
                     .mtime_ns = nanoseconds(found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
                     .ctime_ns = nanoseconds(found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec)};
+  state.is_empty = S_ISREG(found.stx_mode) && found.stx_size == 0;
   if ((found.stx_mask & STATX_BTIME) != 0) {
     state.birth_ns = nanoseconds(found.stx_btime.tv_sec, found.stx_btime.tv_nsec);
   }

@@ -17,6 +17,7 @@ namespace apikey::nginx {
 // What the file system says of a path. Symbolic links are followed.
 struct FileState {
   int error = 0;  // errno; 0: the file is there
+  bool is_empty = false;  // a regular file without a byte: nobody has written it yet
   FileIdentity identity;
   std::uint64_t birth_ns = 0;  // of the inode; 0: the file system does not say
 };
@@ -30,7 +31,7 @@ struct Candidate {
   // What to examine, and by which rules.
   const StoreConf* store = nullptr;
   const Adoption* adoption = nullptr;
-  uid_t worker_user = 0;
+  uid_t worker_user = 0;  // who must not be able to write the file; 0: nobody in particular
   void* context = nullptr;
   bool (*carry_on)(void* context) noexcept = nullptr;  // asked every MiB at most; false: give up
 

@@ -64,7 +64,9 @@ class Text {
     u_char* const end = at + std::min(value.size(), bytes.size());
     while (at < end) {
       u_char* const begin = at;
-      if (ngx_utf8_decode(&at, static_cast<std::size_t>(end - at)) > 0x10ffff) {
+      if (*at < 0x80) {  // ngx_utf8_decode() knows the longer ones only
+        ++at;
+      } else if (ngx_utf8_decode(&at, static_cast<std::size_t>(end - at)) > 0x10ffff) {
         at = begin + 1;
         *this << "?";
         continue;

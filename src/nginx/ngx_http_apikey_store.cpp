@@ -168,6 +168,7 @@ void attach_store_runtime(const StoreConf& store, MainConf& main, StoreSlot& slo
   mine.slot = &slot;
   mine.key = slot.key.load();
   mine.configuration = configuration;
+  mine.has_root_master = geteuid() == 0;
 }
 
 std::size_t find_method(const StoreConf& store, std::string_view name) noexcept {

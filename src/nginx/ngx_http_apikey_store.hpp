@@ -41,6 +41,7 @@ struct StoreRuntime {
   StoreSlot* slot = nullptr;
   std::uint64_t key = 0;            // of the slot when this configuration was loaded
   std::uint64_t configuration = 0;  // number of this configuration
+  bool has_root_master = false;     // else everything belongs to one user, and a worker could change it anyway
   Loaded loaded[kMaxLoaded];
   Loaded* current = nullptr;
   std::uint64_t tried = 0;            // the latest change this worker has tried to open

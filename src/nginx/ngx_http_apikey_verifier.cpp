@@ -122,6 +122,9 @@ void take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noex
   const Adopted current = adoption.read();
   if (candidate.is_in_service_already && is_same_content(candidate.adopted.identity, current.identity)) {
     // No peer's copy could be had: this worker serves from its own, nothing changes for the others.
+    ngx_log_error(NGX_LOG_NOTICE, verifier.log, 0,
+                  "apikey store \"%V\": generation %uL is in service here again, verified afresh in %uL ms",
+                  &store.name, current.generation, ns / 1'000'000);
     adoption.abandon(verifier.attempt);
     static_cast<void>(adoption.hold(pid, candidate.copy.fd, current.change));
     keep_copy(store, candidate.copy, current.change);
@@ -247,7 +250,7 @@ Attempt verify_store(StoreConf& store, const FileIdentity& identity) noexcept {
   verifier.candidate = {};
   verifier.candidate.store = &store;
   verifier.candidate.adoption = &adoption;
-  verifier.candidate.worker_user = geteuid();
+  verifier.candidate.worker_user = store.runtime->has_root_master ? geteuid() : 0;
   verifier.candidate.carry_on = carry_on;
   verifier.is_done.store(false);
   verifier.is_running = start_thread();

@@ -107,7 +107,7 @@ void look(StoreConf& store) noexcept {
     refuse_overwritten(store, file.identity);
     return;
   }
-  if (file.error != 0 || file.identity.size == 0) {
+  if (file.error != 0 || file.is_empty) {
     complain_of_absence(store, file.error == 0 ? ENOENT : file.error);
     return;
   }
@@ -120,15 +120,20 @@ void look(StoreConf& store) noexcept {
   }
 }
 
-// Everything that may be due, but only a worker that goes on looks for new files: one that shuts down leaves that to
-// those who come after it.
+// A worker that shuts down, or whose successors have started after a reload, leaves looking for new files to them: it
+// might judge by other rules than they do.
+bool is_in_charge(const StoreConf& store) noexcept {
+  return ngx_exiting == 0 && slot_of(store).active_configuration.load() <= store.runtime->configuration;
+}
+
+// Everything that may be due.
 void look_at_all() noexcept {
   collect_verified();
   for_each_store([](StoreConf& store) {
     if (!is_up_to_date(store)) {
       change_over(store, worker.cycle->log);
     }
-    if (!ngx_exiting) {
+    if (is_in_charge(store)) {
       look(store);
       warn_if_stale(store);
     }
@@ -143,7 +148,7 @@ void on_change() noexcept {
 // Others may have waited for the thread. An undecided store waits for the timer, or it would be tried in a circle.
 void on_settled(const StoreConf* undecided) noexcept {
   for_each_store([&](StoreConf& store) {
-    if (!ngx_exiting && &store != undecided) {
+    if (is_in_charge(store) && &store != undecided) {
       look(store);
     }
   });
@@ -203,7 +208,7 @@ bool is_snapshot_coming(const StoreConf& store) noexcept {
   AdoptionResult result{};
   const bool was_refused =
       slot_of(store).adoption.last_refusal(refused, result) && refused.inode == file.identity.inode;
-  return file.error == 0 && file.identity.size != 0 && !was_refused && slot_of(store).complaint.load() == 0;
+  return file.error == 0 && !file.is_empty && !was_refused && slot_of(store).complaint.load() == 0;
 }
 
 // Before the first request is accepted the snapshot shall be there, if it is to be had soon: a restart or an upgrade
@@ -238,6 +243,8 @@ void start(ngx_cycle_t* cycle) noexcept {
   start_verifier(cycle, on_settled);
   start_watch(cycle, on_change);
   arm_watch(*main);
+  for_each_store(
+      [](const StoreConf& store) { slot_of(store).active_configuration.store(store.runtime->configuration); });
   look_at_all();
   wait_for_first();
   ngx_add_timer(&worker.look_timer, kLookEvery);
