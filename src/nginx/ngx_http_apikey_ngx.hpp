@@ -55,6 +55,7 @@ inline ngx_array_t* unset_array() noexcept { return static_cast<ngx_array_t*>(NG
 // RETURNS: false without memory.
 template <typename T>
 bool init_array(ngx_array_t& array, ngx_pool_t* pool) noexcept {
+  // NOLINTNEXTLINE(bugprone-sizeof-expression): T may well be a pointer.
   return ngx_array_init(&array, pool, 4, sizeof(T)) == NGX_OK;
 }
 
