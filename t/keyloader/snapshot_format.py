@@ -1,0 +1,111 @@
+"""The pieces of a snapshot in Python, written from docs/snapshot-format.md alone: checks, ids, records, rows, lists.
+
+Used by snapshot_writer.py and snapshot_reader.py. Shares no code with keyloader or the module, on purpose.
+"""
+import hashlib
+import struct
+
+MASK = (1 << 64) - 1
+TABLES = {"strings": 1, "scopes": 2, "plans": 3, "owners": 4}
+RECORD = struct.Struct("<BBH8I13s13sHqqq")
+LIMIT = struct.Struct("<IBBHQQQ")
+ID_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+REVOKED, SUSPENDED, TLS_REQUIRED = 1, 2, 4
+
+
+def fold64(data):
+    h = 0x9E3779B97F4A7C15 ^ len(data)
+    for at in range(0, len(data), 8):
+        word = int.from_bytes(data[at : at + 8].ljust(8, b"\0"), "little")
+        product = (word ^ h) * 0xA0761D6478BD642F
+        h = (product & MASK) ^ (product >> 64) ^ ((word << 32 | word >> 32) & MASK)
+    return h or 1
+
+
+def sha256(key):
+    return hashlib.sha256(key).digest()
+
+
+def id_bytes(text):
+    assert text.startswith("key_") and len(text) == 24
+    number = 0
+    for digit in text[4:]:
+        number = number * 32 + ID_DIGITS.index(digit)
+    return (number << 4).to_bytes(13, "big")
+
+
+def id_text(data):
+    number = int.from_bytes(data, "big")
+    assert number & 15 == 0
+    return "key_" + "".join(ID_DIGITS[number >> shift & 31] for shift in range(99, 3, -5))
+
+
+def record(digest, *, env, owner, key_id, family=None, flags=0, plan=0, scopes=0, name=0, meta=0, bindings=0, limits=0,
+           not_before=0, expires=0, suspended_until=0):
+    body = RECORD.pack(1, flags, 96, env, owner, plan, scopes, name, meta, bindings, limits, id_bytes(key_id),
+                       id_bytes(family or key_id), 0, not_before, expires, suspended_until)
+    return body + struct.pack("<Q", fold64(digest + body))
+
+
+def read_record(digest, data):
+    assert len(data) == 96 and struct.unpack("<Q", data[88:])[0] == fold64(digest + data[:88]), "record does not check"
+    names = ("version flags size env owner plan scopes name meta bindings limits id family zero not_before expires "
+             "suspended_until").split()
+    fields = dict(zip(names, RECORD.unpack(data[:88])))
+    assert (fields.pop("version"), fields.pop("size"), fields.pop("zero")) == (1, 96, 0)
+    assert fields["env"] and fields["owner"] and fields["flags"] & ~7 == 0
+    return fields | {"id": id_text(fields["id"]), "family": id_text(fields["family"])}
+
+
+def row(table, number, payload):
+    check = fold64(struct.pack("<BxxxI", table, number) + payload)
+    return struct.pack("<IIQ", number, len(payload), check) + payload
+
+
+def read_row(table, number, data):
+    found, length, check = struct.unpack_from("<IIQ", data)
+    payload = bytes(data[16 : 16 + length])
+    assert found == number and len(payload) == length
+    assert check == fold64(struct.pack("<BxxxI", table, number) + payload), "row does not check"
+    return payload
+
+
+def scope_set(scopes):
+    encoded = sorted({scope.encode() for scope in scopes})
+    return struct.pack("<H", len(encoded)) + b"".join(struct.pack("<H", len(s)) + s for s in encoded)
+
+
+def read_scope_set(payload):
+    count, at, scopes = struct.unpack_from("<H", payload)[0], 2, []
+    for _ in range(count):
+        length = struct.unpack_from("<H", payload, at)[0]
+        scopes.append(payload[at + 2 : at + 2 + length].decode())
+        at += 2 + length
+    assert at == len(payload)
+    return scopes
+
+
+def rate(name, amount, period_ns, burst):
+    return LIMIT.pack(name, 1, 0, 0, amount, period_ns, burst)
+
+
+def read_limits(data):
+    names = "name kind unit flags amount period_ns burst".split()
+    assert len(data) % 32 == 0
+    return [dict(zip(names, LIMIT.unpack_from(data, at))) for at in range(0, len(data), 32)]
+
+
+def plan(name, limits=b""):
+    return struct.pack("<IHH", name, len(limits) // 32, 0) + limits
+
+
+def owner(name, owner_id, limits=b"", meta=0, flags=0, suspended_until=0):
+    return struct.pack("<IIBBHIq16s", name, meta, flags, 0, len(limits) // 32, 0, suspended_until, owner_id) + limits
+
+
+def home(digest, buckets):
+    return int.from_bytes(digest[:8], "little") * buckets >> 64
+
+
+def tag(digest):
+    return int.from_bytes(digest[8:11], "little")
