@@ -85,6 +85,21 @@ SlotPlace find_slot(Memory& set, std::uint64_t tag) {
   return {set.size(), {}};
 }
 
+// The bucket itself: a tentative slot with the same tag is passed over.
+template <class Memory>
+SlotPlace find_bucket(Memory& set, std::uint64_t tag) {
+  for (std::size_t i = 0; i < set.size(); ++i) {
+    if (set.holds(i, tag)) {
+      const std::uint64_t identity = set.identity(i);
+      const SlotPlace place{i, {identity, set.arrival(i)}};
+      if (tag_of(identity) == tag && !is_tentative(place.slot)) {
+        return place;
+      }
+    }
+  }
+  return {set.size(), {}};
+}
+
 // The slot that makes room: the least indebted one that nobody is just claiming.
 template <class Memory>
 SlotPlace choose_victim(Memory& set, MonoNs now) {
@@ -186,23 +201,23 @@ Step try_take(Memory& set, const SlotOrder& order, BucketResult& result) {
 // What try_take() would give, changing nothing.
 template <class Memory>
 Step try_look(Memory& set, const SlotOrder& order, BucketResult& result) {
-  const SlotPlace place = find_slot(set, order.tag);
-  if (place.index != set.size() && !is_tentative(place.slot)) {
-    result = take_tokens(owed_arrival(place.slot, order), order.limit, order.cost, order.now);
-    // Only a refusal is final, so only that has to be proven.
-    return result.is_admitted || set.swap(place.index, place.slot, place.slot) ? Step::done : Step::again;
+  const SlotPlace place = find_bucket(set, order.tag);
+  if (place.index == set.size()) {
+    const SlotPlace victim = choose_victim(set, order.now);
+    result = take_tokens(std::max(arrival_of(victim.slot), set.floor()), order.limit, order.cost, order.now);
+    return Step::done;
   }
-  const SlotPlace source = place.index != set.size() ? place : choose_victim(set, order.now);
-  result = take_tokens(std::max(arrival_of(source.slot), set.floor()), order.limit, order.cost, order.now);
-  return Step::done;
+  result = take_tokens(owed_arrival(place.slot, order), order.limit, order.cost, order.now);
+  // Only a refusal is final, so only that has to be proven.
+  return result.is_admitted || set.swap(place.index, place.slot, place.slot) ? Step::done : Step::again;
 }
 
 // Gives back what a take of the same order has taken. When the subject has lost its slot since, nothing is given back:
 // the debt went to others, and coming back it started with it.
 template <class Memory>
 Step try_give_back(Memory& set, const SlotOrder& order) {
-  const SlotPlace place = find_slot(set, order.tag);
-  if (place.index == set.size() || is_tentative(place.slot)) {
+  const SlotPlace place = find_bucket(set, order.tag);
+  if (place.index == set.size()) {
     return Step::done;
   }
   const std::uint16_t mark = mark_of(place.slot.low);

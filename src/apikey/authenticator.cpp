@@ -1,4 +1,4 @@
-// The decision table. decide() is read from top to bottom as the table in docs/design.md is; everything else here
+// The decision table. decide_rows() is read from top to bottom as the table in docs/design.md is; everything else here
 // serves one of its rows. Called by the adapter: in the access phase with a Charge, before it without. Must never let
 // somebody in because something of ours failed: every failure is Outcome::unavailable.
 #include "apikey/authenticator.hpp"
@@ -32,11 +32,15 @@ Outcome check_life(const Record& record, const OwnerRow& owner, UnixSec now) noe
 // Rows 4-6 of a credential that is a key. Its digests are tried in the order of the snapshot; a miss has tried them
 // all.
 Outcome find_key(const Credential& credential, const StoreView& store, UnixSec now, Recognition& known) noexcept {
-  if (store.snapshot == nullptr) {
+  // Without a digest method of the snapshot's nothing could be found, which would prove nothing.
+  if (store.snapshot == nullptr || store.methods.empty()) {
     return Outcome::unavailable;
   }
   const Snapshot& snapshot = *store.snapshot;
   for (const std::uint8_t method : store.methods) {
+    if (method >= credential.digests.size()) {
+      return Outcome::unavailable;
+    }
     const Snapshot::Find found = snapshot.find(credential.digests[method], known.record);
     if (found == Snapshot::Find::damaged) {
       return Outcome::unavailable;
@@ -179,10 +183,6 @@ Outcome charge_limits(const Snapshot& snapshot, const Recognition& known, MonoNs
   return Outcome::ok;
 }
 
-Outcome unavailable(const LocationPolicy& policy) noexcept {
-  return policy.allows_on_error ? Outcome::bypass : Outcome::unavailable;
-}
-
 }  // namespace
 
 void recognise(const Credential& credential, const StoreView& store, UnixSec now, Recognition& known) noexcept {
@@ -212,38 +212,50 @@ bool gather_limits(const Snapshot& snapshot, const Recognition& known, const Buc
          add_limits(snapshot, known.owner.limits, table, owner_id, false, uses, count);
 }
 
-Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
-               const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept {
-  Verdict verdict;
+namespace {
 
+Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
+                    const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge,
+                    Verdict& verdict) noexcept {
   // 2. no credential
   if (credential.found == Found::none) {
-    verdict.outcome = policy.is_optional ? Outcome::anonymous : Outcome::missing;
-    return verdict;
+    return policy.is_optional ? Outcome::anonymous : Outcome::missing;
   }
   // 3. what was sent is not one key
   if (credential.found != Found::key) {
-    verdict.outcome = Outcome::malformed;
-    return verdict;
+    return Outcome::malformed;
   }
   // 4. no usable snapshot · 5. unknown · 6. revoked, suspended, not yet valid, expired
   recognise(credential, store, clocks.wall, known);
-  verdict.outcome = known.outcome;
+  Outcome outcome = known.outcome;
   // 7. environment, address, TLS, origin, method, host
-  if (verdict.outcome == Outcome::ok) {
-    verdict.outcome = check_conditions(policy, *store.snapshot, known, facts);
+  if (outcome == Outcome::ok) {
+    outcome = check_conditions(policy, *store.snapshot, known, facts);
   }
   // 8. scopes
-  if (verdict.outcome == Outcome::ok) {
-    verdict.outcome = check_scopes(policy, *store.snapshot, known, facts.method, verdict.required_scopes);
+  if (outcome == Outcome::ok) {
+    outcome = check_scopes(policy, *store.snapshot, known, facts.method, verdict.required_scopes);
   }
   // 9. limits
-  if (verdict.outcome == Outcome::ok && charge != nullptr) {
-    verdict.outcome = charge_limits(*store.snapshot, known, clocks.mono, *charge, verdict);
+  if (outcome == Outcome::ok && charge != nullptr && charge->table != nullptr) {
+    outcome = charge_limits(*store.snapshot, known, clocks.mono, *charge, verdict);
   }
   // 4 again: whatever failed on the way
-  if (verdict.outcome == Outcome::unavailable) {
-    verdict.outcome = unavailable(policy);
+  return outcome == Outcome::unavailable && policy.allows_on_error ? Outcome::bypass : outcome;
+}
+
+}  // namespace
+
+Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
+               const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept {
+  if (charge != nullptr && charge->is_refused) {
+    return charge->refusal;
+  }
+  Verdict verdict;
+  verdict.outcome = decide_rows(policy, credential, store, facts, clocks, known, charge, verdict);
+  if (charge != nullptr && !lets_pass(verdict.outcome)) {
+    charge->is_refused = true;
+    charge->refusal = verdict;
   }
   return verdict;
 }

@@ -1,0 +1,528 @@
+// Tests of authenticator.cpp: every row of the decision table and its place before the others, scope lines with
+// methods, limits by family and by owner, and one charge per client request. The snapshots are real ones, built,
+// sealed, verified.
+#include "apikey/authenticator.hpp"
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "apikey/binding.hpp"
+#include "snapshot_fixture.hpp"
+
+#include "cmocka_cpp.hpp"
+
+namespace apikey {
+namespace {
+
+using publish::Limit;
+using publish::Owner;
+
+constexpr std::int64_t kNow = 1'800'000'000;
+constexpr std::uint64_t kMono = 9'000'000'000'000;
+constexpr SipKey kSeed = {1, 2};
+
+constexpr std::array<std::string_view, 1> kLive = {"live"};
+constexpr std::array<std::string_view, 2> kReadOrAdmin = {"orders:read", "orders:admin"};
+constexpr std::array<std::string_view, 1> kWrite = {"orders:write"};
+constexpr std::array<std::string_view, 1> kRefunds = {"refunds:read:own"};
+
+Limit rate(const char* name, std::uint64_t per_second, std::uint64_t burst) {
+  return {.name = name, .amount = per_second, .period_ns = kNsPerSecond, .burst = burst};
+}
+
+// What of a key differs from the good one.
+struct KeyValues {
+  std::uint8_t flags = 0;
+  const char* env = "live";
+  std::uint8_t owner = 1;
+  std::int64_t not_before = 0;
+  std::int64_t expires = 0;
+  std::int64_t suspended_until = 0;
+  std::string bindings{};
+  std::vector<std::string> scopes = {"orders:read", "refunds:*"};
+  std::vector<Limit> plan{};
+  std::vector<Limit> own{};
+  std::uint8_t family = 1;
+};
+
+// A snapshot with one key for each case, and everything a decision needs. Lives for the whole of a test program.
+class Bench {
+ public:
+  using Keys = std::vector<std::pair<const char*, KeyValues>>;
+  explicit Bench(const Keys& keys, const std::vector<Limit>& owner_limits = {}) {
+    publish::SnapshotWriter writer;
+    publish::FinishedSnapshot finished;
+    Status status = writer.open(dir_.path());
+    fixture::Keys records;
+    for (const auto& [text, values] : keys) {
+      records.emplace_back(fixture::digest_of(text), make_record(writer, values, owner_limits));
+    }
+    std::sort(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (const auto& [digest, record] : records) {
+      status = status.ok() ? writer.key(digest, record) : status;
+    }
+    status = status.ok() ? writer.finish(fixture::meta_of(1), finished) : status;
+    status = status.ok() ? file_.open(finished.path) : status;
+    status = status.ok() ? snapshot_.open(file_.fd(), file_.bytes(), Lookup::index) : status;
+    if (!status.ok() || !BucketTable::format(memory(), kSeed, table_).ok()) {
+      std::fprintf(stderr, "no snapshot: %s\n", fixture::describe(status).c_str());
+      std::abort();
+    }
+    facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 3});
+    facts.method = kMethodGet;
+    facts.host = "api.example.com";
+    policy.environments = kLive;
+  }
+
+  [[nodiscard]] StoreView store() const { return {&snapshot_, kMethods}; }
+  [[nodiscard]] const BucketTable& table() const { return table_; }
+  [[nodiscard]] const Snapshot& snapshot() const { return snapshot_; }
+  [[nodiscard]] Charge charge() const {
+    Charge charge;
+    charge.table = &table_;
+    return charge;
+  }
+
+  static Credential credential(const char* key) {
+    Credential credential;
+    credential.found = Found::key;
+    credential.digests[0] = fixture::digest_of(key);
+    return credential;
+  }
+
+  // A request with that key, its first pass.
+  Verdict decide(const char* key, Charge* charge = nullptr) const {
+    Recognition known;
+    return decide(credential(key), known, charge);
+  }
+  Verdict decide(const Credential& credential, Recognition& known, Charge* charge) const {
+    return apikey::decide(policy, credential, store(), facts, {{now}, {mono}}, known, charge);
+  }
+  [[nodiscard]] Outcome outcome(const char* key) const { return decide(key).outcome; }
+
+  LocationPolicy policy;
+  RequestFacts facts;
+  std::int64_t now = kNow;
+  std::uint64_t mono = kMono;
+
+ private:
+  static Record make_record(publish::SnapshotWriter& writer, const KeyValues& values,
+                            const std::vector<Limit>& owner_limits) {
+    Owner owner{.name = "owner " + std::to_string(values.owner)};
+    owner.id.fill(std::byte{values.owner});
+    owner.limits = owner_limits;
+    owner.is_suspended = values.owner >= 8;  // 8 for good, 9 until now + 10
+    owner.suspended_until = {values.owner == 9 ? kNow + 10 : 0};
+    Record record;
+    record.flags = values.flags;
+    record.env = writer.string(values.env);
+    record.owner = writer.owner(owner);
+    record.plan = values.plan.empty() ? 0 : writer.plan("plan", values.plan);
+    record.scopes = writer.scope_set(values.scopes);
+    record.bindings = values.bindings.empty() ? 0 : writer.string(values.bindings);
+    record.limits = values.own.empty() ? 0 : writer.limits(values.own);
+    record.family.bytes.fill(values.family);
+    record.family.bytes[12] = 0;
+    record.id = record.family;
+    record.not_before = {values.not_before};
+    record.expires = {values.expires};
+    record.suspended_until = {values.suspended_until};
+    return record;
+  }
+  std::span<std::byte> memory() { return std::as_writable_bytes(std::span(lines_)); }
+
+  static constexpr std::array<std::uint8_t, 1> kMethods = {0};
+  struct alignas(128) Line {
+    std::array<std::byte, 128> bytes{};
+  };
+  fixture::TempDir dir_;
+  publish::MappedFile file_;
+  Snapshot snapshot_;
+  std::vector<Line> lines_ = std::vector<Line>(200);
+  BucketTable table_;
+};
+
+std::string text_of(std::span<const std::byte> bytes) {
+  std::string text;
+  for (const std::byte b : bytes) {
+    text.push_back(static_cast<char>(b));
+  }
+  return text;
+}
+
+std::string bound_to(const char* network, const char* origin, MethodSet methods, const char* host) {
+  std::array<std::byte, kMaxBindingBytes> buffer{};
+  std::span<std::byte> rest(buffer);
+  Network parsed;
+  assert_true(parse_network(network, parsed).ok());
+  rest = encode_network(parsed, rest);
+  rest = encode_origin(origin, rest);
+  rest = encode_methods(methods, rest);
+  rest = encode_host(host, rest);
+  return text_of(std::span(buffer).first(buffer.size() - rest.size()));
+}
+
+const Bench::Keys& all_keys() {
+  static const std::string kBound = bound_to("10.0.0.0/8", "https://app.example.com", kMethodGet, "api.example.com");
+  static const Bench::Keys kKeys = {
+      {"good", {}},
+      {"revoked", {.flags = kFlagRevoked | kFlagSuspended, .not_before = kNow + 1, .expires = kNow - 1}},
+      {"suspended", {.flags = kFlagSuspended, .not_before = kNow + 1, .expires = kNow - 1}},
+      {"suspended for a while", {.flags = kFlagSuspended, .suspended_until = kNow + 10}},
+      {"owner suspended", {.owner = 8, .expires = kNow - 1}},
+      {"owner suspended for a while", {.owner = 9}},
+      {"not yet", {.env = "test", .not_before = kNow + 10, .expires = kNow + 20}},
+      {"expires", {.env = "live", .expires = kNow + 10}},
+      {"test", {.flags = kFlagRequireTls, .env = "test", .bindings = kBound, .scopes = {}}},
+      {"bound", {.flags = kFlagRequireTls, .bindings = kBound, .scopes = {}}},
+      {"writer", {.scopes = {"orders:write"}}},
+      {"all", {.scopes = {"*"}}},
+      {"none", {.scopes = {}}},
+  };
+  return kKeys;
+}
+
+std::unique_ptr<Bench> all() { return std::make_unique<Bench>(all_keys()); }
+
+void expect(Outcome seen, Outcome wanted) {
+  if (seen != wanted) {
+    const std::string_view a = outcome_name(seen);
+    const std::string_view b = outcome_name(wanted);
+    print_error("outcome %.*s, wanted %.*s\n", static_cast<int>(a.size()), a.data(), static_cast<int>(b.size()),
+                b.data());
+  }
+  assert_true(seen == wanted);
+}
+
+void rows_2_and_3_no_key_and_no_whole_key(void**) {
+  auto bench = all();
+  Credential credential;
+  Recognition known;
+  expect(bench->decide(credential, known, nullptr).outcome, Outcome::missing);
+  bench->policy.is_optional = true;
+  expect(bench->decide(credential, known, nullptr).outcome, Outcome::anonymous);
+  assert_false(known.has_record);
+  credential.found = Found::malformed;
+  expect(bench->decide(credential, known, nullptr).outcome, Outcome::malformed);  // optional or not
+}
+
+void row_4_no_usable_snapshot(void**) {
+  auto bench = all();
+  const Credential credential = Bench::credential("good");
+  constexpr std::array<std::uint8_t, 1> kNoSuchMethod = {kMaxConfiguredMethods};
+  for (const StoreView& store :
+       {StoreView{}, StoreView{&bench->snapshot(), {}}, StoreView{&bench->snapshot(), kNoSuchMethod}}) {
+    for (const bool allows : {false, true}) {
+      bench->policy.allows_on_error = allows;
+      Recognition known;
+      const Verdict verdict = decide(bench->policy, credential, store, bench->facts, {{kNow}, {kMono}}, known, nullptr);
+      expect(verdict.outcome, allows ? Outcome::bypass : Outcome::unavailable);
+      expect(known.outcome, Outcome::unavailable);
+      assert_false(known.has_record);
+    }
+  }
+  // on_error=allow is about our failures, not about bad keys.
+  expect(bench->outcome("no such key"), Outcome::unknown);
+}
+
+void row_4_a_damaged_record_is_not_a_bad_key(void**) {
+  fixture::TempDir dir;
+  const auto path = fixture::build(dir, 1);
+  publish::MappedFile file;
+  assert_true(file.open(path).ok());
+  fixture::Bytes bytes(file.bytes().begin(), file.bytes().end());
+  Snapshot snapshot;
+  assert_true(snapshot.open(file.fd(), bytes, Lookup::index).ok());
+  // The record stands behind its digest, somewhere in the file.
+  const Digest digest = fixture::digest_of("key 0");
+  const auto needle = std::as_bytes(std::span(digest.bytes));
+  const auto at = std::search(bytes.begin(), bytes.end(), needle.begin(), needle.end());
+  assert_true(at != bytes.end());
+  constexpr std::array<std::uint8_t, 1> kMethods = {0};
+  const StoreView store{&snapshot, kMethods};
+  Recognition known;
+  recognise(Bench::credential("key 0"), store, {kNow}, known);
+  expect(known.outcome, Outcome::ok);
+  *(at + 32 + 72) ^= std::byte{1};  // a bit of `expires`
+  known = {};
+  recognise(Bench::credential("key 0"), store, {kNow}, known);
+  expect(known.outcome, Outcome::unavailable);
+  snapshot.close();
+}
+
+void row_5_and_the_methods_in_order(void**) {
+  auto bench = all();
+  expect(bench->outcome("no such key"), Outcome::unknown);
+  // The second of two methods finds it; a method that is not the snapshot's does not count.
+  Credential credential;
+  credential.found = Found::key;
+  credential.digests[2] = fixture::digest_of("good");
+  constexpr std::array<std::uint8_t, 2> kBoth = {1, 2};
+  constexpr std::array<std::uint8_t, 2> kOthers = {1, 3};
+  Recognition known;
+  recognise(credential, {&bench->snapshot(), kBoth}, {kNow}, known);
+  expect(known.outcome, Outcome::ok);
+  known = {};
+  recognise(credential, {&bench->snapshot(), kOthers}, {kNow}, known);
+  expect(known.outcome, Outcome::unknown);
+}
+
+void row_6_in_force_at_that_second(void**) {
+  auto bench = all();
+  expect(bench->outcome("good"), Outcome::ok);
+  expect(bench->outcome("revoked"), Outcome::revoked);
+  expect(bench->outcome("suspended"), Outcome::suspended);
+  expect(bench->outcome("suspended for a while"), Outcome::suspended);
+  expect(bench->outcome("owner suspended"), Outcome::suspended);
+  expect(bench->outcome("owner suspended for a while"), Outcome::suspended);
+  expect(bench->outcome("not yet"), Outcome::not_yet_valid);
+  expect(bench->outcome("expires"), Outcome::ok);
+  bench->now = kNow + 9;
+  expect(bench->outcome("suspended for a while"), Outcome::suspended);
+  expect(bench->outcome("owner suspended for a while"), Outcome::suspended);
+  expect(bench->outcome("not yet"), Outcome::not_yet_valid);
+  expect(bench->outcome("expires"), Outcome::ok);
+  bench->now = kNow + 10;
+  expect(bench->outcome("suspended for a while"), Outcome::ok);
+  expect(bench->outcome("owner suspended for a while"), Outcome::ok);
+  expect(bench->outcome("not yet"), Outcome::wrong_environment);
+  expect(bench->outcome("expires"), Outcome::expired);
+  bench->now = kNow + 20;
+  expect(bench->outcome("not yet"), Outcome::expired);
+  expect(bench->outcome("suspended"), Outcome::suspended);
+  expect(bench->outcome("owner suspended"), Outcome::suspended);
+}
+
+void a_refused_key_is_recognised_all_the_same(void**) {
+  auto bench = all();
+  Recognition known;
+  expect(bench->decide(Bench::credential("revoked"), known, nullptr).outcome, Outcome::revoked);
+  assert_true(known.has_record);
+  assert_true(known.env == "live");
+  std::string_view owner;
+  assert_true(bench->snapshot().string(known.owner.name, owner));
+  assert_true(owner == "owner 1");
+}
+
+void row_7_each_condition_in_order(void**) {
+  auto bench = all();
+  expect(bench->outcome("test"), Outcome::wrong_environment);
+  bench->policy.allows_any_environment = true;
+  bench->facts.address = make_address(std::array<std::uint8_t, 4>{11, 1, 2, 3});
+  bench->facts.origin = "https://evil.example.com";
+  bench->facts.method = kMethodPost;
+  bench->facts.host = "other.example.com";
+  for (const char* key : {"test", "bound"}) {
+    expect(bench->outcome(key), Outcome::wrong_address);
+  }
+  bench->facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 3});
+  expect(bench->outcome("bound"), Outcome::tls_required);
+  bench->facts.is_tls = true;
+  expect(bench->outcome("bound"), Outcome::wrong_origin);
+  bench->facts.origin = "https://app.example.com";
+  expect(bench->outcome("bound"), Outcome::wrong_method);
+  bench->facts.method = kMethodGet;
+  expect(bench->outcome("bound"), Outcome::wrong_host);
+  bench->facts.host = "api.example.com";
+  expect(bench->outcome("bound"), Outcome::ok);
+  expect(bench->outcome("test"), Outcome::ok);
+  bench->policy.allows_any_environment = false;
+  constexpr std::array<std::string_view, 2> kTwo = {"staging", "test"};
+  bench->policy.environments = kTwo;
+  expect(bench->outcome("test"), Outcome::ok);
+  expect(bench->outcome("bound"), Outcome::wrong_environment);
+}
+
+void row_8_scopes_of_one_line_are_alternatives(void**) {
+  auto bench = all();
+  const std::array<ScopeLine, 1> lines = {ScopeLine{~MethodSet{0}, kReadOrAdmin}};
+  bench->policy.scope_lines = lines;
+  expect(bench->outcome("good"), Outcome::ok);
+  expect(bench->outcome("all"), Outcome::ok);
+  const Verdict refused = bench->decide("writer");
+  expect(refused.outcome, Outcome::scope);
+  assert_true(refused.required_scopes.data() == kReadOrAdmin.data());
+  expect(bench->outcome("none"), Outcome::scope);
+  // Row 7 stands before row 8.
+  expect(bench->outcome("test"), Outcome::wrong_environment);
+  bench->policy.allows_any_scope = true;
+  expect(bench->outcome("none"), Outcome::ok);
+}
+
+void row_8_every_line_that_applies_has_to_hold(void**) {
+  auto bench = all();
+  const std::array<ScopeLine, 3> lines = {ScopeLine{kMethodGet | kMethodHead, kReadOrAdmin},
+                                          ScopeLine{kMethodGet, kRefunds}, ScopeLine{kMethodPost, kWrite}};
+  bench->policy.scope_lines = lines;
+  expect(bench->outcome("good"), Outcome::ok);  // refunds:* grants refunds:read:own
+  const Verdict reading = bench->decide("writer");
+  expect(reading.outcome, Outcome::scope);
+  assert_true(reading.required_scopes.data() == kReadOrAdmin.data());
+  bench->facts.method = kMethodPost;
+  expect(bench->outcome("writer"), Outcome::ok);
+  expect(bench->outcome("good"), Outcome::scope);
+  // What no line names is refused, even to a key that may do everything.
+  for (const MethodSet method : {MethodSet{kMethodDelete}, MethodSet{0}}) {
+    bench->facts.method = method;
+    const Verdict unnamed = bench->decide("all");
+    expect(unnamed.outcome, Outcome::scope);
+    assert_true(unnamed.required_scopes.empty());
+  }
+  // A line without methods is for those without a name too.
+  const std::array<ScopeLine, 1> every = {ScopeLine{~MethodSet{0}, kWrite}};
+  bench->policy.scope_lines = every;
+  expect(bench->outcome("all"), Outcome::ok);
+  expect(bench->outcome("good"), Outcome::scope);
+}
+
+void row_9_limits_of_plan_key_and_owner(void**) {
+  const Bench bench(
+      {
+          {"a", {.plan = {rate("default", 10, 5), rate("hourly", 10, 9)}, .family = 1}},
+          {"b",
+           {.plan = {rate("default", 10, 5), rate("hourly", 10, 9)}, .own = {rate("default", 10, 2)}, .family = 2}},
+          {"a rotated", {.plan = {rate("default", 10, 5), rate("hourly", 10, 9)}, .family = 1}},
+          {"stranger", {.owner = 2, .family = 3}},
+      },
+      {rate("team", 10, 100)});
+  std::array<NamedUse, BucketTable::kMaxUses> uses;
+  std::size_t count = 0;
+  Recognition known;
+  recognise(Bench::credential("b"), bench.store(), {kNow}, known);
+  assert_true(gather_limits(bench.snapshot(), known, bench.table(), uses, count));
+  assert_int_equal(count, 3);
+  assert_true(uses[0].name == "default");
+  assert_int_equal(uses[0].use.limit.burst, 2);
+  assert_true(uses[1].name == "hourly");
+  assert_true(uses[2].name == "team");
+  assert_int_equal(uses[2].rate.amount, 10);
+  // More than there is room for: nobody knows what applies.
+  assert_false(gather_limits(bench.snapshot(), known, bench.table(), std::span(uses).first(2), count));
+
+  // Two keys of a family share its buckets; another family has its own.
+  const auto take = [&](const char* key) {
+    Charge charge = bench.charge();
+    return bench.decide(key, &charge);
+  };
+  for (std::uint64_t i = 0; i < 5; ++i) {
+    const Verdict verdict = take(i % 2 == 0 ? "a" : "a rotated");
+    expect(verdict.outcome, Outcome::ok);
+    assert_true(verdict.has_limit);
+    assert_true(verdict.limit_name == "default");
+    assert_int_equal(verdict.limit_burst, 5);
+    assert_int_equal(verdict.remaining, 4 - i);
+  }
+  const Verdict refused = take("a rotated");
+  expect(refused.outcome, Outcome::rate_limited);
+  assert_true(refused.limit_name == "default");
+  assert_true(refused.retry_after_ns > 0 && refused.retry_after_ns <= kNsPerSecond / 9);
+  expect(take("b").outcome, Outcome::ok);
+  expect(take("b").outcome, Outcome::ok);
+  expect(take("b").outcome, Outcome::rate_limited);
+  // The owner's limit counts the requests of all its keys that were let in, and only those: 5 and 2.
+  recognise(Bench::credential("a"), bench.store(), {kNow}, known = {});
+  assert_true(gather_limits(bench.snapshot(), known, bench.table(), uses, count));
+  assert_int_equal(bench.table().look(std::span(&uses[2].use, 1), 0, {kMono}).remaining, 93);
+  assert_int_equal(take("stranger").remaining, 99);
+}
+
+void row_9_comes_last_and_costs_nothing_before(void**) {
+  Bench bench({{"a", {.scopes = {}, .plan = {rate("default", 1, 1)}}}});
+  const std::array<ScopeLine, 1> lines = {ScopeLine{~MethodSet{0}, kWrite}};
+  bench.policy.scope_lines = lines;
+  for (int i = 0; i < 5; ++i) {
+    Charge charge = bench.charge();
+    const Verdict verdict = bench.decide("a", &charge);
+    expect(verdict.outcome, Outcome::scope);
+    assert_false(verdict.has_limit);
+  }
+  bench.policy.scope_lines = {};
+  // Without a charge nothing is taken, and the limit is not asked.
+  for (int i = 0; i < 5; ++i) {
+    expect(bench.decide("a").outcome, Outcome::ok);
+  }
+  Charge charge = bench.charge();
+  expect(bench.decide("a", &charge).outcome, Outcome::ok);
+  charge = bench.charge();
+  expect(bench.decide("a", &charge).outcome, Outcome::rate_limited);
+}
+
+void a_client_request_is_charged_once(void**) {
+  Bench bench({{"a", {.plan = {rate("default", 1, 3)}}}});
+  Charge charge = bench.charge();
+  Recognition known;
+  const Credential credential = Bench::credential("a");
+  for (int pass = 0; pass < 4; ++pass) {
+    const Verdict verdict = bench.decide(credential, known, &charge);
+    expect(verdict.outcome, Outcome::ok);
+    assert_int_equal(verdict.remaining, 2);
+    assert_true(verdict.has_limit);
+  }
+  assert_int_equal(charge.taken_count, 1);
+  charge = bench.charge();
+  charge.cost = 2;
+  assert_int_equal(bench.decide("a", &charge).remaining, 0);
+}
+
+void a_refused_request_stays_refused(void**) {
+  Bench bench({{"a", {.scopes = {"orders:read"}, .plan = {rate("default", 1, 1)}}}});
+  Charge first = bench.charge();
+  expect(bench.decide("a", &first).outcome, Outcome::ok);
+  Charge charge = bench.charge();
+  Recognition known;
+  const Credential credential = Bench::credential("a");
+  expect(bench.decide(credential, known, &charge).outcome, Outcome::rate_limited);
+  bench.mono += 10 * kNsPerSecond;  // by now there would be a token
+  const Verdict again = bench.decide(credential, known, &charge);
+  expect(again.outcome, Outcome::rate_limited);
+  assert_true(again.limit_name == "default");
+  // Out of scope in one location, it gets nothing from the next one either, and pays for nothing.
+  const std::array<ScopeLine, 1> lines = {ScopeLine{~MethodSet{0}, kWrite}};
+  bench.policy.scope_lines = lines;
+  charge = bench.charge();
+  expect(bench.decide(credential, known, &charge).outcome, Outcome::scope);
+  bench.policy.scope_lines = {};
+  const Verdict elsewhere = bench.decide(credential, known, &charge);
+  expect(elsewhere.outcome, Outcome::scope);
+  assert_true(elsewhere.required_scopes.data() == kWrite.data());
+  charge = bench.charge();
+  expect(bench.decide(credential, known, &charge).outcome, Outcome::ok);
+}
+
+void each_location_decides_anew_from_one_recognition(void**) {
+  auto bench = all();
+  Recognition known;
+  const Credential credential = Bench::credential("expires");
+  expect(bench->decide(credential, known, nullptr).outcome, Outcome::ok);
+  bench->now = kNow + 100;  // the request began before
+  expect(bench->decide(credential, known, nullptr).outcome, Outcome::ok);
+  const std::array<ScopeLine, 1> lines = {ScopeLine{~MethodSet{0}, kWrite}};
+  bench->policy.scope_lines = lines;
+  expect(bench->decide(credential, known, nullptr).outcome, Outcome::scope);
+}
+
+}  // namespace
+}  // namespace apikey
+
+int main() {
+  using namespace apikey;
+  const CMUnitTest tests[] = {
+      cmocka_unit_test(rows_2_and_3_no_key_and_no_whole_key),
+      cmocka_unit_test(row_4_no_usable_snapshot),
+      cmocka_unit_test(row_4_a_damaged_record_is_not_a_bad_key),
+      cmocka_unit_test(row_5_and_the_methods_in_order),
+      cmocka_unit_test(row_6_in_force_at_that_second),
+      cmocka_unit_test(a_refused_key_is_recognised_all_the_same),
+      cmocka_unit_test(row_7_each_condition_in_order),
+      cmocka_unit_test(row_8_scopes_of_one_line_are_alternatives),
+      cmocka_unit_test(row_8_every_line_that_applies_has_to_hold),
+      cmocka_unit_test(row_9_limits_of_plan_key_and_owner),
+      cmocka_unit_test(row_9_comes_last_and_costs_nothing_before),
+      cmocka_unit_test(a_client_request_is_charged_once),
+      cmocka_unit_test(a_refused_request_stays_refused),
+      cmocka_unit_test(each_location_decides_anew_from_one_recognition),
+  };
+  return cmocka_run_group_tests(tests, nullptr, nullptr);
+}

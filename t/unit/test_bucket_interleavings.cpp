@@ -1,0 +1,524 @@
+// Every interleaving of three workers at one set of buckets, down to the single memory access, run through the very
+// steps of bucket_set.hpp: nobody is ever admitted beyond the limit. And four ways to get the protocol wrong, each of
+// which must be found out, so that the search is known to be able to fail.
+//
+// How: a worker is a function of what it has read since its attempt began. So a state of the whole is the memory, the
+// clock and each worker's list of values read; one step re-runs a worker's attempt on its list and stops it after one
+// access more. A worker that dies at some point is one that is not scheduled any more: all those runs are among these.
+#include "apikey/bucket_set.hpp"
+
+#include <array>
+#include <csetjmp>
+#include <utility>
+#include <vector>
+
+#include "cmocka_cpp.hpp"
+
+namespace apikey {
+namespace {
+
+constexpr std::uint64_t kStart = 1'000'000'000'000;
+constexpr std::uint64_t kHour = 3'600'000'000'000;
+constexpr std::uint64_t kTick = 1;                 // what is live at the start may be idle then
+constexpr std::uint64_t kLongPause = 200'000'000;  // and a claim left behind may be taken over
+constexpr std::uint64_t kTagX = 11;
+constexpr std::uint64_t kTagY = 22;
+constexpr std::uint64_t kTagO = 33;
+constexpr std::uint64_t kTagP = 44;
+const RateLimit kOnePerHour = make_rate_limit({1, kHour}, 1);
+
+enum class Flaw : std::uint8_t {
+  none,
+  split_words,     // the two words of a slot are changed one after the other
+  no_second_look,  // a claim is made final without looking for a twin
+  fresh_newcomer,  // who makes another make room starts with a full bucket
+  no_floor,        // who makes another make room inherits that one's debt, and that is all
+};
+
+enum class Job : std::uint8_t { take, take_and_give_back };
+
+struct Worker {
+  std::uint64_t tag = 0;
+  Job job = Job::take;
+  std::uint8_t stage = 0;  // 0 not started · 1 takes · 2 gives back · 3 over
+  std::uint64_t now = 0;
+  std::uint8_t read_count = 0;
+  std::array<std::uint64_t, 28> reads{};
+  SlotPlace claimed;            // what it has claimed in this attempt,
+  std::uint8_t claimed_at = 0;  // and how many reads before: they do not matter any more
+};
+
+constexpr std::size_t kWorkers = 3;
+
+struct World {
+  std::array<WidePair, 2> slots{};
+  std::size_t slot_count = 2;
+  std::uint64_t floor = 0;
+  std::uint64_t clock = kStart;
+  std::uint64_t next_clock = kStart;  // the clock moves once, at any moment
+  std::array<Worker, kWorkers> workers{};
+  unsigned admitted_x = 0;
+  unsigned admitted_y = 0;
+};
+
+// Claims are numbered from here on; nothing else in a word's mark or among the values read looks like one of these.
+constexpr std::uint64_t kFirstNumber = 100;
+constexpr std::uint64_t kEndNumber = 120;
+
+// Stands for a counter that never gives a number twice: the first one that nobody can still have in mind.
+std::uint64_t unused_number(const World& world) {
+  std::uint64_t number = kFirstNumber;
+  const auto is_used = [&](std::uint64_t value) { return value == number || (mark_of(value) & 0xffU) == number; };
+  const auto is_known = [&](const Worker& worker) {
+    return std::any_of(worker.reads.begin() + worker.claimed_at, worker.reads.begin() + worker.read_count, is_used) ||
+           (worker.claimed_at != 0 && is_used(worker.claimed.slot.low));
+  };
+  while (std::any_of(world.slots.begin(), world.slots.end(), [&](const WidePair& slot) { return is_used(slot.low); }) ||
+         std::any_of(world.workers.begin(), world.workers.end(), is_known)) {
+    ++number;
+  }
+  return number;
+}
+
+// The set as one worker sees it during one step: old reads are repeated, one new access is made, the next one pauses.
+class SteppedSet {
+ public:
+  SteppedSet(World& world, Worker& worker, Flaw flaw, std::jmp_buf& pause)
+      : world_(world), worker_(worker), flaw_(flaw), pause_(pause) {}
+
+  [[nodiscard]] std::size_t size() const { return world_.slot_count; }
+  bool holds(std::size_t i, std::uint64_t tag) {
+    if (flaw_ == Flaw::no_second_look && has_claimed_) {
+      return false;
+    }
+    return access([&]() -> std::uint64_t { return tag_of(world_.slots[i].low) == tag ? 1 : 0; }) != 0;
+  }
+  std::uint64_t identity(std::size_t i) {
+    return access([&] { return world_.slots[i].low; });
+  }
+  std::uint64_t arrival(std::size_t i) {
+    return access([&] { return world_.slots[i].high; });
+  }
+  bool swap(std::size_t i, const WidePair& expected, WidePair desired) {
+    const bool is_claim = is_tentative(desired) && !(expected == desired);
+    WidePair real = expected;
+    if (flaw_ == Flaw::fresh_newcomer) {
+      // The claim writes `now` in the place of the victim's debt, and later steps go on from there.
+      desired.high = is_claim ? kTentativeBit | worker_.now : desired.high;
+      real.high = has_claimed_ && is_tentative(expected) ? kTentativeBit | worker_.now : real.high;
+    }
+    const bool is_swapped =
+        flaw_ == Flaw::split_words ? split_swap(i, expected, desired) : whole_swap(i, real, desired);
+    if (is_claim && is_swapped) {
+      has_claimed_ = true;
+      worker_.claimed = {i, desired};
+      worker_.claimed_at = static_cast<std::uint8_t>(position_);
+    }
+    return is_swapped;
+  }
+  std::uint64_t floor() {
+    if (flaw_ == Flaw::no_floor || flaw_ == Flaw::fresh_newcomer) {
+      return 0;
+    }
+    return access([&] { return world_.floor; });
+  }
+  void raise_floor(std::uint64_t ns) {
+    access([&] { return world_.floor = std::max(world_.floor, ns); });
+  }
+  // Not a step: whatever the others do meanwhile, the number is one of its own.
+  std::uint64_t next_claim() {
+    if (position_ == worker_.read_count) {
+      remember(unused_number(world_));
+    }
+    return worker_.reads[position_++];
+  }
+  void count_eviction() {}
+
+ private:
+  template <class Function>
+  std::uint64_t access(Function function) {
+    if (position_ < worker_.read_count) {
+      return worker_.reads[position_++];
+    }
+    if (has_stepped_) {
+      std::longjmp(pause_, 1);
+    }
+    has_stepped_ = true;
+    ++position_;
+    return remember(function());
+  }
+  std::uint64_t remember(std::uint64_t value) {
+    assert_true(worker_.read_count < worker_.reads.size());
+    return worker_.reads[worker_.read_count++] = value;
+  }
+  bool whole_swap(std::size_t i, const WidePair& expected, const WidePair& desired) {
+    return access([&]() -> std::uint64_t {
+             if (!(world_.slots[i] == expected)) {
+               return 0;
+             }
+             world_.slots[i] = desired;
+             return 1;
+           }) != 0;
+  }
+  bool split_swap(std::size_t i, const WidePair& expected, const WidePair& desired) {
+    const bool is_swapped = access([&]() -> std::uint64_t {
+                              if (world_.slots[i].high != expected.high) {
+                                return 0;
+                              }
+                              world_.slots[i].high = desired.high;
+                              return 1;
+                            }) != 0;
+    if (is_swapped) {
+      access([&] { return world_.slots[i].low = desired.low; });
+    }
+    return is_swapped;
+  }
+
+  World& world_;
+  Worker& worker_;
+  Flaw flaw_;
+  std::jmp_buf& pause_;
+  std::size_t position_ = 0;
+  bool has_stepped_ = false;
+  bool has_claimed_ = false;
+};
+
+void begin_attempt(Worker& worker) {
+  worker.read_count = 0;
+  worker.claimed_at = 0;
+}
+
+void finish_take(World& world, Worker& worker, bool is_admitted) {
+  if (worker.job == Job::take_and_give_back) {
+    worker.stage = is_admitted ? 2 : 3;
+    return;
+  }
+  worker.stage = 3;
+  (worker.tag == kTagX ? world.admitted_x : world.admitted_y) += is_admitted ? 1 : 0;
+}
+
+// One access of worker `k`, or its start: the moment at which it looks at the clock.
+void step(World& world, std::size_t k, Flaw flaw) {
+  Worker& worker = world.workers[k];
+  if (worker.stage == 0) {
+    worker.stage = 1;
+    worker.now = world.clock;
+    return;
+  }
+  std::jmp_buf pause;
+  if (setjmp(pause) != 0) {
+    return;
+  }
+  SteppedSet set(world, worker, flaw, pause);
+  const SlotOrder order{worker.tag, kOnePerHour, 1, {worker.now}};
+  BucketResult result;
+  const Step end = worker.stage == 1 ? try_take(set, order, result) : try_give_back(set, order);
+  if (end == Step::done && worker.stage == 1) {
+    finish_take(world, worker, result.is_admitted);
+  } else if (end == Step::done) {
+    worker.stage = 3;
+  }
+  begin_attempt(worker);
+}
+
+// 64 bits that stand for a state. Two states of ten million sharing theirs is a matter of one in 300,000, and would
+// only leave out what follows from one of them.
+class Fingerprint {
+ public:
+  void add(std::uint64_t value) {
+    value_ = (value_ ^ value) * 0xff51afd7ed558ccd;
+    value_ ^= value_ >> 32U;
+  }
+  [[nodiscard]] std::uint64_t value() const { return value_ | 1; }
+
+ private:
+  std::uint64_t value_ = 0x9e3779b97f4a7c15;
+};
+
+// Gives the numbers of claims new names, in the order in which they are met: which is which does not matter, only
+// where the same one stands.
+class Renaming {
+ public:
+  std::uint64_t operator()(std::uint64_t value) {
+    if (value >= kFirstNumber && value < kEndNumber) {
+      return name_of(value);
+    }
+    const std::uint64_t number = mark_of(value) & 0xffU;
+    if (number < kFirstNumber || number >= kEndNumber) {
+      return value;
+    }
+    return value - (number << kTagBits) + (name_of(number) << kTagBits);
+  }
+
+ private:
+  std::uint64_t name_of(std::uint64_t number) {
+    std::uint64_t& name = names_[number - kFirstNumber];
+    name = name != 0 ? name : ++count_;
+    return name;
+  }
+  std::array<std::uint64_t, kEndNumber - kFirstNumber> names_{};
+  std::uint64_t count_ = 0;
+};
+
+template <class Rename>
+void add_worker(Fingerprint& print, const Worker& worker, Rename& rename) {
+  for (const std::uint64_t value :
+       {worker.tag, static_cast<std::uint64_t>(worker.job), std::uint64_t{worker.stage}, worker.now,
+        std::uint64_t{worker.claimed_at != 0}, static_cast<std::uint64_t>(worker.read_count - worker.claimed_at)}) {
+    print.add(value);
+  }
+  if (worker.claimed_at != 0) {
+    print.add(worker.claimed.index);
+    print.add(rename(worker.claimed.slot.low));
+    print.add(worker.claimed.slot.high);
+  }
+  for (std::size_t i = worker.claimed_at; i < worker.read_count; ++i) {
+    print.add(rename(worker.reads[i]));
+  }
+}
+
+std::uint64_t fingerprint(const World& world) {
+  Fingerprint print;
+  Renaming rename;
+  for (const WidePair& slot : world.slots) {
+    print.add(rename(slot.low));
+    print.add(slot.high);
+  }
+  for (const std::uint64_t value :
+       {world.floor, world.clock, std::uint64_t{world.admitted_x}, std::uint64_t{world.admitted_y}}) {
+    print.add(value);
+  }
+  // Workers are told apart by what they do only.
+  std::array<std::pair<std::uint64_t, const Worker*>, kWorkers> sorted;
+  for (std::size_t k = 0; k < kWorkers; ++k) {
+    Fingerprint own;
+    Renaming own_rename = rename;
+    add_worker(own, world.workers[k], own_rename);
+    sorted[k] = {own.value(), &world.workers[k]};
+  }
+  std::sort(sorted.begin(), sorted.end());
+  for (const auto& [own, worker] : sorted) {
+    add_worker(print, *worker, rename);
+  }
+  return print.value();
+}
+
+// Fingerprints seen so far: open addressing, at most half full.
+class Seen {
+ public:
+  // RETURNS: false when it was there already.
+  bool insert(std::uint64_t print) {
+    if (2 * ++count_ > table_.size()) {
+      grow();
+    }
+    const bool is_new = put(print);
+    count_ -= is_new ? 0 : 1;
+    return is_new;
+  }
+  [[nodiscard]] std::size_t size() const { return count_; }
+
+ private:
+  bool put(std::uint64_t print) {
+    std::size_t at = (print >> 1U) & (table_.size() - 1);
+    for (; table_[at] != 0; at = (at + 1) & (table_.size() - 1)) {
+      if (table_[at] == print) {
+        return false;
+      }
+    }
+    table_[at] = print;
+    return true;
+  }
+  void grow() {
+    std::vector<std::uint64_t> old(2 * table_.size());
+    old.swap(table_);
+    for (const std::uint64_t print : old) {
+      if (print != 0) {
+        put(print);
+      }
+    }
+  }
+
+  std::vector<std::uint64_t> table_ = std::vector<std::uint64_t>(1U << 12U);
+  std::size_t count_ = 0;
+};
+
+struct Outcome {
+  std::size_t states = 0;
+  bool over_admits = false;
+};
+
+bool is_over(const World& world) {
+  return std::all_of(world.workers.begin(), world.workers.end(), [](const Worker& w) { return w.stage == 3; });
+}
+
+// All states reachable from `start`. `at_end` is called for each in which all workers are through.
+template <class AtEnd>
+Outcome search(const World& start, Flaw flaw, AtEnd at_end) {
+  Seen seen;
+  std::vector<World> open{start};
+  seen.insert(fingerprint(start));
+  Outcome outcome;
+  const auto visit = [&](const World& next) {
+    if (seen.insert(fingerprint(next))) {
+      open.push_back(next);
+    }
+  };
+  while (!open.empty()) {
+    const World world = open.back();
+    open.pop_back();
+    if (world.admitted_x > 1 || world.admitted_y > 1) {
+      outcome.over_admits = true;
+      break;
+    }
+    if (is_over(world)) {
+      at_end(world);
+    }
+    if (world.clock != world.next_clock) {
+      World next = world;
+      next.clock = world.next_clock;
+      visit(next);
+    }
+    for (std::size_t k = 0; k < kWorkers; ++k) {
+      if (world.workers[k].stage != 3) {
+        World next = world;
+        step(next, k, flaw);
+        visit(next);
+      }
+    }
+  }
+  outcome.states = seen.size();
+  return outcome;
+}
+
+WidePair idle(std::uint64_t tag) { return make_slot(tag, encode_interval(kOnePerHour.interval_ns), kStart - 5); }
+WidePair live(std::uint64_t tag, std::uint64_t until) {
+  return make_slot(tag, encode_interval(kOnePerHour.interval_ns), until);
+}
+// Left behind by a worker that died in the middle of its claim.
+WidePair orphan(std::uint64_t tag, std::uint64_t arrival) {
+  WidePair slot = make_slot(tag, claim_mark({kStart}, 200), arrival);
+  slot.high |= kTentativeBit;
+  return slot;
+}
+
+struct Scene {
+  const char* name;
+  std::size_t slot_count;
+  WidePair first;
+  WidePair second;
+  std::uint64_t pause;  // by which the clock moves, at any moment
+};
+
+const std::vector<Scene>& scenes() {
+  static const std::vector<Scene> kScenes = {
+      {"two free slots", 2, {}, {}, kTick},
+      {"two idle strangers", 2, idle(kTagO), idle(kTagP), kLongPause},
+      {"one live stranger", 2, live(kTagO, kStart + kTick), idle(kTagP), kTick},
+      {"two live strangers", 2, live(kTagO, kStart + kTick), live(kTagP, kStart + kTick), kTick},
+      {"two live strangers", 2, live(kTagO, kStart + kTick), live(kTagP, kStart + kTick), kLongPause},
+      {"an idle stranger and X itself", 2, idle(kTagO), idle(kTagX), kTick},
+      {"X left tentative", 2, orphan(kTagX, kStart), idle(kTagO), kLongPause},
+      {"X left tentative twice", 2, orphan(kTagX, kStart), orphan(kTagX, kStart), kLongPause},
+      {"Y left tentative, a live stranger", 2, orphan(kTagY, kStart), live(kTagO, kStart + kTick), kLongPause},
+      {"one idle slot", 1, idle(kTagO), {}, kTick},
+      {"one idle slot", 1, idle(kTagO), {}, kLongPause},
+      {"one live slot", 1, live(kTagO, kStart + kTick), {}, kTick},
+      {"one live slot", 1, live(kTagO, kStart + kTick), {}, kLongPause},
+      {"one slot, X left tentative", 1, orphan(kTagX, kStart), {}, kLongPause},
+  };
+  return kScenes;
+}
+
+World make_world(const Scene& scene, const std::array<Worker, kWorkers>& workers) {
+  World world;
+  world.next_clock = kStart + scene.pause;
+  world.slots = {scene.first, scene.second};
+  world.slot_count = scene.slot_count;
+  world.workers = workers;
+  return world;
+}
+
+Worker takes(std::uint64_t tag) {
+  Worker worker;
+  worker.tag = tag;
+  return worker;
+}
+
+Worker takes_and_gives_back(std::uint64_t tag) {
+  Worker worker = takes(tag);
+  worker.job = Job::take_and_give_back;
+  return worker;
+}
+
+void ignore(const World&) {}
+
+void no_interleaving_admits_too_much(void**) {
+  for (const Scene& scene : scenes()) {
+    const World world = make_world(scene, {takes(kTagX), takes(kTagX), takes(kTagY)});
+    const Outcome outcome = search(world, Flaw::none, ignore);
+    print_message("%s: %zu states\n", scene.name, outcome.states);
+    assert_true(outcome.states > 100);
+    assert_false(outcome.over_admits);
+  }
+}
+
+// The same with a reservation that is given back, as when another limit of the request refuses. (Three times as many
+// states; what a long pause adds is searched above.)
+void no_refund_admits_too_much(void**) {
+  for (const Scene& scene : scenes()) {
+    if (scene.slot_count != 1 && scene.pause != kTick) {
+      continue;
+    }
+    const World world = make_world(scene, {takes_and_gives_back(kTagX), takes(kTagX), takes(kTagY)});
+    const Outcome outcome = search(world, Flaw::none, ignore);
+    print_message("%s, a refund: %zu states\n", scene.name, outcome.states);
+    assert_false(outcome.over_admits);
+  }
+}
+
+// Where nobody has to make room, what was given back is there again, whatever came between.
+void a_refund_gives_back_exactly_what_was_taken(void**) {
+  const World world = make_world(scenes()[0], {takes_and_gives_back(kTagX), takes(kTagX), takes_and_gives_back(kTagX)});
+  std::size_t ends = 0;
+  search(world, Flaw::none, [&](const World& end) {
+    ++ends;
+    for (const WidePair& slot : end.slots) {
+      if (tag_of(slot.low) == kTagX) {
+        assert_true(arrival_of(slot) >= kStart + end.admitted_x * kOnePerHour.interval_ns);
+        assert_true(arrival_of(slot) <= (kStart + kTick) + end.admitted_x * kOnePerHour.interval_ns);
+      }
+    }
+  });
+  assert_true(ends > 10);
+}
+
+void a_flaw_is_found(Flaw flaw) {
+  bool is_found = false;
+  for (const Scene& scene : scenes()) {
+    const World world = make_world(scene, {takes(kTagX), takes(kTagX), takes(kTagY)});
+    is_found = is_found || search(world, flaw, ignore).over_admits;
+  }
+  assert_true(is_found);
+}
+
+void words_changed_one_after_the_other_admit_too_much(void**) { a_flaw_is_found(Flaw::split_words); }
+void a_claim_without_a_second_look_admits_too_much(void**) { a_flaw_is_found(Flaw::no_second_look); }
+void a_fresh_newcomer_admits_too_much(void**) { a_flaw_is_found(Flaw::fresh_newcomer); }
+void inheriting_without_a_floor_admits_too_much(void**) { a_flaw_is_found(Flaw::no_floor); }
+
+}  // namespace
+}  // namespace apikey
+
+int main() {
+  using namespace apikey;
+  const CMUnitTest tests[] = {
+      cmocka_unit_test(no_interleaving_admits_too_much),
+      cmocka_unit_test(no_refund_admits_too_much),
+      cmocka_unit_test(a_refund_gives_back_exactly_what_was_taken),
+      cmocka_unit_test(words_changed_one_after_the_other_admit_too_much),
+      cmocka_unit_test(a_claim_without_a_second_look_admits_too_much),
+      cmocka_unit_test(a_fresh_newcomer_admits_too_much),
+      cmocka_unit_test(inheriting_without_a_floor_admits_too_much),
+  };
+  return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
