@@ -60,22 +60,21 @@ void verify(const Session& session) {
 
 }  // namespace
 
-void add_audit_commands(CLI::App& app, Session& session) {
-  CLI::App* group = app.add_subcommand("audit", "Who changed what");
-  group->require_subcommand(1);
+void add_audit_commands(Command& app, Session& session) {
+  Command group = app.add_group("audit", "Who changed what");
   auto object = std::make_shared<std::string>();
   auto most = std::make_shared<std::uint64_t>(0);
-  CLI::App* all = group->add_subcommand("list", "All changes, oldest first");
-  all->add_option("--object", *object, "Only those of this key id, owner, plan, role …")->type_name("OBJECT");
-  all->add_option("--last", *most, "Only this many, the newest")->type_name("N");
-  all->footer("  keyloader audit list --last 20\n  keyloader audit list --object key_… --json");
-  all->callback([&session, object, most] { list(session, *object, *most); });
+  Command all = group.add("list", "All changes, oldest first");
+  all.option("--object", *object, "OBJECT", "Only those of this key id, owner, plan, role …");
+  all.option("--last", *most, "N", "Only this many, the newest");
+  all.footer("  keyloader audit list --last 20\n  keyloader audit list --object key_… --json");
+  all.run([&session, object, most] { list(session, *object, *most); });
 
-  CLI::App* check_it = group->add_subcommand("verify", "Check the chain of hashes from the first entry to the last");
-  check_it->footer(
+  Command check_it = group.add("verify", "Check the chain of hashes from the first entry to the last");
+  check_it.footer(
       "Each entry holds the SHA-256 of the one before it. Keep the last hash elsewhere to notice a cut-off end.\n\n"
       "  keyloader audit verify --json | jq -r .hash");
-  check_it->callback([&session] { verify(session); });
+  check_it.run([&session] { verify(session); });
 }
 
 }  // namespace keyloader

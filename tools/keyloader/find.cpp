@@ -37,10 +37,10 @@ void find(const Session& session) {
 
 }  // namespace
 
-void add_find_command(CLI::App& app, Session& session) {
-  CLI::App* command = app.add_subcommand("find", "Tell which key is given on standard input");
-  command->footer("  keyloader find < leaked.txt\n  xclip -o | keyloader find --json | jq -r .id");
-  command->callback([&session] { find(session); });
+void add_find_command(Command& app, Session& session) {
+  Command command = app.add("find", "Tell which key is given on standard input");
+  command.footer("  keyloader find < leaked.txt\n  xclip -o | keyloader find --json | jq -r .id");
+  command.run([&session] { find(session); });
 }
 
 }  // namespace keyloader

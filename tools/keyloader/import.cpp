@@ -170,6 +170,9 @@ void report(const Session& session, const Outcome& outcome, const std::vector<Re
 }
 
 void import_keys(const Session& session, const ImportOptions& options) {
+  if (options.format.empty()) {
+    throw UsageError("say --format csv or --format ndjson");
+  }
   std::ifstream file;
   if (options.file != "-") {
     file.open(options.file, std::ios::binary);
@@ -201,25 +204,22 @@ void import_keys(const Session& session, const ImportOptions& options) {
 
 }  // namespace
 
-void add_import_command(CLI::App& app, Session& session) {
+void add_import_command(Command& app, Session& session) {
   auto options = std::make_shared<ImportOptions>();
-  CLI::App* command = app.add_subcommand("import", "Take over keys from another system");
-  command->add_option("FILE", options->file, "What to import; - reads standard input")->required();
-  command->add_option("--format", options->format, "csv or ndjson")
-      ->required()
-      ->check(CLI::IsMember({"csv", "ndjson"}))
-      ->type_name("FORMAT");
-  command->add_flag("--partial", options->is_partial, "Import the good lines even if others are refused");
-  command->add_flag("--create-owners", options->creates_owners, "Make owners that are not there");
-  add_no_publish(command, options->is_quiet);
-  command->footer(
+  Command command = app.add("import", "Take over keys from another system");
+  command.argument("FILE", options->file, "What to import; - reads standard input");
+  command.choice("--format", options->format, {"csv", "ndjson"}, "FORMAT", "csv or ndjson");
+  command.flag("--partial", options->is_partial, "Import the good lines even if others are refused");
+  command.flag("--create-owners", options->creates_owners, "Make owners that are not there");
+  command.no_publish(options->is_quiet);
+  command.footer(
       "Columns: key or digest, owner, name, scopes, roles, plan, env, expires, not_before, allow_ip, meta.<name>.\n"
       "Lists are words with a space between. digest: 64 hex digits (SHA-256), or hmac-sha256:<pepper id>:<64 hex "
       "digits>.\n"
       "A report names line, column and reason, never the key.\n\n"
       "  keyloader import keys.csv --format csv --create-owners\n"
       "  other-system export | keyloader import - --format ndjson --partial --json");
-  command->callback([&session, options] { import_keys(session, *options); });
+  command.run([&session, options] { import_keys(session, *options); });
 }
 
 }  // namespace keyloader

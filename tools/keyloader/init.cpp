@@ -82,35 +82,31 @@ void list_peppers(const Session& session) {
 
 }  // namespace
 
-void add_init_command(CLI::App& app, Session& session) {
+void add_init_command(Command& app, Session& session) {
   auto options = std::make_shared<InitOptions>();
-  CLI::App* command = app.add_subcommand("init", "Make the directory and a new, empty registry");
-  command
-      ->add_option("--pepper", options->pepper,
-                   "Keep keys as HMAC-SHA-256 with a secret of this name, made in peppers/")
-      ->type_name("ID");
-  command->add_option("--group", options->group, "Group of nginx's workers (default: www-data or nginx)")
-      ->type_name("GROUP");
-  add_no_publish(command, options->is_quiet);
-  command->footer(
+  Command command = app.add("init", "Make the directory and a new, empty registry");
+  command.option("--pepper", options->pepper, "ID",
+                 "Keep keys as HMAC-SHA-256 with a secret of this name, made in peppers/");
+  command.option("--group", options->group, "GROUP", "Group of nginx's workers (default: www-data or nginx)");
+  command.no_publish(options->is_quiet);
+  command.footer(
       "The directory gets mode 2750 and nginx's group; registry.db and peppers are readable by you alone.\n"
       "A pepper is a file of 64 hex digits (its bytes less the line end are the pepper); an existing one is kept.\n\n"
       "  keyloader init\n"
       "  keyloader --dir /srv/keys init --pepper 2026");
-  command->callback([&session, options] { init(session, *options); });
+  command.run([&session, options] { init(session, *options); });
 }
 
-void add_pepper_commands(CLI::App& app, Session& session) {
-  CLI::App* group = app.add_subcommand("pepper", "Secrets that digests are made with");
-  group->require_subcommand(1);
+void add_pepper_commands(Command& app, Session& session) {
+  Command group = app.add_group("pepper", "Secrets that digests are made with");
   auto id = std::make_shared<std::string>();
-  CLI::App* create = group->add_subcommand("create", "Make a pepper; new keys use it, old keys keep theirs");
-  create->add_option("ID", *id, "Its name: a-z 0-9 _ -")->required();
-  create->footer("A file peppers/ID that is there already is taken as it is.\n\n  keyloader pepper create 2027");
-  create->callback([&session, id] { create_pepper(session, *id); });
-  CLI::App* list = group->add_subcommand("list", "Which peppers there are, the current one first");
-  list->footer("  keyloader pepper list --json");
-  list->callback([&session] { list_peppers(session); });
+  Command create = group.add("create", "Make a pepper; new keys use it, old keys keep theirs");
+  create.argument("ID", *id, "Its name: a-z 0-9 _ -");
+  create.footer("A file peppers/ID that is there already is taken as it is.\n\n  keyloader pepper create 2027");
+  create.run([&session, id] { create_pepper(session, *id); });
+  Command list = group.add("list", "Which peppers there are, the current one first");
+  list.footer("  keyloader pepper list --json");
+  list.run([&session] { list_peppers(session); });
 }
 
 }  // namespace keyloader

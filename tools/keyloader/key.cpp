@@ -20,9 +20,8 @@ Key require_key(Registry& registry, const std::string& id) {
   return *key;
 }
 
-void add_key_commands(CLI::App& app, Session& session) {
-  CLI::App* group = app.add_subcommand("key", "The keys themselves");
-  group->require_subcommand(1);
+void add_key_commands(Command& app, Session& session) {
+  Command group = app.add_group("key", "The keys themselves");
   add_key_create(group, session);
   add_key_views(group, session);
   add_key_changes(group, session);

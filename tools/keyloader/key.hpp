@@ -2,7 +2,6 @@
 // Called by key.cpp only.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <string>
 
 #include "registry/registry.hpp"
@@ -10,9 +9,9 @@
 
 namespace keyloader {
 
-void add_key_create(CLI::App* group, Session& session);
-void add_key_changes(CLI::App* group, Session& session);  // set, suspend, resume, revoke, delete
-void add_key_views(CLI::App* group, Session& session);    // list, show
+void add_key_create(Command& group, Session& session);
+void add_key_changes(Command& group, Session& session);  // set, suspend, resume, revoke, delete
+void add_key_views(Command& group, Session& session);    // list, show
 
 // The key with this id; throws UsageError for what is no id, Failure for one the registry does not know.
 [[nodiscard]] Key require_key(Registry& registry, const std::string& id);

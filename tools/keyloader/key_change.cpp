@@ -117,49 +117,48 @@ void remove(const Session& session, const ChangeOptions& options) {
   report(session, options, keys, "deleted");
 }
 
-CLI::App* add_change(CLI::App* group, const std::string& name, const std::string& help, ChangeOptions& options) {
-  CLI::App* command = group->add_subcommand(name, help);
-  command->add_option("ID", options.ids, "Ids of keys: key_…");
-  add_no_publish(command, options.is_quiet);
+Command add_change(Command& group, const std::string& name, const std::string& help, ChangeOptions& options) {
+  Command command = group.add(name, help);
+  command.arguments("ID", options.ids, "Ids of keys: key_…");
+  command.no_publish(options.is_quiet);
   return command;
 }
 
 }  // namespace
 
-void add_key_changes(CLI::App* group, Session& session) {
+void add_key_changes(Command& group, Session& session) {
   auto options = std::make_shared<ChangeOptions>();
 
-  CLI::App* edit = add_change(group, "set", "Change what is named; `none` clears, what is not named stays", *options);
+  Command edit = add_change(group, "set", "Change what is named; `none` clears, what is not named stays", *options);
   add_key_fields(edit, options->fields);
-  edit->add_flag("--no-require-tls", options->fields.forgets_tls, "Not only over TLS any more")
-      ->excludes("--require-tls");
-  edit->footer(
+  edit.flag("--no-require-tls", options->fields.forgets_tls, "Not only over TLS any more");
+  edit.footer(
       "A list that is named replaces the old one.\n\n"
       "  keyloader key set key_… --expires 30d --plan gold\n"
       "  keyloader key set key_… --expires none --allow-ip none --rate none");
-  edit->callback([&session, options] { set(session, *options); });
+  edit.run([&session, options] { set(session, *options); });
 
-  CLI::App* pause = add_change(group, "suspend", "Refuse keys for a while", *options);
-  pause->add_option("--for", options->duration, "How long: 15m, 24h (default: until resumed)")->type_name("DURATION");
-  pause->footer("  keyloader key suspend key_… --for 15m");
-  pause->callback([&session, options] { suspend(session, *options); });
+  Command pause = add_change(group, "suspend", "Refuse keys for a while", *options);
+  pause.option("--for", options->duration, "DURATION", "How long: 15m, 24h (default: until resumed)");
+  pause.footer("  keyloader key suspend key_… --for 15m");
+  pause.run([&session, options] { suspend(session, *options); });
 
-  CLI::App* again = add_change(group, "resume", "Let suspended keys in again", *options);
-  again->footer("  keyloader key resume key_…");
-  again->callback([&session, options] { resume(session, *options); });
+  Command again = add_change(group, "resume", "Let suspended keys in again", *options);
+  again.footer("  keyloader key resume key_…");
+  again.run([&session, options] { resume(session, *options); });
 
-  CLI::App* end = add_change(group, "revoke", "Refuse keys for ever", *options);
-  end->add_option("--owner", options->owner, "All keys of this owner")->type_name("OWNER");
-  end->add_option("--reason", options->reason, "Kept in the audit")->type_name("TEXT");
-  end->footer(
+  Command end = add_change(group, "revoke", "Refuse keys for ever", *options);
+  end.option("--owner", options->owner, "OWNER", "All keys of this owner");
+  end.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  end.footer(
       "A revoked key stays known, so that logs can say who still uses it; `key delete` forgets it.\n\n"
       "  keyloader key revoke key_… --reason 'found in a public repository'\n"
       "  keyloader key revoke --owner acme");
-  end->callback([&session, options] { revoke(session, *options); });
+  end.run([&session, options] { revoke(session, *options); });
 
-  CLI::App* away = add_change(group, "delete", "Remove keys altogether; only the audit remembers them", *options);
-  away->footer("  keyloader key delete key_…");
-  away->callback([&session, options] { remove(session, *options); });
+  Command away = add_change(group, "delete", "Remove keys altogether; only the audit remembers them", *options);
+  away.footer("  keyloader key delete key_…");
+  away.run([&session, options] { remove(session, *options); });
 }
 
 }  // namespace keyloader

@@ -77,22 +77,21 @@ void create(const Session& session, const CreateOptions& options) {
 
 }  // namespace
 
-void add_key_create(CLI::App* group, Session& session) {
+void add_key_create(Command& group, Session& session) {
   auto options = std::make_shared<CreateOptions>();
-  CLI::App* command =
-      group->add_subcommand("create", "Issue a key: the key on standard output, all else on standard error");
-  command->add_option("--owner", options->owner, "Whose key it is")->required()->type_name("OWNER");
-  command->add_flag("--create-owner", options->creates_owner, "Make the owner when it is not there");
-  command->add_option("--env", options->fields.env, "Environment (default: live)")->type_name("ENV");
-  command->add_option("--prefix", options->prefix, "How the key begins")->capture_default_str()->type_name("PREFIX");
+  Command command = group.add("create", "Issue a key: the key on standard output, all else on standard error");
+  command.required_option("--owner", options->owner, "OWNER", "Whose key it is");
+  command.flag("--create-owner", options->creates_owner, "Make the owner when it is not there");
+  command.option("--env", options->fields.env, "ENV", "Environment (default: live)");
+  command.option("--prefix", options->prefix, "PREFIX", "How the key begins");
   add_key_fields(command, options->fields);
-  add_no_publish(command, options->is_quiet);
-  command->footer(
+  command.no_publish(options->is_quiet);
+  command.footer(
       "The key is shown once; what is kept is its digest.\n\n"
       "  keyloader key create --owner acme --create-owner --scope orders:read --expires 90d\n"
       "  keyloader key create --owner shop --env test --plan gold --allow-origin https://shop.example.com\n"
       "  keyloader key create --owner acme --json | jq -r .key");
-  command->callback([&session, options] { create(session, *options); });
+  command.run([&session, options] { create(session, *options); });
 }
 
 }  // namespace keyloader

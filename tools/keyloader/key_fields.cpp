@@ -104,26 +104,22 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
   static_cast<void>(encode_bindings(key));  // refuses what would not fit
 }
 
-void add_key_fields(CLI::App* command, KeyFields& fields) {
-  command->add_option("--name", fields.name, "What it is for, for people")->type_name("NAME");
-  add_words(command, "--scope", fields.scopes, "A scope it holds: orders:read, orders:* (again for more)", "SCOPE");
-  add_words(command, "--role", fields.roles, "A role whose scopes it holds (again for more)", "ROLE");
-  command->add_option("--plan", fields.plan, "The plan that limits it (default: default)")->type_name("PLAN");
-  command->add_option("--rate", fields.rate.rate, "Its own rate instead of the plan's: 100/s, 30/m, 1000/h")
-      ->type_name("RATE");
-  command->add_option("--burst", fields.rate.burst, "Size of its bucket")->type_name("N");
-  command->add_option("--expires", fields.expires, "90d, 24h, 2027-01-31, 2027-01-31T12:00:00Z, none")
-      ->type_name("WHEN");
-  command->add_option("--not-before", fields.not_before, "Good from then on: a moment, as with --expires")
-      ->type_name("WHEN");
-  add_words(command, "--allow-ip", fields.allow_ip, "Only from this network (again for more)", "CIDR");
-  add_words(command, "--allow-origin", fields.allow_origin, "Only from pages of this origin (again for more)",
-            "ORIGIN");
-  add_words(command, "--allow-method", fields.allow_method, "Only with this method; GET includes HEAD (again for more)",
-            "METHOD");
-  add_words(command, "--allow-host", fields.allow_host, "Only to this host (again for more)", "HOST");
-  add_words(command, "--meta", fields.meta, "A value for $apikey_meta_<name>; name= removes it", "NAME=VALUE");
-  command->add_flag("--require-tls", fields.requires_tls, "Only over TLS");
+void add_key_fields(Command& command, KeyFields& fields) {
+  command.option("--name", fields.name, "NAME", "What it is for, for people");
+  command.words("--scope", fields.scopes, "SCOPE", "A scope it holds: orders:read, orders:* (again for more)");
+  command.words("--role", fields.roles, "ROLE", "A role whose scopes it holds (again for more)");
+  command.option("--plan", fields.plan, "PLAN", "The plan that limits it (default: default)");
+  command.option("--rate", fields.rate.rate, "RATE", "Its own rate instead of the plan's: 100/s, 30/m, 1000/h");
+  command.option("--burst", fields.rate.burst, "N", "Size of its bucket");
+  command.option("--expires", fields.expires, "WHEN", "90d, 24h, 2027-01-31, 2027-01-31T12:00:00Z, none");
+  command.option("--not-before", fields.not_before, "WHEN", "Good from then on: a moment, as with --expires");
+  command.words("--allow-ip", fields.allow_ip, "CIDR", "Only from this network (again for more)");
+  command.words("--allow-origin", fields.allow_origin, "ORIGIN", "Only from pages of this origin (again for more)");
+  command.words("--allow-method", fields.allow_method, "METHOD",
+                "Only with this method; GET includes HEAD (again for more)");
+  command.words("--allow-host", fields.allow_host, "HOST", "Only to this host (again for more)");
+  command.words("--meta", fields.meta, "NAME=VALUE", "A value for $apikey_meta_<name>; name= removes it");
+  command.flag("--require-tls", fields.requires_tls, "Only over TLS");
 }
 
 }  // namespace keyloader

@@ -2,10 +2,10 @@
 // Called by `key create`, `key set` and import, so that all three take and refuse the same.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 
+#include "command.hpp"
 #include "registry/registry.hpp"
 #include "values.hpp"
 
@@ -34,6 +34,6 @@ struct KeyFields {
 void apply(const KeyFields& fields, Registry& registry, Key& key);
 
 // The options that `key create` and `key set` share.
-void add_key_fields(CLI::App* command, KeyFields& fields);
+void add_key_fields(Command& command, KeyFields& fields);
 
 }  // namespace keyloader

@@ -61,6 +61,9 @@ void print_key(const Key& key, Seconds now) {
 }
 
 void show(const Session& session, const Texts& ids) {
+  if (ids.empty()) {
+    throw UsageError("name the id of a key; `keyloader key list` shows them all");
+  }
   const auto registry = session.dir().open_registry();
   const Seconds now = wall_clock();
   Json list = Json::array();
@@ -104,23 +107,22 @@ void list(const Session& session, const ListOptions& options) {
 
 }  // namespace
 
-void add_key_views(CLI::App* group, Session& session) {
+void add_key_views(Command& group, Session& session) {
   auto options = std::make_shared<ListOptions>();
-  CLI::App* all = group->add_subcommand("list", "Keys, oldest first");
-  all->add_option("--owner", options->filter.owner, "Only those of this owner")->type_name("OWNER");
-  all->add_option("--env", options->filter.env, "Only those of this environment")->type_name("ENV");
-  all->add_option("--role", options->filter.role, "Only those that have this role")->type_name("ROLE");
-  all->add_option("--state", options->state, "Only those in this state")
-      ->check(CLI::IsMember({"active", "suspended", "revoked", "expired", "not_yet_valid"}))
-      ->type_name("STATE");
-  all->footer("  keyloader key list --owner acme --state active\n  keyloader key list --json | jq -r '.[].id'");
-  all->callback([&session, options] { list(session, *options); });
+  Command all = group.add("list", "Keys, oldest first");
+  all.option("--owner", options->filter.owner, "OWNER", "Only those of this owner");
+  all.option("--env", options->filter.env, "ENV", "Only those of this environment");
+  all.option("--role", options->filter.role, "ROLE", "Only those that have this role");
+  all.choice("--state", options->state, {"active", "suspended", "revoked", "expired", "not_yet_valid"}, "STATE",
+             "Only those that are active, suspended, revoked, expired or not_yet_valid");
+  all.footer("  keyloader key list --owner acme --state active\n  keyloader key list --json | jq -r '.[].id'");
+  all.run([&session, options] { list(session, *options); });
 
   auto ids = std::make_shared<Texts>();
-  CLI::App* one = group->add_subcommand("show", "Everything about keys, but the keys");
-  one->add_option("ID", *ids, "Ids of keys: key_…")->required();
-  one->footer("  keyloader key show key_… --json");
-  one->callback([&session, ids] { show(session, *ids); });
+  Command one = group.add("show", "Everything about keys, but the keys");
+  one.arguments("ID", *ids, "Ids of keys: key_…");
+  one.footer("  keyloader key show key_… --json");
+  one.run([&session, ids] { show(session, *ids); });
 }
 
 }  // namespace keyloader

@@ -34,18 +34,19 @@ void build(CLI::App& app, keyloader::Session& session) {
       "  keyloader plan create basic --rate 10/s --burst 20\n"
       "  keyloader key create --owner acme --create-owner --plan basic --scope orders:read\n"
       "Each command has its own --help with examples.");
-  keyloader::add_init_command(app, session);
-  keyloader::add_pepper_commands(app, session);
-  keyloader::add_owner_commands(app, session);
-  keyloader::add_plan_commands(app, session);
-  keyloader::add_role_commands(app, session);
-  keyloader::add_key_commands(app, session);
-  keyloader::add_find_command(app, session);
-  keyloader::add_publish_command(app, session);
-  keyloader::add_snapshot_commands(app, session);
-  keyloader::add_import_command(app, session);
-  keyloader::add_audit_commands(app, session);
-  keyloader::add_manual_commands(app, session);
+  keyloader::Command command(app);
+  keyloader::add_init_command(command, session);
+  keyloader::add_pepper_commands(command, session);
+  keyloader::add_owner_commands(command, session);
+  keyloader::add_plan_commands(command, session);
+  keyloader::add_role_commands(command, session);
+  keyloader::add_key_commands(command, session);
+  keyloader::add_find_command(command, session);
+  keyloader::add_publish_command(command, session);
+  keyloader::add_snapshot_commands(command, session);
+  keyloader::add_import_command(command, session);
+  keyloader::add_audit_commands(command, session);
+  keyloader::add_manual_commands(command, app);
 }
 
 int run(int argc, char** argv) {

@@ -2,6 +2,8 @@
 // stale. docs/keyloader.1 is the output of `keyloader manual`.
 #include <fmt/format.h>
 
+#include <CLI/CLI.hpp>
+
 #include "session.hpp"
 
 namespace keyloader {
@@ -141,18 +143,17 @@ std::string man_page(const CLI::App& app) {
 
 }  // namespace
 
-void add_manual_commands(CLI::App& app, Session& session) {
-  static_cast<void>(session);
+void add_manual_commands(Command& app, CLI::App& all) {
   auto shell = std::make_shared<std::string>();
-  CLI::App* completion = app.add_subcommand("completion", "Print a completion script for a shell");
-  completion->add_option("SHELL", *shell, "bash")->required()->check(CLI::IsMember({"bash"}));
-  completion->footer(
+  Command completion = app.add("completion", "Print a completion script for a shell");
+  completion.choice("SHELL", *shell, {"bash"}, "SHELL", "bash");
+  completion.footer(
       "  keyloader completion bash > /etc/bash_completion.d/keyloader\n  source <(keyloader completion bash)");
-  completion->callback([&app] { print_out(bash_completion(app) + "\n"); });
+  completion.run([&all] { print_out(bash_completion(all) + "\n"); });
 
-  CLI::App* manual = app.add_subcommand("manual", "Print the man page");
-  manual->footer("  keyloader manual | man -l -");
-  manual->callback([&app] { print_out(man_page(app) + "\n"); });
+  Command manual = app.add("manual", "Print the man page");
+  manual.footer("  keyloader manual | man -l -");
+  manual.run([&all] { print_out(man_page(all) + "\n"); });
 }
 
 }  // namespace keyloader

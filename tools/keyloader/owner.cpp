@@ -131,62 +131,61 @@ void list(const Session& session) {
   session.report(table_text({"OWNER", "TEAM", "EMAIL", "KEYS", "SUSPENDED"}, rows), json);
 }
 
-void add_fields(CLI::App* command, OwnerOptions& options) {
-  command->add_option("NAME", options.name, "The owner")->required();
-  command->add_option("--email", options.email, "Whom to write to")->type_name("ADDRESS");
-  command->add_option("--team", options.team, "Who answers for it")->type_name("TEAM");
-  add_words(command, "--meta", options.meta, "A value for $apikey_meta_<name>; name= removes it", "NAME=VALUE");
-  command->add_option("--rate", options.rate.rate, "Shared by all keys of the owner: 100/s, 30/m, 1000/h")
-      ->type_name("RATE");
-  command->add_option("--burst", options.rate.burst, "Size of the bucket")->type_name("N");
-  add_no_publish(command, options.is_quiet);
+void add_fields(Command& command, OwnerOptions& options) {
+  command.argument("NAME", options.name, "The owner");
+  command.option("--email", options.email, "ADDRESS", "Whom to write to");
+  command.option("--team", options.team, "TEAM", "Who answers for it");
+  command.words("--meta", options.meta, "NAME=VALUE", "A value for $apikey_meta_<name>; name= removes it");
+  command.option("--rate", options.rate.rate, "RATE", "Shared by all keys of the owner: 100/s, 30/m, 1000/h");
+  command.option("--burst", options.rate.burst, "N", "Size of the bucket");
+  command.no_publish(options.is_quiet);
 }
 
-CLI::App* add_named(CLI::App* group, const std::string& name, const std::string& help, OwnerOptions& options) {
-  CLI::App* command = group->add_subcommand(name, help);
-  command->add_option("NAME", options.name, "The owner")->required();
+Command add_named(Command& group, const std::string& name, const std::string& help, OwnerOptions& options) {
+  Command command = group.add(name, help);
+  command.argument("NAME", options.name, "The owner");
   return command;
 }
 
-void add_changes(CLI::App* group, Session& session) {
+void add_changes(Command& group, Session& session) {
   auto options = std::make_shared<OwnerOptions>();
-  CLI::App* make = group->add_subcommand("create", "Make an owner");
+  Command make = group.add("create", "Make an owner");
   add_fields(make, *options);
-  make->footer("  keyloader owner create acme --email ops@acme.example --team billing --meta crm=4711");
-  make->callback([&session, options] { create(session, *options); });
+  make.footer("  keyloader owner create acme --email ops@acme.example --team billing --meta crm=4711");
+  make.run([&session, options] { create(session, *options); });
 
-  CLI::App* set = group->add_subcommand("set", "Change what is named; `none` clears, what is not named stays");
+  Command set = group.add("set", "Change what is named; `none` clears, what is not named stays");
   add_fields(set, *options);
-  set->footer("  keyloader owner set acme --team payments\n  keyloader owner set acme --email none --rate 500/s");
-  set->callback([&session, options] {
+  set.footer("  keyloader owner set acme --team payments\n  keyloader owner set acme --email none --rate 500/s");
+  set.run([&session, options] {
     update(session, *options, "set", "changed", [&](Owner& owner) { apply(*options, owner); });
   });
 
-  CLI::App* suspend = add_named(group, "suspend", "Stop all keys of an owner for a while", *options);
-  suspend->add_option("--for", options->duration, "How long: 15m, 24h (default: until resumed)")->type_name("DURATION");
-  add_no_publish(suspend, options->is_quiet);
-  suspend->footer("  keyloader owner suspend acme --for 24h");
-  suspend->callback([&session, options] {
+  Command suspend = add_named(group, "suspend", "Stop all keys of an owner for a while", *options);
+  suspend.option("--for", options->duration, "DURATION", "How long: 15m, 24h (default: until resumed)");
+  suspend.no_publish(options->is_quiet);
+  suspend.footer("  keyloader owner suspend acme --for 24h");
+  suspend.run([&session, options] {
     update(session, *options, "suspend", "suspended", [&](Owner& owner) {
       owner.is_suspended = true;
       owner.suspended_until = options->duration.empty() ? 0 : wall_clock() + parse_duration(options->duration);
     });
   });
 
-  CLI::App* resume = add_named(group, "resume", "Let the keys of an owner in again", *options);
-  add_no_publish(resume, options->is_quiet);
-  resume->footer("  keyloader owner resume acme");
-  resume->callback([&session, options] {
+  Command resume = add_named(group, "resume", "Let the keys of an owner in again", *options);
+  resume.no_publish(options->is_quiet);
+  resume.footer("  keyloader owner resume acme");
+  resume.run([&session, options] {
     update(session, *options, "resume", "resumed", [](Owner& owner) {
       owner.is_suspended = false;
       owner.suspended_until = 0;
     });
   });
 
-  CLI::App* away = add_named(group, "delete", "Remove an owner that has no keys left", *options);
-  add_no_publish(away, options->is_quiet);
-  away->footer("  keyloader owner delete acme");
-  away->callback([&session, options] { remove(session, *options); });
+  Command away = add_named(group, "delete", "Remove an owner that has no keys left", *options);
+  away.no_publish(options->is_quiet);
+  away.footer("  keyloader owner delete acme");
+  away.run([&session, options] { remove(session, *options); });
 }
 
 }  // namespace
@@ -200,17 +199,16 @@ Owner new_owner(const std::string& name) {
   return owner;
 }
 
-void add_owner_commands(CLI::App& app, Session& session) {
-  CLI::App* group = app.add_subcommand("owner", "Whoever keys belong to");
-  group->require_subcommand(1);
+void add_owner_commands(Command& app, Session& session) {
+  Command group = app.add_group("owner", "Whoever keys belong to");
   add_changes(group, session);
   auto options = std::make_shared<OwnerOptions>();
-  CLI::App* one = add_named(group, "show", "Everything about one owner", *options);
-  one->footer("  keyloader owner show acme --json");
-  one->callback([&session, options] { show(session, options->name); });
-  CLI::App* all = group->add_subcommand("list", "All owners");
-  all->footer("  keyloader owner list");
-  all->callback([&session] { list(session); });
+  Command one = add_named(group, "show", "Everything about one owner", *options);
+  one.footer("  keyloader owner show acme --json");
+  one.run([&session, options] { show(session, options->name); });
+  Command all = group.add("list", "All owners");
+  all.footer("  keyloader owner list");
+  all.run([&session] { list(session); });
 }
 
 }  // namespace keyloader

@@ -88,49 +88,44 @@ void list(const Session& session) {
   session.report(table_text({"PLAN", "LIMITS"}, rows), json);
 }
 
-void add_fields(CLI::App* command, PlanOptions& options) {
-  command->add_option("NAME", options.name, "The plan")->required();
-  command->add_option("--rate", options.rate.rate, "Requests per key: 100/s, 30/m, 1000/h; none: unlimited")
-      ->type_name("RATE");
-  command
-      ->add_option("--burst", options.rate.burst,
-                   "Size of the bucket (default: one second's worth, or the rate's number)")
-      ->type_name("N");
-  add_no_publish(command, options.is_quiet);
+void add_fields(Command& command, PlanOptions& options) {
+  command.argument("NAME", options.name, "The plan");
+  command.option("--rate", options.rate.rate, "RATE", "Requests per key: 100/s, 30/m, 1000/h; none: unlimited");
+  command.option("--burst", options.rate.burst, "N",
+                 "Size of the bucket (default: one second's worth, or the rate's number)");
+  command.no_publish(options.is_quiet);
 }
 
 }  // namespace
 
-void add_plan_commands(CLI::App& app, Session& session) {
-  CLI::App* group = app.add_subcommand("plan", "Named limits that keys refer to");
-  group->require_subcommand(1);
+void add_plan_commands(Command& app, Session& session) {
+  Command group = app.add_group("plan", "Named limits that keys refer to");
   auto options = std::make_shared<PlanOptions>();
 
-  CLI::App* make = group->add_subcommand("create", "Make a plan");
+  Command make = group.add("create", "Make a plan");
   add_fields(make, *options);
-  make->footer("  keyloader plan create gold --rate 100/s --burst 200");
-  make->callback([&session, options] { create(session, *options); });
+  make.footer("  keyloader plan create gold --rate 100/s --burst 200");
+  make.run([&session, options] { create(session, *options); });
 
-  CLI::App* change =
-      group->add_subcommand("set", "Change a plan; keys that have it follow at once, buckets keep their level");
+  Command change = group.add("set", "Change a plan; keys that have it follow at once, buckets keep their level");
   add_fields(change, *options);
-  change->footer("  keyloader plan set gold --rate 200/s\n  keyloader plan set default --rate 10/s");
-  change->callback([&session, options] { set(session, *options); });
+  change.footer("  keyloader plan set gold --rate 200/s\n  keyloader plan set default --rate 10/s");
+  change.run([&session, options] { set(session, *options); });
 
-  CLI::App* one = group->add_subcommand("show", "Everything about one plan");
-  one->add_option("NAME", options->name, "The plan")->required();
-  one->footer("  keyloader plan show gold --json");
-  one->callback([&session, options] { show(session, options->name); });
+  Command one = group.add("show", "Everything about one plan");
+  one.argument("NAME", options->name, "The plan");
+  one.footer("  keyloader plan show gold --json");
+  one.run([&session, options] { show(session, options->name); });
 
-  CLI::App* all = group->add_subcommand("list", "All plans");
-  all->footer("  keyloader plan list");
-  all->callback([&session] { list(session); });
+  Command all = group.add("list", "All plans");
+  all.footer("  keyloader plan list");
+  all.run([&session] { list(session); });
 
-  CLI::App* away = group->add_subcommand("delete", "Remove a plan that no key has");
-  away->add_option("NAME", options->name, "The plan")->required();
-  add_no_publish(away, options->is_quiet);
-  away->footer("  keyloader plan delete gold");
-  away->callback([&session, options] { remove(session, *options); });
+  Command away = group.add("delete", "Remove a plan that no key has");
+  away.argument("NAME", options->name, "The plan");
+  away.no_publish(options->is_quiet);
+  away.footer("  keyloader plan delete gold");
+  away.run([&session, options] { remove(session, *options); });
 }
 
 }  // namespace keyloader

@@ -6,17 +6,16 @@
 
 namespace keyloader {
 
-void add_publish_command(CLI::App& app, Session& session) {
+void add_publish_command(Command& app, Session& session) {
   auto allow_shrink = std::make_shared<bool>(false);
-  CLI::App* command = app.add_subcommand("publish", "Hand the registry, as it is now, to nginx");
-  command->add_flag("--allow-shrink", *allow_shrink,
-                    "The loss of keys is meant: fewer than half, or keys nobody deleted");
-  command->footer(
+  Command command = app.add("publish", "Hand the registry, as it is now, to nginx");
+  command.flag("--allow-shrink", *allow_shrink, "The loss of keys is meant: fewer than half, or keys nobody deleted");
+  command.footer(
       "Changing commands publish by themselves; this is for after --no-publish, or after a publish that failed.\n"
       "nginx takes the new snapshot without a reload.\n\n"
       "  keyloader publish\n"
       "  keyloader publish --allow-shrink");
-  command->callback([&session, allow_shrink] {
+  command.run([&session, allow_shrink] {
     const auto registry = session.dir().open_registry();
     const Published published = publish(session.dir(), *registry, *allow_shrink);
     session.report(fmt::format("generation {}: {} keys are in service", published.generation, published.keys),

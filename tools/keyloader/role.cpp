@@ -80,40 +80,39 @@ void list(const Session& session) {
   session.report(table_text({"ROLE", "SCOPES"}, rows), json);
 }
 
-void add_fields(CLI::App* command, RoleOptions& options) {
-  command->add_option("NAME", options.name, "The role")->required();
-  add_words(command, "--scope", options.scopes, "A scope it grants (again for more)", "SCOPE");
-  add_no_publish(command, options.is_quiet);
+void add_fields(Command& command, RoleOptions& options) {
+  command.argument("NAME", options.name, "The role");
+  command.words("--scope", options.scopes, "SCOPE", "A scope it grants (again for more)");
+  command.no_publish(options.is_quiet);
 }
 
 }  // namespace
 
-void add_role_commands(CLI::App& app, Session& session) {
-  CLI::App* group = app.add_subcommand("role", "Named sets of scopes");
-  group->require_subcommand(1);
+void add_role_commands(Command& app, Session& session) {
+  Command group = app.add_group("role", "Named sets of scopes");
   auto options = std::make_shared<RoleOptions>();
 
-  CLI::App* make = group->add_subcommand("create", "Make a role");
+  Command make = group.add("create", "Make a role");
   add_fields(make, *options);
-  make->footer("  keyloader role create clerk --scope orders:read --scope orders:write");
-  make->callback([&session, options] { create(session, *options); });
+  make.footer("  keyloader role create clerk --scope orders:read --scope orders:write");
+  make.run([&session, options] { create(session, *options); });
 
-  CLI::App* change = group->add_subcommand("set", "Give a role another set of scopes; its keys follow at once");
+  Command change = group.add("set", "Give a role another set of scopes; its keys follow at once");
   add_fields(change, *options);
-  change->footer(
+  change.footer(
       "The scopes named replace those it had; `--scope none` takes all away.\n\n"
       "  keyloader role set clerk --scope 'orders:*'");
-  change->callback([&session, options] { set(session, *options); });
+  change.run([&session, options] { set(session, *options); });
 
-  CLI::App* all = group->add_subcommand("list", "All roles");
-  all->footer("  keyloader role list");
-  all->callback([&session] { list(session); });
+  Command all = group.add("list", "All roles");
+  all.footer("  keyloader role list");
+  all.run([&session] { list(session); });
 
-  CLI::App* away = group->add_subcommand("delete", "Remove a role that no key has");
-  away->add_option("NAME", options->name, "The role")->required();
-  add_no_publish(away, options->is_quiet);
-  away->footer("  keyloader role delete clerk");
-  away->callback([&session, options] { remove(session, *options); });
+  Command away = group.add("delete", "Remove a role that no key has");
+  away.argument("NAME", options->name, "The role");
+  away.no_publish(options->is_quiet);
+  away.footer("  keyloader role delete clerk");
+  away.run([&session, options] { remove(session, *options); });
 }
 
 }  // namespace keyloader

@@ -37,13 +37,4 @@ void finish_change(const Session& session, Registry& registry, Change& change, b
   }
 }
 
-void add_no_publish(CLI::App* command, bool& is_quiet) {
-  command->add_flag("--no-publish", is_quiet, "Change the registry only; nginx learns of it with the next publish");
-}
-
-void add_words(CLI::App* command, const std::string& name, Texts& values, const std::string& help,
-               const std::string& type) {
-  command->add_option(name, values, help)->type_name(type)->allow_extra_args(false);
-}
-
 }  // namespace keyloader

@@ -2,11 +2,11 @@
 // Made by main.cpp, used by every command file.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
 #include <string>
 
+#include "command.hpp"
 #include "data_dir.hpp"
 #include "registry/registry.hpp"
 
@@ -32,25 +32,18 @@ void print_out(const std::string& text);
 // Commits, then publishes unless `is_quiet` (--no-publish). When publishing fails the change stays, and says so.
 void finish_change(const Session& session, Registry& registry, Change& change, bool is_quiet);
 
-// The flag --no-publish of every command that changes something.
-void add_no_publish(CLI::App* command, bool& is_quiet);
-
-// An option that may be given again, one word each time: `--scope a --scope b NAME`.
-void add_words(CLI::App* command, const std::string& name, Texts& values, const std::string& help,
-               const std::string& type);
-
-// One line per command family; each adds its subcommands to `app` and keeps a reference to `session`.
-void add_init_command(CLI::App& app, Session& session);
-void add_pepper_commands(CLI::App& app, Session& session);
-void add_owner_commands(CLI::App& app, Session& session);
-void add_plan_commands(CLI::App& app, Session& session);
-void add_role_commands(CLI::App& app, Session& session);
-void add_key_commands(CLI::App& app, Session& session);
-void add_find_command(CLI::App& app, Session& session);
-void add_publish_command(CLI::App& app, Session& session);
-void add_snapshot_commands(CLI::App& app, Session& session);
-void add_import_command(CLI::App& app, Session& session);
-void add_audit_commands(CLI::App& app, Session& session);
-void add_manual_commands(CLI::App& app, Session& session);
+// One line per command family; each adds its commands to `app` and keeps a reference to `session`.
+void add_init_command(Command& app, Session& session);
+void add_pepper_commands(Command& app, Session& session);
+void add_owner_commands(Command& app, Session& session);
+void add_plan_commands(Command& app, Session& session);
+void add_role_commands(Command& app, Session& session);
+void add_key_commands(Command& app, Session& session);
+void add_find_command(Command& app, Session& session);
+void add_publish_command(Command& app, Session& session);
+void add_snapshot_commands(Command& app, Session& session);
+void add_import_command(Command& app, Session& session);
+void add_audit_commands(Command& app, Session& session);
+void add_manual_commands(Command& app, CLI::App& all);  // made from the whole command line
 
 }  // namespace keyloader

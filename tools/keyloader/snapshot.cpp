@@ -101,25 +101,23 @@ void list(const Session& session) {
 
 }  // namespace
 
-void add_snapshot_commands(CLI::App& app, Session& session) {
-  CLI::App* group = app.add_subcommand("snapshot", "The sealed files nginx reads");
-  group->require_subcommand(1);
+void add_snapshot_commands(Command& app, Session& session) {
+  Command group = app.add_group("snapshot", "The sealed files nginx reads");
   auto file = std::make_shared<std::string>();
 
-  CLI::App* one = group->add_subcommand("show", "What a snapshot is and holds");
-  one->add_option("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
-  one->footer("  keyloader snapshot show\n  keyloader snapshot show /backup/keys.mdb --json");
-  one->callback([&session, file] { show(session, *file); });
+  Command one = group.add("show", "What a snapshot is and holds");
+  one.optional_argument("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
+  one.footer("  keyloader snapshot show\n  keyloader snapshot show /backup/keys.mdb --json");
+  one.run([&session, file] { show(session, *file); });
 
-  CLI::App* check_it =
-      group->add_subcommand("verify", "Check a snapshot as nginx does; one sentence says what is wrong");
-  check_it->add_option("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
-  check_it->footer("  keyloader snapshot verify keys.mdb && echo whole");
-  check_it->callback([&session, file] { verify(session, *file); });
+  Command check_it = group.add("verify", "Check a snapshot as nginx does; one sentence says what is wrong");
+  check_it.optional_argument("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
+  check_it.footer("  keyloader snapshot verify keys.mdb && echo whole");
+  check_it.run([&session, file] { verify(session, *file); });
 
-  CLI::App* all = group->add_subcommand("list", "The snapshots kept in history/, newest first");
-  all->footer("  keyloader snapshot list");
-  all->callback([&session] { list(session); });
+  Command all = group.add("list", "The snapshots kept in history/, newest first");
+  all.footer("  keyloader snapshot list");
+  all.run([&session] { list(session); });
 
   add_snapshot_changes(group, session);
 }

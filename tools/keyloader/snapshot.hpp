@@ -2,12 +2,10 @@
 // seal, rollback). Called by snapshot.cpp only.
 #pragma once
 
-#include <CLI/CLI.hpp>
-
 #include "session.hpp"
 
 namespace keyloader {
 
-void add_snapshot_changes(CLI::App* group, Session& session);
+void add_snapshot_changes(Command& group, Session& session);
 
 }  // namespace keyloader

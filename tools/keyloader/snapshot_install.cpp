@@ -18,12 +18,12 @@ namespace {
 
 using apikey::publish::SnapshotFile;
 
-constexpr unsigned kMinKeepPercent = 50;
+constexpr std::uint64_t kMinKeepPercent = 50;
 constexpr std::size_t kCopyBuffer = std::size_t{256} * 1024;
 
 struct InstallOptions {
   std::string file;
-  unsigned min_keep = kMinKeepPercent;
+  std::uint64_t min_keep = kMinKeepPercent;
   bool allow_shrink = false;
 };
 
@@ -103,6 +103,10 @@ apikey::InService in_service(const DataDir& directory, apikey::SealHash& seal) {
 }
 
 void install(const Session& session, const InstallOptions& options) {
+  if (options.min_keep > 100) {
+    throw UsageError(fmt::format("--min-keep {} is no percentage; write 0 to 100", options.min_keep));
+  }
+  const unsigned min_keep = options.allow_shrink ? 0 : static_cast<unsigned>(options.min_keep);
   const DataDir directory = session.dir();
   if (!std::filesystem::exists(directory.path())) {
     if (const std::string warning = directory.make(""); !warning.empty()) {
@@ -127,8 +131,7 @@ void install(const Session& session, const InstallOptions& options) {
     session.report(fmt::format("generation {} is in service already", current.generation), result);
     return;
   }
-  check(apikey::may_follow(current, next.meta(), options.allow_shrink ? 0 : options.min_keep),
-        what + " is not put into service");
+  check(apikey::may_follow(current, next.meta(), min_keep), what + " is not put into service");
   check(apikey::publish::swap_in(temporary.path(), directory.path(), next.seal()),
         what + " could not be put into service");
   session.report(fmt::format("generation {}: {} keys are in service", next.meta().generation, next.meta().keys),
@@ -162,43 +165,41 @@ void roll_back(const Session& session, std::uint64_t generation, bool allow_shri
 
 }  // namespace
 
-void add_snapshot_changes(CLI::App* group, Session& session) {
+void add_snapshot_changes(Command& group, Session& session) {
   auto options = std::make_shared<InstallOptions>();
-  CLI::App* take = group->add_subcommand("install", "Put a snapshot from elsewhere into service on this node");
-  take->add_option("FILE", options->file, "The snapshot; - reads standard input")->required();
-  take->add_option("--min-keep", options->min_keep, "Refuse one with fewer than this percentage of the keys in service")
-      ->check(CLI::Range(0U, 100U))
-      ->capture_default_str()
-      ->type_name("PERCENT");
-  take->add_flag("--allow-shrink", options->allow_shrink, "Take it however few keys it has");
-  take->footer(
+  Command take = group.add("install", "Put a snapshot from elsewhere into service on this node");
+  take.argument("FILE", options->file, "The snapshot; - reads standard input");
+  take.option("--min-keep", options->min_keep, "PERCENT",
+              "Refuse one with fewer than this percentage of the keys in service (default: 50)");
+  take.flag("--allow-shrink", options->allow_shrink, "Take it however few keys it has");
+  take.footer(
       "Needs no registry. Refuses what is damaged, of another registry, or not newer than what is in service.\n\n"
       "  keyloader snapshot install keys.mdb\n"
       "  ssh node keyloader snapshot install - < /var/lib/apikey/keys.mdb");
-  take->callback([&session, options] { install(session, *options); });
+  take.run([&session, options] { install(session, *options); });
 
   auto in = std::make_shared<std::string>();
   auto out = std::make_shared<std::string>();
-  CLI::App* wax = group->add_subcommand("seal", "Make a snapshot of an LMDB file that another program wrote");
-  wax->add_option("IN", *in, "The LMDB file; it is not changed")->required();
-  wax->add_option("--out", *out, "Where the snapshot goes (default: IN.sealed)")->type_name("FILE");
-  wax->footer(
+  Command wax = group.add("seal", "Make a snapshot of an LMDB file that another program wrote");
+  wax.argument("IN", *in, "The LMDB file; it is not changed");
+  wax.option("--out", *out, "FILE", "Where the snapshot goes (default: IN.sealed)");
+  wax.footer(
       "The format is described in docs/snapshot-format.md.\n\n"
       "  keyloader snapshot seal mine.mdb --out keys.mdb && keyloader snapshot install keys.mdb");
-  wax->callback([&session, in, out] { seal(session, *in, *out); });
+  wax.run([&session, in, out] { seal(session, *in, *out); });
 
   auto generation = std::make_shared<std::uint64_t>(0);
   auto allow_shrink = std::make_shared<bool>(false);
-  CLI::App* back = group->add_subcommand("rollback", "Publish the content of an older snapshot as a new generation");
-  back->add_option("--to", *generation, "Which generation (default: the one before what is in service)")
-      ->type_name("GENERATION");
-  back->add_flag("--allow-shrink", *allow_shrink, "Take it even if it has fewer than half of the keys in service");
-  back->footer(
+  Command back = group.add("rollback", "Publish the content of an older snapshot as a new generation");
+  back.option("--to", *generation, "GENERATION", "Which generation (default: the one before what is in service)");
+  back.flag("--allow-shrink", *allow_shrink,
+            "Take it even if it has fewer than half of the keys in service (default: 50)");
+  back.footer(
       "What was revoked, suspended or deleted since stays so. The registry keeps its content, and the next publish\n"
       "brings that back: put the registry right before you change anything else.\n\n"
       "  keyloader snapshot list\n"
       "  keyloader snapshot rollback --to 41");
-  back->callback([&session, generation, allow_shrink] { roll_back(session, *generation, *allow_shrink); });
+  back.run([&session, generation, allow_shrink] { roll_back(session, *generation, *allow_shrink); });
 }
 
 }  // namespace keyloader

@@ -228,7 +228,7 @@ std::unique_ptr<Registry> create_sqlite_registry(const std::filesystem::path& fi
     throw Failure("libcrypto has no random bytes to give");
   }
   change.found(id);
-  change.create(Plan{.name = std::string{kDefaultPlan}, .created = wall_clock()});
+  change.create(Plan{.name = std::string{kDefaultPlan}, .limits = {}, .created = wall_clock()});
   fill(change);
   change.commit();
   return registry;

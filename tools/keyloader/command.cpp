@@ -1,0 +1,94 @@
+// The skin over CLI11. Called by every command file while the command line is defined; does nothing afterwards.
+#include "command.hpp"
+
+#include <CLI/CLI.hpp>
+#include <utility>
+
+namespace keyloader {
+
+Command Command::add(const std::string& name, const std::string& help) {
+  return Command(*app_->add_subcommand(name, help));
+}
+
+Command Command::add_group(const std::string& name, const std::string& help) {
+  CLI::App* group = app_->add_subcommand(name, help);
+  group->require_subcommand(1);
+  return Command(*group);
+}
+
+Command& Command::argument(const std::string& name, std::string& value, const std::string& help) {
+  app_->add_option(name, value, help)->required();
+  return *this;
+}
+
+Command& Command::optional_argument(const std::string& name, std::string& value, const std::string& help) {
+  app_->add_option(name, value, help);
+  return *this;
+}
+
+Command& Command::arguments(const std::string& name, std::vector<std::string>& values, const std::string& help) {
+  app_->add_option(name, values, help);
+  return *this;
+}
+
+Command& Command::option(const std::string& name, std::string& value, const std::string& type,
+                         const std::string& help) {
+  CLI::Option* option = app_->add_option(name, value, help)->type_name(type);
+  if (!value.empty()) {
+    option->capture_default_str();
+  }
+  return *this;
+}
+
+Command& Command::option(const std::string& name, std::optional<std::string>& value, const std::string& type,
+                         const std::string& help) {
+  app_->add_option_function<std::string>(
+          name, [&value](const std::string& text) { value = text; }, help)
+      ->type_name(type);
+  return *this;
+}
+
+Command& Command::option(const std::string& name, std::uint64_t& value, const std::string& type,
+                         const std::string& help) {
+  app_->add_option(name, value, help)->type_name(type);
+  return *this;
+}
+
+Command& Command::required_option(const std::string& name, std::string& value, const std::string& type,
+                                  const std::string& help) {
+  app_->add_option(name, value, help)->type_name(type)->required();
+  return *this;
+}
+
+Command& Command::choice(const std::string& name, std::string& value, const std::vector<std::string>& allowed,
+                         const std::string& type, const std::string& help) {
+  app_->add_option(name, value, help)->type_name(type)->check(CLI::IsMember(allowed));
+  return *this;
+}
+
+Command& Command::words(const std::string& name, std::vector<std::string>& values, const std::string& type,
+                        const std::string& help) {
+  app_->add_option(name, values, help)->type_name(type)->allow_extra_args(false);
+  return *this;
+}
+
+Command& Command::flag(const std::string& name, bool& value, const std::string& help) {
+  app_->add_flag(name, value, help);
+  return *this;
+}
+
+Command& Command::no_publish(bool& is_quiet) {
+  return flag("--no-publish", is_quiet, "Change the registry only; nginx learns of it with the next publish");
+}
+
+Command& Command::footer(const std::string& text) {
+  app_->footer(text);
+  return *this;
+}
+
+Command& Command::run(std::function<void()> action) {
+  app_->callback(std::move(action));
+  return *this;
+}
+
+}  // namespace keyloader

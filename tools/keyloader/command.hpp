@@ -1,0 +1,56 @@
+// One command of the command line, with its options: a small skin over CLI11, so that only command.cpp, manual.cpp and
+// main.cpp have to read that library's headers.
+// Called by every command file. What options write to must live until the command has run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace CLI {
+class App;
+}
+
+namespace keyloader {
+
+class Command {
+ public:
+  explicit Command(CLI::App& app) : app_(&app) {}
+
+  // A command below this one. A group does nothing itself and asks for one of its commands.
+  [[nodiscard]] Command add(const std::string& name, const std::string& help);
+  [[nodiscard]] Command add_group(const std::string& name, const std::string& help);
+
+  // Words without a dash before them; `arguments` takes any number of them.
+  Command& argument(const std::string& name, std::string& value, const std::string& help);
+  Command& optional_argument(const std::string& name, std::string& value, const std::string& help);
+  Command& arguments(const std::string& name, std::vector<std::string>& values, const std::string& help);
+
+  // `--name VALUE`. An optional tells "not given" from "given and empty".
+  Command& option(const std::string& name, std::string& value, const std::string& type, const std::string& help);
+  Command& option(const std::string& name, std::optional<std::string>& value, const std::string& type,
+                  const std::string& help);
+  Command& option(const std::string& name, std::uint64_t& value, const std::string& type, const std::string& help);
+  Command& required_option(const std::string& name, std::string& value, const std::string& type,
+                           const std::string& help);
+  Command& choice(const std::string& name, std::string& value, const std::vector<std::string>& allowed,
+                  const std::string& type, const std::string& help);
+  // May be given again, one word each time: `--scope a --scope b NAME`.
+  Command& words(const std::string& name, std::vector<std::string>& values, const std::string& type,
+                 const std::string& help);
+  Command& flag(const std::string& name, bool& value, const std::string& help);
+  // --no-publish, of every command that changes something.
+  Command& no_publish(bool& is_quiet);
+
+  // What stands under the options in --help: rules and examples.
+  Command& footer(const std::string& text);
+  // What the command does, once everything has been read.
+  Command& run(std::function<void()> action);
+
+ private:
+  CLI::App* app_;
+};
+
+}  // namespace keyloader
