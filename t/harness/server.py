@@ -137,9 +137,11 @@ http {{
 
     def stop(self):
         """Ends nginx if it still runs, then looks through its log."""
-        if self.process is not None and self.process.poll() is None:
-            self._end(signal.SIGQUIT, 20)
         self._client.close()
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self._end(signal.SIGQUIT, 20)
         bad = [line for line in (self.error_log() + self.stderr()).splitlines()
                if BAD_LINES.search(line) and not any(allowed.search(line) for allowed in self._allowed)]
         assert not bad, "nginx's error log tells of trouble:\n" + "\n".join(bad[:20])
