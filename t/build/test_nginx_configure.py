@@ -86,7 +86,7 @@ def dynamic(tmp_path_factory):
 @pytest.fixture(scope="module")
 def static():
     """In the build folder, where scripts/test finds it again."""
-    run(REPOSITORY / "scripts/build-static", BUILD / "static", stdin=subprocess.DEVNULL)
+    run(REPOSITORY / "scripts/nginx-static", BUILD / "static", stdin=subprocess.DEVNULL)
     return BUILD / "static/nginx"
 
 
