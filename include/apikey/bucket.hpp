@@ -46,8 +46,8 @@ struct BucketResult {
                                             std::uint64_t new_interval_ns, MonoNs now) noexcept;
 
 constexpr std::uint64_t RateLimit::depth_ns() const noexcept {
-  constexpr std::uint64_t kMost = std::uint64_t{1} << 62;
-  return burst > kMost / interval_ns ? kMost : burst * interval_ns;
+  constexpr std::uint64_t most = std::uint64_t{1} << 62;
+  return burst > most / interval_ns ? most : burst * interval_ns;
 }
 
 }  // namespace apikey

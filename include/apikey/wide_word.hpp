@@ -36,7 +36,8 @@ class alignas(16) WideWord {
   std::atomic<std::uint64_t> low_{0};
   std::atomic<std::uint64_t> high_{0};
 };
-static_assert(sizeof(WideWord) == 16 && alignof(WideWord) == 16);
+static_assert(sizeof(WideWord) == 16);
+static_assert(alignof(WideWord) == 16);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 }  // namespace apikey

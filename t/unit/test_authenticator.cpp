@@ -67,7 +67,7 @@ class Bench {
     status = status.ok() ? file_.open(finished.path) : status;
     status = status.ok() ? snapshot_.open(file_.fd(), file_.bytes(), Lookup::index) : status;
     if (!status.ok() || !BucketTable::format(memory(), kSeed, table_).ok()) {
-      std::fprintf(stderr, "no snapshot: %s\n", fixture::describe(status).c_str());
+      (void)std::fprintf(stderr, "no snapshot: %s\n", fixture::describe(status).c_str());
       std::abort();
     }
     facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 3});
@@ -165,8 +165,8 @@ std::string bound_to(const char* network, const char* origin, MethodSet methods,
 }
 
 const Bench::Keys& all_keys() {
-  static const std::string kBound = bound_to("10.0.0.0/8", "https://app.example.com", kMethodGet, "api.example.com");
-  static const Bench::Keys kKeys = {
+  static const std::string bound = bound_to("10.0.0.0/8", "https://app.example.com", kMethodGet, "api.example.com");
+  static const Bench::Keys keys = {
       {"good", {}},
       {"revoked", {.flags = kFlagRevoked | kFlagSuspended, .not_before = kNow + 1, .expires = kNow - 1}},
       {"suspended", {.flags = kFlagSuspended, .not_before = kNow + 1, .expires = kNow - 1}},
@@ -175,13 +175,13 @@ const Bench::Keys& all_keys() {
       {"owner suspended for a while", {.owner = 9}},
       {"not yet", {.env = "test", .not_before = kNow + 10, .expires = kNow + 20}},
       {"expires", {.env = "live", .expires = kNow + 10}},
-      {"test", {.flags = kFlagRequireTls, .env = "test", .bindings = kBound, .scopes = {}}},
-      {"bound", {.flags = kFlagRequireTls, .bindings = kBound, .scopes = {}}},
+      {"test", {.flags = kFlagRequireTls, .env = "test", .bindings = bound, .scopes = {}}},
+      {"bound", {.flags = kFlagRequireTls, .bindings = bound, .scopes = {}}},
       {"writer", {.scopes = {"orders:write"}}},
       {"all", {.scopes = {"*"}}},
       {"none", {.scopes = {}}},
   };
-  return kKeys;
+  return keys;
 }
 
 std::unique_ptr<Bench> all() { return std::make_unique<Bench>(all_keys()); }
@@ -211,9 +211,9 @@ void rows_2_and_3_no_key_and_no_whole_key(void**) {
 void row_4_no_usable_snapshot(void**) {
   auto bench = all();
   const Credential credential = Bench::credential("good");
-  constexpr std::array<std::uint8_t, 1> kNoSuchMethod = {kMaxConfiguredMethods};
+  constexpr std::array<std::uint8_t, 1> no_such_method = {kMaxConfiguredMethods};
   for (const StoreView& store :
-       {StoreView{}, StoreView{&bench->snapshot(), {}}, StoreView{&bench->snapshot(), kNoSuchMethod}}) {
+       {StoreView{}, StoreView{&bench->snapshot(), {}}, StoreView{&bench->snapshot(), no_such_method}}) {
     for (const bool allows : {false, true}) {
       bench->policy.allows_on_error = allows;
       Recognition known;
@@ -240,8 +240,8 @@ void row_4_a_damaged_record_is_not_a_bad_key(void**) {
   const auto needle = std::as_bytes(std::span(digest.bytes));
   const auto at = std::search(bytes.begin(), bytes.end(), needle.begin(), needle.end());
   assert_true(at != bytes.end());
-  constexpr std::array<std::uint8_t, 1> kMethods = {0};
-  const StoreView store{&snapshot, kMethods};
+  constexpr std::array<std::uint8_t, 1> methods = {0};
+  const StoreView store{&snapshot, methods};
   Recognition known;
   recognise(Bench::credential("key 0"), store, {kNow}, known);
   expect(known.outcome, Outcome::ok);
@@ -259,13 +259,13 @@ void row_5_and_the_methods_in_order(void**) {
   Credential credential;
   credential.found = Found::key;
   credential.digests[2] = fixture::digest_of("good");
-  constexpr std::array<std::uint8_t, 2> kBoth = {1, 2};
-  constexpr std::array<std::uint8_t, 2> kOthers = {1, 3};
+  constexpr std::array<std::uint8_t, 2> both = {1, 2};
+  constexpr std::array<std::uint8_t, 2> others = {1, 3};
   Recognition known;
-  recognise(credential, {&bench->snapshot(), kBoth}, {kNow}, known);
+  recognise(credential, {&bench->snapshot(), both}, {kNow}, known);
   expect(known.outcome, Outcome::ok);
   known = {};
-  recognise(credential, {&bench->snapshot(), kOthers}, {kNow}, known);
+  recognise(credential, {&bench->snapshot(), others}, {kNow}, known);
   expect(known.outcome, Outcome::unknown);
 }
 
@@ -329,8 +329,8 @@ void row_7_each_condition_in_order(void**) {
   expect(bench->outcome("bound"), Outcome::ok);
   expect(bench->outcome("test"), Outcome::ok);
   bench->policy.allows_any_environment = false;
-  constexpr std::array<std::string_view, 2> kTwo = {"staging", "test"};
-  bench->policy.environments = kTwo;
+  constexpr std::array<std::string_view, 2> two = {"staging", "test"};
+  bench->policy.environments = two;
   expect(bench->outcome("test"), Outcome::ok);
   expect(bench->outcome("bound"), Outcome::wrong_environment);
 }

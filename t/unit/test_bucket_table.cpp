@@ -7,7 +7,6 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <random>
 #include <thread>
 #include <vector>
 
@@ -20,6 +19,21 @@ namespace {
 constexpr std::uint64_t kNow = 7'000'000'000'000;
 constexpr std::uint64_t kMs = 1'000'000;
 constexpr SipKey kSeed = {0x0123456789abcdef, 0xfedcba9876543210};
+
+// Deterministic, so that a failure can be repeated.
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15) {}
+  std::uint64_t operator()() {
+    state_ ^= state_ << 13U;
+    state_ ^= state_ >> 7U;
+    state_ ^= state_ << 17U;
+    return state_;
+  }
+
+ private:
+  std::uint64_t state_;
+};
 
 // A table in memory of its own.
 struct TestTable {
@@ -246,7 +260,7 @@ void a_simple_model_agrees(void**) {
     RateLimit limit;
   };
   std::map<std::uint64_t, Model> model;
-  std::mt19937_64 random(20240607);
+  Random random(20240607);
   std::uint64_t now = kNow;
   std::uint64_t admitted = 0;
   for (int n = 0; n < 200'000; ++n) {
@@ -278,7 +292,7 @@ void a_simple_model_agrees(void**) {
 // The same in a set that is far too small: nobody ever gets more than his own bucket would have given him.
 void nobody_gets_more_in_a_crowded_set(void**) {
   TestTable test(1);
-  std::mt19937_64 random(7);
+  Random random(7);
   std::array<std::uint64_t, 30> admitted{};
   std::uint64_t now = kNow;
   for (int n = 0; n < 100'000; ++n) {
@@ -324,14 +338,14 @@ void eight_threads_share_exactly_the_burst(void**) {
 // Time passes, in steps that all threads share, in a set with too few slots.
 void eight_threads_never_get_more_than_the_rate(void**) {
   TestTable test(1);
-  constexpr std::size_t kSubjects = 12;
-  std::array<std::atomic<std::uint64_t>, kSubjects> admitted{};
+  constexpr std::size_t subjects = 12;
+  std::array<std::atomic<std::uint64_t>, subjects> admitted{};
   std::atomic<std::uint64_t> clock{kNow};
   in_threads([&](std::size_t thread) {
-    std::mt19937_64 random(thread);
+    Random random(thread + 1);
     for (int n = 0; n < 20'000; ++n) {
       const std::uint64_t now = clock.fetch_add(random() % 200'000);
-      const std::uint64_t number = random() % kSubjects;
+      const std::uint64_t number = random() % subjects;
       admitted[number].fetch_add(take(test, use_of(test, number, per_second(50, 10)), now).is_admitted ? 1 : 0);
     }
   });
@@ -347,11 +361,11 @@ void eight_threads_never_get_more_than_the_rate(void**) {
 // Newcomers all the time: every one of them is let in exactly as often as its burst says, by whichever thread.
 void eight_threads_bring_in_newcomers(void**) {
   TestTable test(100'000);
-  constexpr std::uint64_t kSubjects = 3000;
-  std::vector<std::atomic<std::uint64_t>> admitted(kSubjects);
+  constexpr std::uint64_t subjects = 3000;
+  std::vector<std::atomic<std::uint64_t>> admitted(subjects);
   const RateLimit limit = make_rate_limit({1, 3600 * kNsPerSecond}, 3);
   in_threads([&](std::size_t) {
-    for (std::uint64_t number = 0; number < kSubjects; ++number) {
+    for (std::uint64_t number = 0; number < subjects; ++number) {
       admitted[number].fetch_add(take(test, use_of(test, number, limit), kNow).is_admitted ? 1 : 0);
     }
   });
