@@ -123,31 +123,34 @@ Json to_json(const Role& role) {
   return {{"name", role.name}, {"scopes", role.scopes}, {"created", time_json(role.created)}};
 }
 
+// Assigned one by one: an initializer list copies every value twice, and an import does this for each key.
 Json to_json(const Key& key) {
-  return {{"id", text_of(key.id)},
-          {"family", text_of(key.family)},
-          {"digest_method", key.method},
-          {"owner", key.owner},
-          {"plan", key.plan},
-          {"name", key.name},
-          {"env", key.env},
-          {"prefix", key.prefix},
-          {"scopes", key.scopes},
-          {"roles", key.roles},
-          {"limits", to_json(key.limits)},
-          {"allow_ip", key.allow_ip},
-          {"allow_origin", key.allow_origin},
-          {"allow_method", key.allow_method},
-          {"allow_host", key.allow_host},
-          {"require_tls", key.requires_tls},
-          {"meta", key.meta},
-          {"created", time_json(key.created)},
-          {"not_before", time_json(key.not_before)},
-          {"expires", time_json(key.expires)},
-          {"suspended", key.is_suspended},
-          {"suspended_until", time_json(key.suspended_until)},
-          {"revoked", time_json(key.revoked)},
-          {"revoked_reason", key.revoked_reason}};
+  Json json = Json::object();
+  json["id"] = text_of(key.id);
+  json["family"] = text_of(key.family);
+  json["digest_method"] = key.method;
+  json["owner"] = key.owner;
+  json["plan"] = key.plan;
+  json["name"] = key.name;
+  json["env"] = key.env;
+  json["prefix"] = key.prefix;
+  json["scopes"] = key.scopes;
+  json["roles"] = key.roles;
+  json["limits"] = to_json(key.limits);
+  json["allow_ip"] = key.allow_ip;
+  json["allow_origin"] = key.allow_origin;
+  json["allow_method"] = key.allow_method;
+  json["allow_host"] = key.allow_host;
+  json["require_tls"] = key.requires_tls;
+  json["meta"] = key.meta;
+  json["created"] = time_json(key.created);
+  json["not_before"] = time_json(key.not_before);
+  json["expires"] = time_json(key.expires);
+  json["suspended"] = key.is_suspended;
+  json["suspended_until"] = time_json(key.suspended_until);
+  json["revoked"] = time_json(key.revoked);
+  json["revoked_reason"] = key.revoked_reason;
+  return json;
 }
 
 Json to_json(const Pepper& pepper) {
@@ -176,17 +179,23 @@ Json time_json(Seconds time) { return time == 0 ? Json(nullptr) : Json(time_text
 
 Seconds wall_clock() { return std::time(nullptr); }
 
-Hash chain_hash(const AuditEntry& entry) {
-  const Json content{{"seq", entry.seq},       {"time", entry.time},     {"actor", entry.actor},
-                     {"action", entry.action}, {"object", entry.object}, {"before", entry.before},
-                     {"after", entry.after}};
+Hash chain_hash(const AuditEntry& entry, const AuditTexts& texts) {
   std::string bytes(entry.prev_hash.begin(), entry.prev_hash.end());
-  bytes += content.dump();
+  bytes += fmt::format(R"({{"action":{},"actor":{},"after":{},"before":{},"object":{},"seq":{},"time":{}}})",
+                       Json(entry.action).dump(), texts.actor, texts.after, texts.before, Json(entry.object).dump(),
+                       entry.seq, entry.time);
   Hash hash{};
   if (EVP_Digest(bytes.data(), bytes.size(), hash.data(), nullptr, EVP_sha256(), nullptr) != 1) {
     throw std::runtime_error("libcrypto could not compute a SHA-256");
   }
   return hash;
+}
+
+Hash chain_hash(const AuditEntry& entry) {
+  const std::string actor = entry.actor.dump();
+  const std::string before = entry.before.dump();
+  const std::string after = entry.after.dump();
+  return chain_hash(entry, {.actor = actor, .before = before, .after = after});
 }
 
 }  // namespace keyloader

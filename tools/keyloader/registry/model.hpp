@@ -147,8 +147,16 @@ template <typename Bytes>
 [[nodiscard]] Json time_json(Seconds time);
 [[nodiscard]] Seconds wall_clock();
 
-// SHA-256 over the previous entry's 32 hash bytes and the entry's canonical JSON (names sorted, no white space) of
-// seq, time, actor, action, object, before, after.
+// SHA-256 over the previous entry's 32 hash bytes and the entry's canonical JSON: the object of action, actor, after,
+// before, object, seq, time (seconds since 1970), names sorted at every level, without white space.
 [[nodiscard]] Hash chain_hash(const AuditEntry& entry);
+
+// The same out of JSON texts that are canonical already.
+struct AuditTexts {
+  std::string_view actor;
+  std::string_view before;
+  std::string_view after;
+};
+[[nodiscard]] Hash chain_hash(const AuditEntry& entry, const AuditTexts& texts);
 
 }  // namespace keyloader

@@ -74,7 +74,7 @@ SqliteChange::SqliteChange(Database& database, Registry& registry)
     : database_(database),
       registry_(registry),
       transaction_(database, Transaction::Kind::write),
-      actor_(current_actor()) {}
+      actor_(current_actor().dump()) {}
 
 void SqliteChange::found(const apikey::RegistryId& id) {
   database_.query("INSERT INTO info(one, registry_id, created) VALUES(1, ?, ?)").bind(id).bind(wall_clock()).run();
@@ -94,21 +94,20 @@ void SqliteChange::audit(std::string_view action, std::string_view object, const
   if (!knows_chain_end_) {
     load_chain_end();
   }
-  AuditEntry entry{.seq = last_seq_ + 1,
-                   .time = wall_clock(),
-                   .actor = actor_,
-                   .action = std::string{action},
-                   .object = std::string{object},
-                   .before = before,
-                   .after = after,
-                   .prev_hash = last_hash_,
-                   .hash = {}};
-  entry.hash = chain_hash(entry);
+  AuditEntry entry;
+  entry.seq = last_seq_ + 1;
+  entry.time = wall_clock();
+  entry.action = action;
+  entry.object = object;
+  entry.prev_hash = last_hash_;
+  const std::string before_text = before.dump();
+  const std::string after_text = after.dump();
+  entry.hash = chain_hash(entry, {.actor = actor_, .before = before_text, .after = after_text});
   Query query = database_.query(
       "INSERT INTO audit(seq, time, actor, action, object, before, after, prev_hash, hash)"
       " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)");
-  query.bind(entry.seq).bind(entry.time).bind(actor_.dump()).bind(action).bind(object).bind(before.dump());
-  query.bind(after.dump()).bind(entry.prev_hash).bind(entry.hash).run();
+  query.bind(entry.seq).bind(entry.time).bind(actor_).bind(action).bind(object).bind(before_text);
+  query.bind(after_text).bind(entry.prev_hash).bind(entry.hash).run();
   last_seq_ = entry.seq;
   last_hash_ = entry.hash;
 }

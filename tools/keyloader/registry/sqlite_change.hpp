@@ -41,7 +41,7 @@ class SqliteChange final : public Change {
   bool knows_chain_end_ = false;
   std::uint64_t last_seq_ = 0;
   Hash last_hash_{};
-  Json actor_;
+  std::string actor_;  // JSON
 };
 
 }  // namespace keyloader
