@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "apikey/bucket_set.hpp"
@@ -305,6 +306,29 @@ void nobody_gets_more_in_a_crowded_set(void**) {
   assert_true(test.table.usage({now}).forced_evictions > 100);
 }
 
+// Between the look and the take another worker may be faster. Here it has left an unfinished claim with a debt, which a
+// look does not see and a take does.
+void who_loses_after_looking_gets_back_what_he_took(void**) {
+  TestTable test(1);
+  const RateLimit limit = per_second(1, 5);
+  LimitUse first = use_of(test, 1, limit);
+  LimitUse second = use_of(test, 2, limit);
+  if (first.subject > second.subject) {
+    std::swap(first, second);
+  }
+  assert_true(take(test, first, kNow).is_admitted);
+  WidePair orphan = make_slot(tag_of(second.subject), claim_mark({kNow}, 1), kNow + 3600 * kNsPerSecond);
+  orphan.high |= kTentativeBit;
+  assert_true(test.slot(0, 3).swap({0, 0}, orphan));
+
+  assert_true(test.table.look(std::array{first, second}, 2, {kNow}).is_admitted);
+  const TakeResult lost = test.table.take(std::array{second, first}, 2, {kNow});
+  assert_false(lost.is_admitted);
+  assert_int_equal(lost.decided_by, 0);
+  assert_true(lost.retry_after_ns > 3000 * kNsPerSecond);
+  assert_int_equal(test.table.look(std::span(&first, 1), 0, {kNow}).remaining, 4);
+}
+
 constexpr std::size_t kThreads = 8;
 
 template <class Function>
@@ -396,6 +420,7 @@ int main() {
       cmocka_unit_test(a_simple_model_agrees),
       cmocka_unit_test(nobody_gets_more_in_a_crowded_set),
       cmocka_unit_test(eight_threads_share_exactly_the_burst),
+      cmocka_unit_test(who_loses_after_looking_gets_back_what_he_took),
       cmocka_unit_test(eight_threads_never_get_more_than_the_rate),
       cmocka_unit_test(eight_threads_bring_in_newcomers),
   };
