@@ -115,7 +115,10 @@ def table(stage):
         location /any-env   {{ apikey_environment any; apikey_scope any; proxy_pass {stage.upstream.url}; }}
         location /no-store  {{ apikey_use absent; apikey_scope any; proxy_pass {stage.upstream.url}; }}
         location /no-store-open {{ apikey_use lenient; apikey_scope any; proxy_pass {stage.upstream.url}; }}
-        location /satisfied {{ satisfy any; allow 127.0.0.1; deny all; apikey_scope any; proxy_pass {stage.upstream.url}; }}
+        location /satisfied {{
+            satisfy any; allow 127.0.0.1; deny all;
+            apikey_scope any; proxy_pass {stage.upstream.url};
+        }}
         location /scoped {{
             apikey_scope orders:read methods=GET;
             apikey_scope orders:write methods=POST;

@@ -42,7 +42,8 @@ def test_nested_locations(reader, nginx, upstream):
 
 def test_scopes_of_an_inner_level_replace_the_outer_ones(reader, nginx, upstream):
     server = nginx(location(upstream, "/inherits") + location(upstream, "/replaces", "apikey_scope a:read;")
-                   + location(upstream, "/any", "apikey_scope any;"), server='apikey "api"; apikey_scope never:granted;')
+                   + location(upstream, "/any", "apikey_scope any;"),
+                   server='apikey "api"; apikey_scope never:granted;')
     assert [server.status(path, key=reader) for path in ("/inherits", "/replaces", "/any")] == [403, 200, 200]
 
 

@@ -1,4 +1,4 @@
-"""The rate of a plan or key: exact over all workers, per family, kept over reload and new snapshots, told in headers."""
+"""The rate of a plan or key: exact over all workers, kept over reload and new snapshots, told in headers."""
 
 import threading
 import time
@@ -42,9 +42,9 @@ def test_headers(registry, nginx, upstream):
     told = [(int(a.headers["X-RateLimit-Limit"]), int(a.headers["X-RateLimit-Remaining"])) for a in answers]
     assert told == [(2, 1), (2, 0), (2, 0)]
     resets = [int(a.headers["X-RateLimit-Reset"]) for a in answers]
-    assert 0 < resets[0] <= 60 < resets[1] <= 120
-    # One token comes every 60 seconds; the wait is exact, rounded up.
-    assert 58 <= int(answers[2].headers["Retry-After"]) <= 60
+    # One token comes every 60 seconds, or 0.05 % later: a bucket remembers its interval in 16 bits. Rounded up.
+    assert 59 <= resets[0] <= 61 and 119 <= resets[1] <= 121
+    assert 58 <= int(answers[2].headers["Retry-After"]) <= 61
     assert answers[2].headers["Cache-Control"] == "no-store"
     assert answers[2].json()["status"] == 429
     logged = server.logged(3)[2]

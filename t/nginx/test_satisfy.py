@@ -47,8 +47,8 @@ def expectation(satisfy, other, passes, key):
             return 200, "skipped", None, False
         if key == "good":
             return 200, "ok", None, True
-        if key == "spent":
-            return 429, "rate_limited", None, False
+        if key == "spent":  # final; that a password would do as well may be said
+            return 429, "rate_limited", "basic" if other == "basic" else None, False
         return 401, "missing", "any", False
     if not passes:
         return refusal, None, other if refusal == 401 else None, False
