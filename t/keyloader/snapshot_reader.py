@@ -29,7 +29,7 @@ class Snapshot:
         with open(path, "rb") as file:
             self.file = file.read()
         self.seal = self.check_seal()
-        env = lmdb.open(path, subdir=False, readonly=True, lock=False, max_dbs=8)
+        env = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_dbs=8)
         require((env.info()["last_pgno"] + 2) * self.page_size == len(self.file), "wrong length")
         with env.begin() as txn:
             self.databases = {name.decode(): dict(txn.cursor(env.open_db(name, txn, create=False)))
@@ -70,7 +70,7 @@ class Snapshot:
         value = self.databases["index"][b"1"]
         places = [at + 16 for at in range(0, len(self.file), self.page_size)
                   if self.file[at + 16 : at + 24] == b"AKINDEX1" and self.file[at + 16 : at + 16 + len(value)] == value]
-        require(len(places) == 1 and value[:8] == b"AKINDEX1", "the index is not at the start of a page")
+        require(places and value[:8] == b"AKINDEX1", "the index is not at the start of a page")
         self.buckets, self.max_probe, zero, *self.row_counts = struct.unpack_from("<QII4I", value, 8)
         require(struct.unpack_from("<Q", value, 40)[0] == fmt.fold64(value[:40]) and zero == 0, "header of the index")
         require(len(value) == 48 + 64 * self.buckets + 8 * sum(self.row_counts), "length of the index")
