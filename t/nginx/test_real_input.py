@@ -28,7 +28,7 @@ KINDS = {  # scopes, environment, not_before → status of GET /read, GET /write
     "future": ("orders:*", "live", "2099-01-01", 401, 401),
 }
 BAD_LINES = [
-    ("not-a-key", "owner 1", "short", "orders:read", "default", "live", ""),
+    ("a-key", "owner 1", "short", "orders:read", "default", "live", ""),
     ("", "owner 1", "no key", "orders:read", "default", "live", ""),
     ("{mistyped}", "owner 1", "checksum", "orders:read", "default", "live", ""),
     ("{fresh}", "owner 1", "plan", "orders:read", "no-such-plan", "live", ""),
