@@ -33,7 +33,7 @@ void init(const Session& session, const InitOptions& options) {
     }
   });
   if (!options.is_quiet) {
-    publish(directory, *registry, false);
+    publish(directory, *registry, Loss{});
   }
   const RegistryInfo info = registry->info();
   session.report(fmt::format("registry {} is ready in {}", hex(info.id), directory.path().string()),

@@ -113,7 +113,7 @@ void remove(const Session& session, const ChangeOptions& options) {
   for (const Key& key : keys) {
     change->remove(key);
   }
-  finish_change(session, *registry, *change, options.is_quiet);
+  finish_change(session, *registry, *change, options.is_quiet, keys.size());
   report(session, options, keys, "deleted");
 }
 

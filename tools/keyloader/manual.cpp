@@ -95,6 +95,9 @@ std::string roff(const std::string& text) {
 std::string roff_options(const CLI::App& app) {
   std::string text;
   for (const CLI::Option* option : options_of(app)) {
+    if (option->check_name("--help") && app.get_parent() != nullptr) {
+      continue;
+    }
     std::string names = option->get_positional() ? option->get_name(true, false) : option->get_name(false, true);
     if (option->get_type_size() != 0 && !option->get_positional()) {
       names += " " + option->get_type_name();

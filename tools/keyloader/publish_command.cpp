@@ -17,7 +17,7 @@ void add_publish_command(Command& app, Session& session) {
       "  keyloader publish --allow-shrink");
   command.run([&session, allow_shrink] {
     const auto registry = session.dir().open_registry();
-    const Published published = publish(session.dir(), *registry, *allow_shrink);
+    const Published published = publish(session.dir(), *registry, Loss{.is_meant = *allow_shrink});
     session.report(fmt::format("generation {}: {} keys are in service", published.generation, published.keys),
                    {{"generation", published.generation}, {"keys", published.keys}});
   });

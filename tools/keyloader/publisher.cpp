@@ -49,8 +49,10 @@ void check_may_replace(const SnapshotFile& old, const RegistryInfo& info, bool a
   }
 }
 
+bool is_below_half(std::uint64_t before, std::uint64_t after) { return after < before - before / 2; }
+
 void check_count(std::uint64_t before, std::uint64_t after, bool allow_shrink) {
-  if (after < before - before / 2 && !allow_shrink) {
+  if (is_below_half(before, after) && !allow_shrink) {
     throw Failure(
         fmt::format("{} keys are in service and only {} would be left; if that is meant, run "
                     "`keyloader publish --allow-shrink`",
@@ -110,14 +112,16 @@ void finish_and_swap(const DataDir& directory, apikey::publish::SnapshotWriter& 
   }
 }
 
-Published publish_locked(const DataDir& directory, Registry& registry, bool allow_shrink) {
+Published publish_locked(const DataDir& directory, Registry& registry, const Loss& loss) {
   const std::unique_ptr<SnapshotFile> old = open_in_service(directory);
   const std::uint64_t old_generation = old != nullptr ? old->meta().generation : 0;
+  const std::uint64_t old_keys = old != nullptr ? old->meta().keys : 0;
   const std::uint64_t keys = registry.key_count();
   if (old != nullptr) {
-    check_may_replace(*old, registry.info(), allow_shrink);
-    check_count(old->meta().keys, keys, allow_shrink);
+    check_may_replace(*old, registry.info(), loss.is_meant);
+    check_count(old_keys, keys + loss.named, loss.is_meant);
   }
+  const bool allow_shrink = loss.is_meant || is_below_half(old_keys, keys);
   apikey::publish::SnapshotWriter writer;
   check(writer.open(directory.path()), "a new snapshot cannot be begun in " + directory.path().string());
 
@@ -134,7 +138,7 @@ Published publish_locked(const DataDir& directory, Registry& registry, bool allo
   registry.with_stable_view([&] {
     const Seconds now = wall_clock();
     Built built = build_from_registry(registry, old.get(), now, writer);
-    if (old != nullptr && !allow_shrink) {
+    if (old != nullptr && !loss.is_meant) {
       check_nothing_lost(registry, *old, built.kept, now);
     }
     published.keys = built.keys;
@@ -164,13 +168,13 @@ std::filesystem::path find_in_history(const DataDir& directory, std::uint64_t ge
 
 }  // namespace
 
-Published publish(const DataDir& directory, Registry& registry, bool allow_shrink) {
+Published publish(const DataDir& directory, Registry& registry, const Loss& loss) {
   apikey::publish::PublishLock publish_lock;
   lock(directory, publish_lock);
-  return publish_locked(directory, registry, allow_shrink);
+  return publish_locked(directory, registry, loss);
 }
 
-void publish_change(const DataDir& directory, Registry& registry, std::uint64_t seq) {
+void publish_change(const DataDir& directory, Registry& registry, std::uint64_t seq, const Loss& loss) {
   apikey::publish::PublishLock publish_lock;
   lock(directory, publish_lock);
   const RegistryInfo info = registry.info();
@@ -183,7 +187,7 @@ void publish_change(const DataDir& directory, Registry& registry, std::uint64_t 
       return;
     }
   }
-  publish_locked(directory, registry, false);
+  publish_locked(directory, registry, loss);
 }
 
 Published rollback(const DataDir& directory, Registry& registry, std::uint64_t generation, bool allow_shrink) {

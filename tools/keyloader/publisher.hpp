@@ -19,11 +19,17 @@ struct Published {
   std::uint64_t rolled_back_to = 0;  // 0: not a rollback
 };
 
-// Builds a snapshot of the registry and puts it into service. `allow_shrink`: the loss of keys is meant.
-Published publish(const DataDir& directory, Registry& registry, bool allow_shrink);
+// Which losses are meant.
+struct Loss {
+  bool is_meant = false;    // --allow-shrink: any
+  std::uint64_t named = 0;  // `key delete ID…`: so many, named one by one
+};
+
+// Builds a snapshot of the registry and puts it into service.
+Published publish(const DataDir& directory, Registry& registry, const Loss& loss);
 
 // The same, unless a publisher that ran in between has taken the change with audit entry `seq` along.
-void publish_change(const DataDir& directory, Registry& registry, std::uint64_t seq);
+void publish_change(const DataDir& directory, Registry& registry, std::uint64_t seq, const Loss& loss);
 
 // A new generation with the content of an older one from history/ (0: the one before what is in service).
 Published rollback(const DataDir& directory, Registry& registry, std::uint64_t generation, bool allow_shrink);

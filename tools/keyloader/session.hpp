@@ -30,7 +30,9 @@ struct Session {
 void print_out(const std::string& text);
 
 // Commits, then publishes unless `is_quiet` (--no-publish). When publishing fails the change stays, and says so.
-void finish_change(const Session& session, Registry& registry, Change& change, bool is_quiet);
+// `named_losses`: how many keys the change deletes, each named by whoever asked for it.
+void finish_change(const Session& session, Registry& registry, Change& change, bool is_quiet,
+                   std::uint64_t named_losses = 0);
 
 // One line per command family; each adds its commands to `app` and keeps a reference to `session`.
 void add_init_command(Command& app, Session& session);

@@ -1,0 +1,62 @@
+"""The fixture `keyloader`: the tool on a directory of its own, through its command line only."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from harness.paths import KEYLOADER
+
+
+class Keyloader:
+    def __init__(self, directory):
+        self.dir = directory
+        self.snapshot = directory / "keys.mdb"
+
+    def environment(self):
+        return {**os.environ, "APIKEY_DIR": str(self.dir), "LC_ALL": "C.UTF-8"}
+
+    def __call__(self, *arguments, stdin="", status=0, **options):
+        """Runs it. RETURNS: the finished process. `status`: the exit code that is right."""
+        done = subprocess.run([KEYLOADER, *map(str, arguments)], input=stdin, capture_output=True, text=True,
+                              env=self.environment(), timeout=120, check=False, **options)
+        assert done.returncode == status, f"{arguments}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+        if status != 0:
+            assert done.stderr.splitlines()[-1].startswith("keyloader: "), done.stderr
+        return done
+
+    def start(self, *arguments, **options):
+        return subprocess.Popen([KEYLOADER, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, env=self.environment(), **options)
+
+    def json(self, *arguments, stdin=""):
+        return json.loads(self(*arguments, "--json", stdin=stdin).stdout)
+
+    def refused(self, *arguments, stdin="", status=1):
+        """The sentence with which it says no."""
+        return self(*arguments, stdin=stdin, status=status).stderr
+
+    def key(self, owner="acme", *arguments):
+        return self.json("key", "create", "--owner", owner, "--create-owner", *arguments)
+
+    def generation(self):
+        return self.json("snapshot", "show")["generation"]
+
+    def audit(self, *arguments):
+        return self.json("audit", "list", *arguments)
+
+    def beside(self, name):
+        return Keyloader(self.dir.parent / name)
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """No directory yet."""
+    return Keyloader(tmp_path / "node")
+
+
+@pytest.fixture
+def keyloader(bare):
+    bare("init")
+    return bare
