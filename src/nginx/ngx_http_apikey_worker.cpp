@@ -155,13 +155,10 @@ void on_settled(const StoreConf* undecided) noexcept {
 }
 
 void stop() noexcept;
-void start(ngx_cycle_t* cycle) noexcept;
 
 void on_look_timer(ngx_event_t* event) noexcept {
-  if (ngx_cycle != worker.cycle) {  // a reload of `master_process off`
-    auto* cycle = const_cast<ngx_cycle_t*>(ngx_cycle);
+  if (ngx_cycle != worker.cycle) {  // a reload of `master_process off`: this configuration is about to be freed
     stop();
-    start(cycle);
     return;
   }
   arm_watch(*worker.main);

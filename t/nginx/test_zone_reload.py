@@ -1,0 +1,171 @@
+"""The shared zone outlives a reload: counters, buckets, what is in service. A test of the configuration touches nothing."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from harness.store import LOCATION, Generations, Store
+from harness.waiting import wait_until
+
+
+@pytest.fixture
+def store(place):
+    return Store(place)
+
+
+@pytest.fixture
+def made(registry):
+    return Generations(registry, 2)
+
+
+def counted(server, outcome="ok"):
+    return server.metric("apikey_requests_total", outcome=outcome)
+
+
+def ask_all_along(server, key, done):
+    """Asks until `done`. RETURNS: the answers that were not 200."""
+    wrong = []
+    while not done.is_set():
+        status = server.status(key=key)
+        if status != 200:
+            wrong.append(status)
+    return wrong
+
+
+@pytest.fixture
+def asking(registry):
+    """asking(server, key) is a context in which a client asks without a pause; every answer has to be 200."""
+    class Asking:
+        def __init__(self, server, key):
+            self._done = threading.Event()
+            self._wrong = []
+            self._thread = threading.Thread(
+                target=lambda: self._wrong.extend(ask_all_along(server, key, self._done)))
+
+        def __enter__(self):
+            self._thread.start()
+
+        def __exit__(self, *_):
+            self._done.set()
+            self._thread.join()
+            assert not self._wrong, f"answers other than 200: {self._wrong}"
+
+    return Asking
+
+
+def test_counters_go_on(nginx, store, made):
+    store.put(made.snapshots[0])
+    server = nginx(LOCATION, store=store.path)
+    for _ in range(5):
+        server.status(key=made.keys[0])
+    wait_until(lambda: counted(server) == 5)
+    server.reload()
+    server.status(key=made.keys[0])
+    wait_until(lambda: counted(server) == 6)
+    assert server.metric("apikey_snapshot_adoptions_total", result="adopted") == 1
+
+
+def test_buckets_go_on(registry, nginx):
+    registry.plan("small", rate="2/h", burst=2)
+    key = registry.key(plan="small")
+    server = nginx(LOCATION)
+    assert [server.status(key=key) for _ in range(3)] == [200, 200, 429]
+    used = server.metric("apikey_zone_slots_used")
+    assert used == 1
+    server.reload()
+    assert server.status(key=key) == 429
+    assert server.metric("apikey_zone_slots_used") == used
+
+
+def test_a_reload_interrupts_nobody(nginx, store, made, asking):
+    store.put(made.snapshots[0])
+    server = nginx(LOCATION, store=store.path)
+    with asking(server, made.keys[0]):
+        for _ in range(3):
+            server.reload()
+
+
+def test_another_size_starts_counters_anew_and_says_so(nginx, store, made, asking):
+    store.put(made.snapshots[0])
+    server = nginx(LOCATION, store=store.path, http="apikey_zone zone=apikey:4m;")
+    slots = server.metric("apikey_zone_slots")
+    server.status(key=made.keys[0])
+    with asking(server, made.keys[0]):
+        server.reload(http="apikey_zone zone=apikey:8m;")
+    server.wait_for_log(r'apikey_zone "apikey" changes its size from \d+ to \d+: buckets and counters start anew')
+    assert server.metric("apikey_zone_slots") > 1.8 * slots
+    store.put(made.snapshots[1])
+    server.wait_for_generation(made.number(1))
+
+
+def test_stores_in_another_order_find_their_own(place, nginx, store, made):
+    (place / "other").mkdir()
+    second = Store(place / "other")
+    store.put(made.snapshots[0])
+    second.put(made.snapshots[1])
+    lines = [f"apikey_store {store.path} name=first;", f"apikey_store {second.path} name=second;"]
+    location = 'location / { apikey "api"; apikey_use second; apikey_scope any; empty_gif; }'
+    server = nginx(location, store=None, http="\n".join(lines))
+    server.wait_for_generation(made.number(0), store="first")
+    server.wait_for_generation(made.number(1), store="second")
+    server.reload(http="\n".join(reversed(lines)))
+    assert server.metric("apikey_snapshot_generation", store="first") == made.number(0)
+    assert server.metric("apikey_snapshot_generation", store="second") == made.number(1)
+    assert server.status(key=made.keys[1]) == 200, "key 1 is in the second store only"
+    assert server.metric("apikey_snapshot_adoptions_total", result="adopted") == 2, "nothing was verified again"
+
+
+def test_a_store_of_another_path_is_another_store(place, nginx, store, made):
+    (place / "other").mkdir()
+    other = Store(place / "other")
+    store.put(made.snapshots[1])
+    other.put(made.snapshots[0])  # an older generation, but not of the same store
+    server = nginx(LOCATION, store=store.path)
+    server.wait_for_generation(made.number(1))
+    server.reload(store=f"apikey_store {other.path};")
+    wait_until(lambda: server.metric("apikey_snapshot_generation") == made.number(0))
+    wait_until(lambda: server.status(key=made.keys[0]) == 200)
+    assert server.status(key=made.keys[1]) == 401
+
+
+def test_nginx_t_touches_nothing(nginx, store, made):
+    store.put(made.snapshots[0])
+    server = nginx(LOCATION, store=store.path)
+    server.status(key=made.keys[0])
+    wait_until(lambda: counted(server) == 1)
+    before = sorted((path.name, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in store.dir.iterdir())
+    is_right, said = server.check()
+    assert is_right, said
+    assert counted(server) == 1
+    assert before == sorted((path.name, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in store.dir.iterdir())
+
+
+def test_a_binary_upgrade_interrupts_nobody(nginx, store, made, asking):
+    store.put(made.snapshots[0])
+    server = nginx(LOCATION, store=store.path)
+    server.wait_for_generation(made.number(0))
+    pid_file = server.prefix / "nginx.pid"
+    old = int(pid_file.read_text())
+    with asking(server, made.keys[0]):
+        os.kill(old, signal.SIGUSR2)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() not in ("", str(old)), 20, "the new master")
+        new = int(pid_file.read_text())
+        os.kill(old, signal.SIGWINCH)
+        wait_until(lambda: not server.workers(shutting_down=True), 20, "the old workers' end")
+        os.kill(old, signal.SIGQUIT)
+        server.process.wait(20)
+    os.kill(new, signal.SIGQUIT)
+    wait_until(lambda: not os.path.exists(f"/proc/{new}"), 20, "the new master's end")
+
+
+@pytest.mark.parametrize("with_signal", [signal.SIGQUIT, signal.SIGTERM])
+def test_the_end_during_a_verification_is_clean(nginx, store, made, with_signal):
+    """The fixture looks for alerts and crashes in the log."""
+    store.put(made.snapshots[0])
+    server = nginx(LOCATION, store=store.path)
+    server.wait_for_generation(made.number(0))
+    store.put(made.snapshots[1])
+    os.kill(server.master, with_signal)
+    assert server.process.wait(20) == 0
