@@ -281,7 +281,7 @@ void write_all(Text& out, const MainConf& main) noexcept {
   out << "apikey_info{version=\"" << kVersion << "\"} 1\n";
   write_requests(out, root);
   write_limited(out, root);
-  out.family("apikey_decision_seconds", "histogram", "Time of the decision, of one request in 64.");
+  out.family("apikey_decision_seconds", "histogram", "Time of a decision, measured for one in 64.");
   write_histogram(out, "apikey_decision_seconds", nullptr, root.decision, kDecisionBoundsNs);
   write_snapshots(out, main);
   write_adoptions(out, main);

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import threading
 
 import pytest
 
+from harness.server import BAD_LINES
 from harness.store import LOCATION, Generations, Store
-from harness.waiting import wait_until
+from harness.waiting import accepts, wait_until
 
 
 @pytest.fixture
@@ -142,22 +144,36 @@ def test_nginx_t_touches_nothing(nginx, store, made):
     assert before == sorted((path.name, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in store.dir.iterdir())
 
 
-def test_a_binary_upgrade_interrupts_nobody(nginx, store, made, asking):
+@pytest.fixture
+def daemon(nginx, store, made):
+    """nginx that can be upgraded: it takes USR2 only when whoever started it has gone. RETURNS: (server, pid)."""
     store.put(made.snapshots[0])
-    server = nginx(LOCATION, store=store.path)
-    server.wait_for_generation(made.number(0))
+    server = nginx.make(LOCATION, store=store.path)
     pid_file = server.prefix / "nginx.pid"
-    old = int(pid_file.read_text())
+    with subprocess.Popen(["sh", "-c", '"$@" & read line', "sh", *server.command()], stdin=subprocess.PIPE) as shell:
+        wait_until(lambda: accepts(server.port), what="nginx listening")
+        shell.stdin.close()
+    yield server, pid_file
+    if pid_file.exists():
+        end(int(pid_file.read_text()))
+    assert not [line for line in server.error_log().splitlines() if BAD_LINES.search(line)]
+
+
+def end(master):
+    os.kill(master, signal.SIGQUIT)
+    wait_until(lambda: not os.path.exists(f"/proc/{master}"), 20, "the master's end")
+
+
+def test_a_binary_upgrade_interrupts_nobody(daemon, made, asking):
+    server, pid_file = daemon
+    server.wait_for_generation(made.number(0))
+    old = pid_file.read_text().strip()
     with asking(server, made.keys[0]):
-        os.kill(old, signal.SIGUSR2)
-        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() not in ("", str(old)), 20, "the new master")
-        new = int(pid_file.read_text())
-        os.kill(old, signal.SIGWINCH)
-        wait_until(lambda: not server.workers(shutting_down=True), 20, "the old workers' end")
-        os.kill(old, signal.SIGQUIT)
-        server.process.wait(20)
-    os.kill(new, signal.SIGQUIT)
-    wait_until(lambda: not os.path.exists(f"/proc/{new}"), 20, "the new master's end")
+        os.kill(int(old), signal.SIGUSR2)
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() not in ("", old), 20, "the new master")
+        wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")
+        end(int(old))
+    assert server.status(key=made.keys[0]) == 200
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGQUIT, signal.SIGTERM])
