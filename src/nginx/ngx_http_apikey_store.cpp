@@ -209,6 +209,10 @@ void change_over(StoreConf& store, ngx_log_t* log) noexcept {
     return;
   }
   Loaded* fresh = find_free(mine);
+  // Many snapshots in one second: the timer that releases them little by little has not come round yet.
+  while (fresh == nullptr && release_old(store)) {
+    fresh = find_free(mine);
+  }
   if (fresh == nullptr) {
     if (!std::exchange(mine.is_waiting, true)) {
       ngx_log_error(NGX_LOG_WARN, log, 0,
