@@ -77,7 +77,7 @@ void add_scope_array(Text& json, std::string_view scopes) noexcept {
 
 // What is left of one limit, without taking any of it.
 void add_limit(Text& json, const BucketTable& table, const NamedUse& use, MonoNs now) noexcept {
-  const TakeResult left = table.look({&use.use, 1}, 1, now);
+  const TakeResult left = table.look({&use.use, 1}, 0, now);
   json.add("{\"name\":");
   json.add_json(use.name);
   json.add(",\"limit\":");

@@ -49,11 +49,12 @@ bool add_rate_headers(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
 }
 
 // True when the answer is nginx's own page for our refusal: no error_page has led elsewhere, nobody else's refusal came
-// first.
+// first. What auth_request learned from apikey_verify may have been overruled by `satisfy any`: then the same status
+// may come from an upstream.
 bool is_our_refusal(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   const ngx_int_t status = status_of(ctx.verdict.outcome);
   return status >= NGX_HTTP_BAD_REQUEST && r->headers_out.status == static_cast<ngx_uint_t>(status) &&
-         r->upstream == nullptr && loc_conf(r) == ctx.shown_in &&
+         (ctx.is_refused || r->upstream == nullptr) && loc_conf(r) == ctx.shown_in &&
          ctx.decided_by->error_body == static_cast<ngx_uint_t>(ErrorBody::problem);
 }
 
