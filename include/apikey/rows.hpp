@@ -28,6 +28,7 @@
 //  24  8 burst in tokens (rate), else 0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -39,6 +40,11 @@ namespace apikey {
 
 enum class Table : std::uint8_t { strings = 1, scopes = 2, plans = 3, owners = 4 };
 inline constexpr std::size_t kTableCount = 4;
+
+// The databases they stand in, by Table - 1.
+inline constexpr std::array<std::string_view, kTableCount> kTableNames = {"strings", "scopes", "plans", "owners"};
+// RETURNS: false for a database that is no table.
+[[nodiscard]] bool find_table(std::string_view database, Table& table) noexcept;
 
 inline constexpr std::size_t kRowHeaderSize = 16;
 inline constexpr std::size_t kPlanHeaderSize = 8;

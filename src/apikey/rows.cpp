@@ -75,6 +75,16 @@ bool decode_counted_limits(std::span<const std::byte> payload, std::size_t heade
 
 }  // namespace
 
+bool find_table(std::string_view database, Table& table) noexcept {
+  for (std::size_t i = 0; i < kTableCount; ++i) {
+    if (kTableNames[i] == database) {
+      table = static_cast<Table>(i + 1);
+      return true;
+    }
+  }
+  return false;
+}
+
 LimitRow LimitList::operator[](std::size_t i) const noexcept {
   const auto at = bytes.subspan(i * kLimitSize, kLimitSize);
   LimitRow limit;

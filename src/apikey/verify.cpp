@@ -37,15 +37,6 @@ Status damaged(const char* text, std::uint64_t a = 0, std::uint64_t b = 0) noexc
   return {StatusCode::damaged, text, a, b};
 }
 
-// The table of a database's name; false for another database.
-bool find_table(std::string_view name, Table& table) noexcept {
-  constexpr std::array<std::string_view, kTableCount> kNames = {"strings", "scopes", "plans", "owners"};
-  const auto* const found = std::find(kNames.begin(), kNames.end(), name);
-  if (found == kNames.end()) return false;
-  table = static_cast<Table>(found - kNames.begin() + 1);
-  return true;
-}
-
 std::uint32_t big_endian(Bytes four) noexcept {
   std::uint32_t number = 0;
   for (const std::byte b : four) number = number << 8 | std::to_integer<std::uint32_t>(b);

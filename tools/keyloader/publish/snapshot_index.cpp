@@ -25,14 +25,6 @@ struct Gathering {
   Status status{};
 };
 
-bool find_table(std::string_view name, Table& table) noexcept {
-  constexpr std::array<std::string_view, kTableCount> kNames = {"strings", "scopes", "plans", "owners"};
-  const auto* const found = std::find(kNames.begin(), kNames.end(), name);
-  if (found == kNames.end()) return false;
-  table = static_cast<Table>(found - kNames.begin() + 1);
-  return true;
-}
-
 bool on_key(Gathering& self, std::span<const std::byte> key, std::uint64_t offset) noexcept {
   ++self.keys;
   if (self.builder == nullptr) return true;

@@ -73,7 +73,7 @@ struct SnapshotWriter::State {
   Status open_database(const char* name, MDB_dbi& dbi);
   Status put(MDB_dbi dbi, std::span<const std::byte> key, std::span<const std::byte> value, unsigned flags);
   Status put_row(MDB_dbi dbi, Table table, std::uint32_t number, std::string_view payload);
-  Status put_table(Table table, const char* name);
+  Status put_table(Table table);
   Status put_meta(const MetaValues& meta);
   Status write_rest(const MetaValues& meta);
   Status remember(const Status& status) {
@@ -135,9 +135,9 @@ Status SnapshotWriter::State::put_row(MDB_dbi dbi, Table table, std::uint32_t nu
   return put(dbi, big_endian(number), buffer, MDB_APPEND);
 }
 
-Status SnapshotWriter::State::put_table(Table table, const char* name) {
+Status SnapshotWriter::State::put_table(Table table) {
   MDB_dbi dbi = 0;
-  Status status = open_database(name, dbi);
+  Status status = open_database(kTableNames[static_cast<std::size_t>(table) - 1].data(), dbi);
   if (status.ok() && table == Table::scopes) status = put_row(dbi, table, 0, rows.known_scopes());
   std::uint32_t number = 0;
   for (const std::string_view payload : rows.payloads(table)) {
@@ -158,10 +158,10 @@ Status SnapshotWriter::State::put_meta(const MetaValues& meta) {
 }
 
 Status SnapshotWriter::State::write_rest(const MetaValues& meta) {
-  Status status = put_table(Table::strings, "strings");
-  if (status.ok()) status = put_table(Table::scopes, "scopes");
-  if (status.ok()) status = put_table(Table::plans, "plans");
-  if (status.ok()) status = put_table(Table::owners, "owners");
+  Status status = put_table(Table::strings);
+  if (status.ok()) status = put_table(Table::scopes);
+  if (status.ok()) status = put_table(Table::plans);
+  if (status.ok()) status = put_table(Table::owners);
   if (status.ok()) status = put_meta(meta);
   return status.ok() ? commit(txn) : status;
 }
