@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <set>
 #include <unordered_map>
 
@@ -135,6 +136,24 @@ Texts sorted_methods(Registry& registry, const std::set<std::string>& in_use) {
 
 bool is_good(const apikey::Record& record, Seconds now) {
   return (record.flags & apikey::kFlagRevoked) == 0 && (record.expires.value == 0 || now < record.expires.value);
+}
+
+void each_key(const SnapshotFile& file,
+              const std::function<void(const apikey::Digest&, const apikey::Record&)>& visit) {
+  std::exception_ptr thrown;
+  const apikey::Status status = file.for_each_key([&](const apikey::Digest& digest, const apikey::Record& record) {
+    try {
+      visit(digest, record);
+      return true;
+    } catch (...) {
+      thrown = std::current_exception();
+      return false;
+    }
+  });
+  if (thrown) {
+    std::rethrow_exception(thrown);
+  }
+  check(status, "the snapshot could not be read");
 }
 
 Built build_from_registry(Registry& registry, const SnapshotFile* old, Seconds now, SnapshotWriter& writer) {

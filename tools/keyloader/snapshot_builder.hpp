@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "apikey/record.hpp"
 #include "publish/snapshot_file.hpp"
@@ -20,6 +21,10 @@ struct Built {
 // `old`: what is in service, or null. REQUIRES: inside Registry::with_stable_view().
 Built build_from_registry(Registry& registry, const apikey::publish::SnapshotFile* old, Seconds now,
                           apikey::publish::SnapshotWriter& writer);
+
+// for_each_key() of a snapshot with a `visit` that may throw: the walk itself must not be thrown through.
+void each_key(const apikey::publish::SnapshotFile& file,
+              const std::function<void(const apikey::Digest&, const apikey::Record&)>& visit);
 
 // True when the record lets its bearer in at `now`, suspension and owner apart: what must not get lost unnoticed.
 [[nodiscard]] bool is_good(const apikey::Record& record, Seconds now);

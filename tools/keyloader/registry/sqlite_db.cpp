@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "registry/registry.hpp"
 
@@ -14,7 +15,10 @@ namespace {
 constexpr int kBusyTimeoutMs = 60'000;
 
 [[noreturn]] void fail(sqlite3* database) {
-  const int code = database != nullptr ? sqlite3_errcode(database) & 0xff : SQLITE_NOMEM;
+  int code = database != nullptr ? sqlite3_errcode(database) & 0xff : SQLITE_NOMEM;
+  if (database != nullptr && code == SQLITE_IOERR && sqlite3_system_errno(database) == ENOSPC) {
+    code = SQLITE_FULL;
+  }
   const char* detail = database != nullptr ? sqlite3_errmsg(database) : "out of memory";
   switch (code) {
     case SQLITE_BUSY:
