@@ -19,6 +19,7 @@
 namespace apikey::nginx {
 namespace {
 
+constexpr std::string_view kOpenFiles = "/proc/self/fd/";
 constexpr std::size_t kCopyStep = std::size_t{1} << 20U;
 constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
@@ -80,9 +81,8 @@ FileIdentity identity_of(const struct stat& file) noexcept {
 
 // The owner of the directory the open file lies in, wherever symbolic links led.
 Status directory_owner(int fd, uid_t& owner) noexcept {
-  constexpr std::string_view kFolder = "/proc/self/fd/";
   std::array<char, 32> link{};
-  char* digits = std::copy(kFolder.begin(), kFolder.end(), link.data());
+  char* digits = std::copy(kOpenFiles.begin(), kOpenFiles.end(), link.data());
   std::to_chars(digits, link.data() + link.size() - 1, fd);
   std::array<char, PATH_MAX> path;
   const ssize_t length = readlink(link.data(), path.data(), path.size() - 1);

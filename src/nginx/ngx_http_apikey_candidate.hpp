@@ -16,7 +16,7 @@ namespace apikey::nginx {
 
 // What the file system says of a path. Symbolic links are followed.
 struct FileState {
-  int error = 0;  // errno; 0: the file is there
+  int error = 0;          // errno; 0: the file is there
   bool is_empty = false;  // a regular file without a byte: nobody has written it yet
   FileIdentity identity;
   std::uint64_t birth_ns = 0;  // of the inode; 0: the file system does not say

@@ -50,8 +50,8 @@ void on_bus_error(int signal_number, siginfo_t* info, void*) noexcept {
   }
   struct sigaction fatal = {};
   fatal.sa_handler = SIG_DFL;
-  sigaction(signal_number, &fatal, nullptr);
-  raise(signal_number);
+  static_cast<void>(sigaction(signal_number, &fatal, nullptr));
+  static_cast<void>(raise(signal_number));
 }
 
 bool install() noexcept {

@@ -14,7 +14,8 @@ namespace {
 
 constexpr ngx_msec_t kLookEvery = 1000;
 constexpr ngx_msec_t kSoonest = 5;
-constexpr ngx_msec_t kStartPatience = 1000;  // how long a new worker waits for its first snapshot
+constexpr ngx_msec_t kStartPatience = 1000;  // how long a new worker waits for its first snapshot …
+constexpr ngx_msec_t kStep = 2;              // … looking again so often
 
 struct Worker {
   ngx_cycle_t* cycle = nullptr;  // null: not started
@@ -211,7 +212,6 @@ bool is_snapshot_coming(const StoreConf& store) noexcept {
 // Before the first request is accepted the snapshot shall be there, if it is to be had soon: a restart or an upgrade
 // then answers nobody with 503.
 void wait_for_first() noexcept {
-  constexpr ngx_msec_t kStep = 2;
   for (ngx_msec_t waited = 0; waited < kStartPatience && !ngx_terminate && !ngx_quit; waited += kStep) {
     bool is_coming = false;
     for_each_store([&](StoreConf& store) { is_coming |= is_snapshot_coming(store); });

@@ -31,8 +31,8 @@ inline constexpr std::size_t kStoreSlots = 2 * kMaxStores;
 
 // What all workers know of one store. Found again after a reload by a hash of path and name.
 struct StoreSlot {
-  std::atomic<std::uint64_t> key;                 // 0: free
-  std::atomic<std::uint64_t> last_configuration;  // number of the latest one that named this store
+  std::atomic<std::uint64_t> key;                   // 0: free
+  std::atomic<std::uint64_t> last_configuration;    // number of the latest one that named this store
   std::atomic<std::uint64_t> active_configuration;  // number of the latest one whose workers have started
   Adoption adoption;
   std::array<Counter, kAdoptionResultCount> results;
