@@ -177,8 +177,8 @@ Index::Find Index::find(const Digest& digest, std::span<const std::byte>& record
 // page that was overwritten: only then is the digest not there.
 Index::Find Index::look_at(std::uint64_t offset, const Digest& digest,
                            std::span<const std::byte>& record) const noexcept {
-  constexpr std::size_t kNeeded = sizeof(Digest) + kRecordSize;
-  if (file_.size() < kNeeded || offset > file_.size() - kNeeded) return Find::damaged;
+  constexpr std::size_t needed = sizeof(Digest) + kRecordSize;
+  if (file_.size() < needed || offset > file_.size() - needed) return Find::damaged;
   const std::byte* at = file_.data() + offset;
   const std::span<const std::byte> behind(at + sizeof(Digest), kRecordSize);
   if (same_digest(digest, at)) {

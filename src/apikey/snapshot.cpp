@@ -19,15 +19,15 @@ struct ProcPath {
 };
 
 ProcPath path_of(int fd) noexcept {
-  constexpr std::string_view kFolder = "/proc/self/fd/";
+  constexpr std::string_view folder = "/proc/self/fd/";
   ProcPath path;
-  std::memcpy(path.text.data(), kFolder.data(), kFolder.size());
+  std::memcpy(path.text.data(), folder.data(), folder.size());
   std::array<char, 12> digits{};
   std::size_t count = 0;
   for (unsigned rest = fd < 0 ? 0 : static_cast<unsigned>(fd); count == 0 || rest != 0; rest /= 10) {
     digits[count++] = static_cast<char>('0' + rest % 10);
   }
-  char* at = path.text.data() + kFolder.size();
+  char* at = path.text.data() + folder.size();
   while (count > 0) *at++ = digits[--count];
   return path;
 }
@@ -119,12 +119,12 @@ Status Snapshot::open(int fd, std::span<const std::byte> file, Lookup lookup) no
 }
 
 Status Snapshot::open_with_lmdb(int fd, std::span<const std::byte> file, Lookup lookup) noexcept {
-  constexpr unsigned kFlags = MDB_RDONLY | MDB_NOLOCK | MDB_NOSUBDIR;
+  constexpr unsigned flags = MDB_RDONLY | MDB_NOLOCK | MDB_NOSUBDIR;
   int result = mdb_env_create(&env_);
   if (result == 0) result = mdb_env_set_maxdbs(env_, 3);
   // The least it takes: liblmdb raises it to the file's last page, not to the map size of whoever wrote the file.
   if (result == 0) result = mdb_env_set_mapsize(env_, 1);
-  if (result == 0) result = mdb_env_open(env_, path_of(fd).text.data(), kFlags, 0);
+  if (result == 0) result = mdb_env_open(env_, path_of(fd).text.data(), flags, 0);
   if (result != 0) return lmdb_failure("liblmdb cannot open the snapshot (error -{0})", result);
   int own_fd = -1;
   if (mdb_env_get_fd(env_, &own_fd) == 0) (void)fcntl(own_fd, F_SETFD, FD_CLOEXEC);  // liblmdb leaves that out

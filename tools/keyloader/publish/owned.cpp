@@ -4,15 +4,15 @@
 namespace apikey::publish {
 
 Status open_private_env(const char* path, std::size_t map_size, OwnedEnv& env) {
-  constexpr unsigned kFlags = MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC;
-  constexpr MDB_dbi kDatabases = 8;
+  constexpr unsigned flags = MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOSYNC;
+  constexpr MDB_dbi databases = 8;
   MDB_env* raw = nullptr;
   int result = mdb_env_create(&raw);
   if (result != 0) return lmdb_failure("liblmdb cannot start (error -{0})", result);
   env.reset(raw);
-  result = mdb_env_set_maxdbs(raw, kDatabases);
+  result = mdb_env_set_maxdbs(raw, databases);
   if (result == 0) result = mdb_env_set_mapsize(raw, map_size);
-  if (result == 0) result = mdb_env_open(raw, path, kFlags, 0640);
+  if (result == 0) result = mdb_env_open(raw, path, flags, 0640);
   return result == 0 ? Status{} : lmdb_failure("liblmdb cannot open the new snapshot (error -{0})", result);
 }
 

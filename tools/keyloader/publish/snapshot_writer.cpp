@@ -196,7 +196,7 @@ Status SnapshotWriter::key(const Digest& digest, const Record& record) {
   State& state = *state_;
   if (!state.failure.ok()) return state.failure;
   if (!state.rows.failure().ok()) return state.rows.failure();
-  if (state.keys > 0 && digest <= state.last) {
+  if (state.keys > 0 && digest.bytes <= state.last.bytes) {
     return state.remember({StatusCode::bad_value,
                            "key {0} is not above the one before it: two keys of one digest, or "
                            "not sorted",
