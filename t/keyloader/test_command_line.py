@@ -1,0 +1,137 @@
+"""What all commands share: help that teaches, exit codes, JSON, completion, the man page."""
+
+import json
+import os
+import re
+import subprocess
+
+import pytest
+
+from harness.paths import KEYLOADER, REPOSITORY
+
+
+def subcommands(*path):
+    """Of the help text: the words listed under "Subcommands"."""
+    text = subprocess.run([KEYLOADER, *path, "--help"], capture_output=True, text=True, check=True).stdout
+    block = re.search(r"^Subcommands:\n((?:  .*\n?)+)", text, re.MULTILINE)
+    return re.findall(r"^  (\S+)", block[1], re.MULTILINE) if block else []
+
+
+def all_commands(*path):
+    below = subcommands(*path)
+    return [path] if not below else [command for word in below for command in all_commands(*path, word)]
+
+
+COMMANDS = all_commands()
+EXPECTED = """
+init find publish import completion manual
+pepper.create pepper.list
+owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.delete
+plan.create plan.set plan.list plan.show plan.delete
+role.create role.set role.list role.delete
+key.create key.list key.show key.set key.suspend key.resume key.revoke key.delete
+snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
+audit.list audit.verify
+""".split()
+
+
+def test_all_commands_are_there():
+    assert sorted(".".join(command) for command in COMMANDS) == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_teaches(bare, command):
+    text = bare(*command, "--help").stdout
+    assert text.count("keyloader " + " ".join(command)) >= 2, "usage and an example"
+    assert not bare.dir.exists()
+    for name, description in re.findall(r"^  (-\S+|[A-Z]+)\b(.*)$", text, re.MULTILINE):
+        assert description.strip(), name
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["nosuch"], ["key"], ["key", "nosuch"], ["key", "create"], ["key", "create", "--nosuch"], ["key", "revoke"],
+    ["key", "show", "not-an-id"], ["owner", "create"], ["owner", "create", "a", "b"], ["key", "create", "--owner"],
+    ["snapshot", "install"], ["completion", "fish"], ["audit", "list", "--last", "many"]])
+def test_wrong_use_is_2_and_one_sentence(keyloader, arguments):
+    assert len(keyloader.refused(*arguments, status=2).splitlines()) == 1
+
+
+def test_version(bare):
+    assert re.fullmatch(r"keyloader \d+\.\d+\.\d+\n", bare("--version").stdout)
+
+
+def test_directory_by_option_and_by_environment(bare, tmp_path):
+    other = tmp_path / "by option"
+    bare("--dir", other, "init")
+    assert (other / "keys.mdb").exists() and not bare.dir.exists()
+    bare("key", "list", "--dir", other)
+    assert str(bare.dir) in bare.refused("key", "list")
+
+
+READ_ONLY = [["owner", "list"], ["owner", "show", "acme"], ["plan", "list"], ["plan", "show", "default"], ["role", "list"],
+             ["key", "list"], ["pepper", "list"], ["snapshot", "show"], ["snapshot", "verify"], ["snapshot", "list"],
+             ["audit", "list"], ["audit", "verify"]]
+
+
+@pytest.mark.parametrize("command", READ_ONLY, ids=" ".join)
+def test_json_and_text_of_what_only_reads(keyloader, command):
+    keyloader.key("acme")
+    before = keyloader.json("audit", "verify")
+    done = keyloader(*command, "--json")
+    json.loads(done.stdout)
+    assert done.stderr == ""
+    assert keyloader("--json", *command).stdout == done.stdout
+    assert keyloader(*command).stdout.strip()
+    assert keyloader.json("audit", "verify") == before
+
+
+def test_control_characters_of_a_value_do_not_reach_the_terminal(keyloader):
+    assert "\033" not in keyloader.refused("owner", "show", "\033[31mred")
+
+
+def test_a_closed_reader_is_an_error(keyloader):
+    child = keyloader.start("key", "list")
+    child.stdout.close()
+    child.stderr.read()
+    assert child.wait() == 1
+
+
+def complete(keyloader, line):
+    script = f"""
+        source <({KEYLOADER} completion bash)
+        COMP_WORDS=({line} "") COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+        [ "{line[-1]}" = " " ] || {{ unset "COMP_WORDS[-1]"; COMP_CWORD=$((COMP_CWORD - 1)); }}
+        _keyloader; printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_completion_knows_every_command_and_option(keyloader):
+    assert complete(keyloader, "keyloader pub") == ["publish"]
+    assert complete(keyloader, "keyloader key cr") == ["create"]
+    assert complete(keyloader, "keyloader --dir /x key create --allow-") == [
+        "--allow-ip", "--allow-origin", "--allow-method", "--allow-host"]
+    assert "--json" in complete(keyloader, "keyloader key list --")
+    for command in COMMANDS:
+        help_text = keyloader(*command, "--help").stdout
+        for option in re.findall(r"^  (?:-\w,)?(--[\w-]+)", help_text, re.MULTILINE):
+            assert option in complete(keyloader, f"keyloader {' '.join(command)} {option[:4]}"), (command, option)
+
+
+def test_completion_script_is_sound():
+    script = subprocess.run([KEYLOADER, "completion", "bash"], capture_output=True, check=True).stdout
+    assert subprocess.run(["bash", "-n"], input=script, capture_output=True, check=False).stderr == b""
+
+
+def test_man_page_is_the_one_of_this_program():
+    page = subprocess.run([KEYLOADER, "manual"], capture_output=True, text=True, check=True).stdout
+    assert (REPOSITORY / "docs" / "keyloader.1").read_text() == page, "run `keyloader manual > docs/keyloader.1`"
+
+
+def test_man_page_renders_without_a_warning():
+    page = REPOSITORY / "docs" / "keyloader.1"
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "100"}
+    done = subprocess.run(["man", "--warnings", page], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0 and done.stderr == ""
+    for command in COMMANDS:
+        assert "keyloader " + " ".join(command) in done.stdout
