@@ -149,10 +149,11 @@ std::string man_page(const CLI::App& app) {
 void add_manual_commands(Command& app, CLI::App& all) {
   auto shell = std::make_shared<std::string>();
   Command completion = app.add("completion", "Print a completion script for a shell");
-  completion.choice("SHELL", *shell, {"bash"}, "SHELL", "bash");
+  completion.choice("SHELL", *shell, {"bash"}, "SHELL", "bash, which is also the default");
   completion.footer(
       "  keyloader completion bash > /etc/bash_completion.d/keyloader\n  source <(keyloader completion bash)");
-  completion.run([&all] { print_out(bash_completion(all) + "\n"); });
+  // Holds on to `shell`, which the option writes to.
+  completion.run([&all, shell] { print_out(bash_completion(all) + "\n"); });
 
   Command manual = app.add("manual", "Print the man page");
   manual.footer("  keyloader manual | man -l -");
