@@ -13,6 +13,8 @@
 namespace apikey::nginx {
 namespace {
 
+constexpr std::string_view kJsonType = "application/json";
+
 // Decides and answers a refusal. RETURNS: NGX_OK to go on, or what the content handler has to return.
 ngx_int_t admit(ngx_http_request_t* r, bool charges) noexcept {
   if (loc_conf(r)->is_on == 0) {
@@ -128,11 +130,10 @@ bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, co
 }
 
 ngx_int_t send_json(ngx_http_request_t* r, ngx_str_t body) noexcept {
-  constexpr std::string_view kType = "application/json";
   r->headers_out.status = NGX_HTTP_OK;
   r->headers_out.content_length_n = static_cast<off_t>(body.len);
-  r->headers_out.content_type = to_ngx_str(kType);
-  r->headers_out.content_type_len = kType.size();
+  r->headers_out.content_type = to_ngx_str(kJsonType);
+  r->headers_out.content_type_len = kJsonType.size();
   if (add_header(r, "Cache-Control", to_ngx_str("no-store")) == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }

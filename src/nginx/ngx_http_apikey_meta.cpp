@@ -7,6 +7,10 @@
 namespace apikey::nginx {
 namespace {
 
+// The letters of JSON's short escapes, and what they stand for.
+constexpr std::string_view kEscapeNames = "\"\\/bfnrt";
+constexpr std::string_view kEscapeMeanings = "\"\\/\b\f\n\r\t";
+
 char folded(char c) noexcept {
   if (c >= 'A' && c <= 'Z') {
     return static_cast<char>(c - 'A' + 'a');
@@ -100,8 +104,6 @@ bool cut_code_point(std::string_view& text, unsigned& code) noexcept {
 }
 
 bool cut_escape(std::string_view& text, u_char*& out) noexcept {
-  constexpr std::string_view kNames = "\"\\/bfnrt";
-  constexpr std::string_view kMeanings = "\"\\/\b\f\n\r\t";
   const char name = text.front();
   text.remove_prefix(1);
   if (name == 'u') {
@@ -112,11 +114,11 @@ bool cut_escape(std::string_view& text, u_char*& out) noexcept {
     out = add_utf8(out, code);
     return true;
   }
-  const std::size_t which = kNames.find(name);
+  const std::size_t which = kEscapeNames.find(name);
   if (which == std::string_view::npos) {
     return false;
   }
-  *out++ = static_cast<u_char>(kMeanings[which]);
+  *out++ = static_cast<u_char>(kEscapeMeanings[which]);
   return true;
 }
 
