@@ -45,8 +45,8 @@ struct MainConf {
   DigestMethod* methods;  // [kMaxConfiguredMethods], the first method_count in use; [0] is plain SHA-256
   ngx_uint_t method_count;
   ngx_shm_zone_t* zone;
-  bool is_used;  // some location says `apikey <realm>`
   ngx_int_t request_id;  // index of $request_id
+  bool is_used;          // some location says `apikey <realm>`
   bool has_mapped_store;
   bool has_metrics;              // some location says `apikey_metrics`
   bool meets_debug_log;          // some location with apikey writes a log at debug
