@@ -3,11 +3,13 @@
 #include "ngx_http_apikey_store.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <new>
 #include <utility>
 
@@ -109,6 +111,20 @@ Status open_snapshot(const StoreConf& store, Loaded& loaded) noexcept {
   }
   loaded.method_count = meta.digest_count;
   return {};
+}
+
+// For forget_dead(): who was found dead. Adoption asks of each holder in turn whether it lives.
+struct Dead {
+  std::array<std::uint32_t, kMaxHolders> pids;
+  std::size_t count = 0;
+};
+Dead dead;
+
+bool note_dead(std::uint32_t pid) noexcept {
+  if (kill(static_cast<pid_t>(pid), 0) != 0 && ngx_errno == ESRCH && dead.count < dead.pids.size()) {
+    dead.pids[dead.count++] = pid;
+  }
+  return false;  // so that it asks of all
 }
 
 Loaded* find_free(StoreRuntime& mine) noexcept {
@@ -281,6 +297,13 @@ void drop_verified(StoreConf& store) noexcept {
     mine.verified_change = 0;
     release_copy(mine.verified);
   }
+}
+
+void forget_dead(const StoreConf& store) noexcept {
+  Adoption& adoption = store.runtime->slot->adoption;
+  dead.count = 0;
+  static_cast<void>(adoption.oldest_held(note_dead));
+  std::for_each_n(dead.pids.begin(), dead.count, [&](std::uint32_t pid) { adoption.drop_all(pid); });
 }
 
 const Loaded* in_service(const StoreConf& store) noexcept { return store.runtime->current; }

@@ -78,6 +78,8 @@ void change_over(StoreConf& store, ngx_log_t* log) noexcept;
 bool release_old(StoreConf& store) noexcept;  // at most 8 MiB; RETURNS: true while there is more
 void close_all(StoreConf& store) noexcept;
 void drop_verified(StoreConf& store) noexcept;  // what a verification left and no change-over took
+// Takes what killed workers held out of the zone, or in time there would be no place left for the living.
+void forget_dead(const StoreConf& store) noexcept;
 // What this worker has in service; null: nothing.
 const Loaded* in_service(const StoreConf& store) noexcept;
 // True when what is in service here is what was adopted last.

@@ -240,8 +240,10 @@ void start(ngx_cycle_t* cycle) noexcept {
   start_verifier(cycle, on_settled);
   start_watch(cycle, on_change);
   arm_watch(*main);
-  for_each_store(
-      [](const StoreConf& store) { slot_of(store).active_configuration.store(store.runtime->configuration); });
+  for_each_store([](const StoreConf& store) {
+    slot_of(store).active_configuration.store(store.runtime->configuration);
+    forget_dead(store);
+  });
   look_at_all();
   wait_for_first();
   ngx_add_timer(&worker.look_timer, kLookEvery);

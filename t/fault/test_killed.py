@@ -60,4 +60,4 @@ def test_another_worker_takes_over(nginx, store, many):
         wait_until(lambda: len(server.workers()) == 3)
         assert [server.status(key=key) for _ in range(6)] == [200] * 6
     assert killed > 0, "no worker was caught verifying"
-    assert server.metric("apikey_worker_generation_skew") == 0
+    wait_until(lambda: server.metric("apikey_worker_generation_skew") == 0, what="all workers' change-over")
