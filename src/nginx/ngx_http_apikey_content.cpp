@@ -37,7 +37,7 @@ bool add_identity_header(ngx_http_request_t* r, std::string_view name, std::stri
 }
 
 bool add_identity_headers(ngx_http_request_t* r, const Identity& identity) noexcept {
-  return add_identity_header(r, "X-Apikey-Id", id_text(identity)) &&
+  return add_identity_header(r, "X-Apikey-Id", identity.id) &&
          add_identity_header(r, "X-Apikey-Owner", identity.owner) &&
          add_identity_header(r, "X-Apikey-Name", identity.name) &&
          add_identity_header(r, "X-Apikey-Plan", identity.plan) &&
@@ -112,7 +112,7 @@ bool add_limit_array(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, c
 bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, const Identity& identity,
                     const Loaded& loaded) noexcept {
   json.add("{\"id\":");
-  json.add_json(id_text(identity));
+  json.add_json(identity.id);
   add_text_member(json, "name", identity.name);
   add_text_member(json, "owner", identity.owner);
   add_text_member(json, "plan", identity.plan);

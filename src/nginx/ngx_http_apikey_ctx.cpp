@@ -7,7 +7,29 @@
 namespace apikey::nginx {
 namespace {
 
+RequestCtx* first_pinning = nullptr;  // of this worker
+
+void join_pinning(RequestCtx& ctx) noexcept {
+  ctx.next_pinning = first_pinning;
+  if (first_pinning != nullptr) {
+    first_pinning->previous_pinning = &ctx;
+  }
+  first_pinning = &ctx;
+}
+
+void leave_pinning(RequestCtx& ctx) noexcept {
+  (ctx.previous_pinning == nullptr ? first_pinning : ctx.previous_pinning->next_pinning) = ctx.next_pinning;
+  if (ctx.next_pinning != nullptr) {
+    ctx.next_pinning->previous_pinning = ctx.previous_pinning;
+  }
+  ctx.previous_pinning = nullptr;
+  ctx.next_pinning = nullptr;
+}
+
 void unpin_all(RequestCtx& ctx) noexcept {
+  if (ctx.pinned != 0) {
+    leave_pinning(ctx);
+  }
   for (Loaded*& loaded : ctx.pins) {
     if (loaded != nullptr) {
       unpin(loaded);
@@ -25,10 +47,30 @@ void on_request_end(void* data) noexcept {
   }
 }
 
+// A revoked key must not live on because slow requests hold every generation there is room for: they let go.
+Loaded* pin_newest(StoreConf& store) noexcept {
+  Loaded* loaded = pin(store);
+  if (!store.runtime->is_waiting) {
+    return loaded;
+  }
+  unpin(loaded);
+  for (RequestCtx* each = first_pinning; each != nullptr;) {
+    RequestCtx* next = each->next_pinning;
+    release_snapshots(each->main, *each);
+    each = next;
+  }
+  change_over(store, ngx_cycle->log);
+  return pin(store);
+}
+
 Loaded* pinned_snapshot(RequestCtx& ctx, StoreConf& store) noexcept {
   const ngx_uint_t bit = ngx_uint_t{1} << store.index;
   if ((ctx.pinned & bit) == 0) {
-    ctx.pins[store.index] = pin(store);
+    Loaded* loaded = pin_newest(store);
+    if (ctx.pinned == 0) {
+      join_pinning(ctx);
+    }
+    ctx.pins[store.index] = loaded;
     ctx.pinned |= bit;
   }
   return ctx.pins[store.index];
@@ -62,6 +104,7 @@ RequestCtx* get_ctx(ngx_http_request_t* r) noexcept {
     return nullptr;
   }
   auto* ctx = ::new (cleanup->data) RequestCtx{};
+  ctx->main = r->main;
   cleanup->handler = on_request_end;
   ngx_http_set_ctx(r->main, ctx, ngx_http_apikey_module);
   return ctx;
@@ -98,11 +141,12 @@ void release_snapshots(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   if (ctx.pinned == 0) {
     return;
   }
-  if (identity_of(r, ctx) != nullptr) {
-    if (!detach_identity(r->pool, ctx.identity)) {
+  if (ctx.known.has_record) {
+    const Identity* identity = identity_of(r, ctx);
+    if (identity == nullptr) {
       return;
     }
-    ctx.known.env = ctx.identity.env;
+    ctx.known.env = identity->env;
   }
   for (Verdict* verdict : {&ctx.verdict, &ctx.peeked}) {
     const ngx_str_t name = copy_to_pool(r->pool, verdict->limit_name);

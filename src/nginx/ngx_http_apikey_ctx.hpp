@@ -21,7 +21,11 @@ struct RequestCtx {
   bool is_reading = false;  // a variable that is a source may itself ask for the key
   ngx_str_t redacted_request{0, nullptr};
 
-  // One request sees one generation of a store, however many locations it passes through.
+  // One request sees one generation of a store, however many locations it passes through. Requests with a pin are in a
+  // list, so that they can be made to let go when a new snapshot has no place.
+  ngx_http_request_t* main = nullptr;
+  RequestCtx* previous_pinning = nullptr;
+  RequestCtx* next_pinning = nullptr;
   std::array<Loaded*, kMaxStores> pins{};
   ngx_uint_t pinned = 0;       // one bit a store; its pin may be null: there was no snapshot
   StoreConf* store = nullptr;  // what `known` and `identity` were found in
@@ -56,7 +60,8 @@ Loaded* enter_store(RequestCtx& ctx, StoreConf& store) noexcept;
 const Identity* identity_of(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
 // The snapshot the latest decision was made from; null: none, or let go.
 const Loaded* snapshot_of(const RequestCtx& ctx) noexcept;
-// Lets go of the snapshots before the request ends, keeping all that variables show: for answers that take long.
+// Lets go of the snapshots before the request ends, keeping all that variables show: for answers that take long, and
+// where too many old generations are held. A decision after that is made from what is in service then.
 void release_snapshots(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
 
 }  // namespace apikey::nginx

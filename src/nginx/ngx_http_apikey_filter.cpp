@@ -102,7 +102,8 @@ ngx_int_t filter_header(ngx_http_request_t* r) noexcept {
 
 // nginx's page comes in one piece; whatever else follows is left out.
 ngx_int_t filter_body(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
-  RequestCtx* ctx = r == r->main ? find_ctx(r) : nullptr;
+  // The header filter has found it again; no need to search for each piece.
+  auto* ctx = static_cast<RequestCtx*>(ngx_http_get_module_ctx(r, ngx_http_apikey_module));
   if (in == nullptr || ctx == nullptr || !ctx->replaces_body) {
     return next_body_filter(r, in);
   }

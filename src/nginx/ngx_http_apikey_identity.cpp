@@ -2,8 +2,6 @@
 // Called when something shows them: a variable, a refusal's log line, apikey_verify, apikey_whoami. Never decides.
 #include "ngx_http_apikey_identity.hpp"
 
-#include <algorithm>
-
 #include "ngx_http_apikey_text.hpp"
 
 namespace apikey::nginx {
@@ -32,41 +30,30 @@ std::string_view scope_list(ngx_pool_t* pool, const Snapshot& snapshot, std::uin
   return text.ok() ? view(text.str()) : std::string_view();
 }
 
-bool detach(ngx_pool_t* pool, std::string_view& text) noexcept {
-  const ngx_str_t copy = copy_to_pool(pool, text);
-  if (copy.len != text.size()) {
-    return false;
-  }
-  text = view(copy);
-  return true;
+bool copy(ngx_pool_t* pool, std::string_view text, std::string_view& to) noexcept {
+  const ngx_str_t copied = copy_to_pool(pool, text);
+  to = view(copied);
+  return copied.len == text.size();
 }
 
 }  // namespace
 
-void look_up(ngx_pool_t* pool, const Snapshot& snapshot, const Recognition& known, Identity& identity) noexcept {
+bool look_up(ngx_pool_t* pool, const Snapshot& snapshot, const Recognition& known, Identity& identity) noexcept {
   if (identity.is_looked_up) {
-    return;
+    return true;
   }
-  identity.is_looked_up = true;
   const auto id = key_id_text(known.record.id);
-  std::copy(id.begin(), id.end(), identity.id);
-  identity.name = string_row(snapshot, known.record.name);
-  identity.owner = string_row(snapshot, known.owner.name);
-  identity.plan = plan_name(snapshot, known.record.plan);
-  identity.env = known.env;
-  identity.meta = string_row(snapshot, known.record.meta);
-  identity.scopes = scope_list(pool, snapshot, known.record.scopes);
-}
-
-bool detach_identity(ngx_pool_t* pool, Identity& identity) noexcept {
-  Identity copy = identity;
-  for (std::string_view* text : {&copy.name, &copy.owner, &copy.plan, &copy.env, &copy.meta}) {
-    if (!detach(pool, *text)) {
-      return false;
-    }
+  Identity found;
+  found.scopes = scope_list(pool, snapshot, known.record.scopes);
+  found.is_looked_up =
+      copy(pool, {id.data(), id.size()}, found.id) && copy(pool, string_row(snapshot, known.record.name), found.name) &&
+      copy(pool, string_row(snapshot, known.owner.name), found.owner) &&
+      copy(pool, plan_name(snapshot, known.record.plan), found.plan) && copy(pool, known.env, found.env) &&
+      copy(pool, string_row(snapshot, known.record.meta), found.meta);
+  if (found.is_looked_up) {
+    identity = found;
   }
-  identity = copy;
-  return true;
+  return found.is_looked_up;
 }
 
 }  // namespace apikey::nginx

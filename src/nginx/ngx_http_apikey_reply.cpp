@@ -101,7 +101,8 @@ class LoggedName {
   std::size_t size_ = 0;
 };
 
-// A store that is down would write a line per request: one a second of each cause says as much.
+// A store that is down would write a line per request: one a second of each cause says as much. Those that
+// on_error=allow lets pass are told of too.
 void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   static std::array<time_t, 2> logged_at{};
   const bool is_damaged = snapshot_of(ctx) != nullptr;
@@ -116,8 +117,9 @@ void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
                   &ctx.decided_by->store->path);
     return;
   }
-  ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "apikey: unavailable: store \"%V\" has no snapshot in service",
-                &ctx.decided_by->store->path);
+  const char* which = ctx.decided_by->store->denies_when_stale ? " that is younger than max_age" : "";
+  ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "apikey: unavailable: store \"%V\" has no snapshot in service%s",
+                &ctx.decided_by->store->path, which);
 }
 
 void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
@@ -132,7 +134,7 @@ void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
     ngx_log_error(conf.log_level, log, 0, "apikey: refused: %V, location \"%V\"", &reason, &conf.location_name);
     return;
   }
-  const ngx_str_t id = to_ngx_str(id_text(*identity));
+  const ngx_str_t id = to_ngx_str(identity->id);
   const LoggedName owner_name(identity->owner);
   const ngx_str_t owner = owner_name.str();
   if (!ctx.verdict.has_limit) {
@@ -206,6 +208,9 @@ ngx_table_elt_t* add_header(ngx_http_request_t* r, std::string_view name, ngx_st
 
 ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   const ngx_int_t status = status_of(ctx.verdict.outcome);
+  if (ctx.verdict.outcome == Outcome::bypass) {
+    log_unavailable(r, ctx);
+  }
   if (status == NGX_OK || status == NGX_DECLINED) {
     return status;
   }

@@ -72,6 +72,12 @@ ngx_int_t show_safe(ngx_http_request_t* r, ngx_http_variable_value_t* v, std::st
   return safe.len == text.size() ? show(v, view(safe)) : NGX_ERROR;
 }
 
+// For what lives in a snapshot, which the request may leave before nginx uses the value.
+ngx_int_t show_copy(ngx_http_request_t* r, ngx_http_variable_value_t* v, std::string_view text) noexcept {
+  const ngx_str_t copy = copy_to_pool(r->pool, text);
+  return copy.len == text.size() ? show_safe(r, v, view(copy)) : NGX_ERROR;
+}
+
 ngx_int_t show_number(ngx_http_request_t* r, ngx_http_variable_value_t* v, std::int64_t number) noexcept {
   const ngx_str_t text = number_text(r->pool, number);
   return text.len == 0 ? NGX_ERROR : show(v, view(text));
@@ -100,7 +106,7 @@ ngx_int_t show_limit(ngx_http_request_t* r, ngx_http_variable_value_t* v, Field 
     case Field::reset:
       return show_number(r, v, whole_seconds(verdict.reset_ns));
     default:
-      return show_safe(r, v, verdict.limit_name);
+      return show_copy(r, v, verdict.limit_name);
   }
 }
 
@@ -109,7 +115,7 @@ ngx_int_t show_identity(ngx_http_request_t* r, ngx_http_variable_value_t* v, Fie
   switch (field) {
     case Field::id:
     case Field::seen_id:
-      return show(v, id_text(identity));
+      return show(v, identity.id);
     case Field::owner:
     case Field::seen_owner:
       return show_safe(r, v, identity.owner);
@@ -139,8 +145,11 @@ const Identity* shown_identity(ngx_http_request_t* r, bool whatever_the_verdict,
 }
 
 ngx_int_t show_request(ngx_http_request_t* r, ngx_http_variable_value_t* v) noexcept {
-  peek(r);
-  const RequestCtx* ctx = find_ctx(r);
+  const LocConf& conf = *loc_conf(r);
+  RequestCtx* ctx = conf.is_on ? get_ctx(r) : find_ctx(r);
+  if (conf.is_on && (ctx == nullptr || (!ctx->is_reading && !extract(r, conf, *ctx)))) {
+    return NGX_ERROR;
+  }
   const bool is_redacted = ctx != nullptr && ctx->redacted_request.data != nullptr;
   return show(v, view(is_redacted ? ctx->redacted_request : r->main->request_line));
 }

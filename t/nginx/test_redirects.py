@@ -97,6 +97,16 @@ def test_a_later_location_may_use_another_store(server, stage):
     assert answer.headers["V-Status"] == "unknown"
 
 
+def test_a_key_that_both_stores_know(server, stage):
+    stage.second.run("import", "-", "--format", "csv", stdin=f"key,owner\n{stage.here.secret},bob\n")
+    server.wait_for_generation(stage.second.generation(), store="second")
+    stage.upstream.clear()
+    answer = server.get("/first-then-second", key=stage.here)
+    assert answer.status_code == 200
+    assert answer.headers["V-Id"] not in ("", stage.here.id)  # who it is in the second
+    assert stage.upstream.last.header("X-API-Key") is None
+
+
 def test_a_later_location_may_read_another_source(server, stage):
     assert server.status(f"/other-source?api_key={stage.here.secret}&a=1") == 200
     assert stage.upstream.last.path == "/other-source?a=1"

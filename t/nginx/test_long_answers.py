@@ -1,0 +1,90 @@
+"""Requests that take long do not hold back new snapshots, and are logged as who they were."""
+
+import socket
+import threading
+
+import pytest
+
+from harness.waiting import wait_until
+
+GENERATIONS = 12  # more than a worker holds open at a time
+
+
+class SlowUpstream:
+    """Answers with `head`, and with the rest only when it is told to finish."""
+
+    def __init__(self, head=b""):
+        self._head = head
+        self._finish = threading.Event()
+        self.waiting = 0
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        with connection:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(65536)
+            connection.sendall(self._head)
+            self.waiting += 1
+            self._finish.wait(60)
+            answer = b"" if self._head else b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"
+            connection.sendall(answer + b"done")
+
+    def finish(self):
+        self._finish.set()
+
+    def close(self):
+        self.finish()
+        self._listener.close()
+
+
+HEADS = {
+    "waiting-for-the-upstream": b"",
+    "stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n",
+    "long-body": b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\nConnection: close\r\n\r\n" + b"x" * 4999996,
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_a_revoked_key_is_refused_however_many_requests_are_in_progress(registry, nginx, kind):
+    registry.plan("gold", rate="1000/h")
+    keys = [registry.key(f"owner{i}", plan="gold", publish=False) for i in range(GENERATIONS)]
+    victim = registry.key("victim")
+    upstream = SlowUpstream(HEADS[kind])
+    server = nginx(f"""
+        apikey "api"; apikey_scope any;
+        location /slow {{ proxy_pass {upstream.url}; proxy_buffering off; }}
+        location /fast {{ return 200 "$apikey_status"; }}
+        location /quick {{ apikey_verify; }}
+    """, workers=1)
+    server.allow_log("has to wait")
+    threads, statuses = [], []
+    for i, key in enumerate(keys):
+        thread = threading.Thread(target=lambda key=key: statuses.append(server.status("/slow", key=key)))
+        thread.start()
+        threads.append(thread)
+        wait_until(lambda i=i: upstream.waiting == i + 1, what="the upstream's turn")
+        registry.key("next")
+        assert server.status("/quick", key=victim) == 204
+    registry.revoke(victim)
+    wait_until(lambda: server.status("/quick", key=victim) == 401, timeout=2, what="the end of a revoked key")
+    if kind == "waiting-for-the-upstream":
+        assert "has to wait" in server.error_log(), "there was room for all generations: the test tests nothing"
+    upstream.finish()
+    for thread in threads:
+        thread.join(20)
+    upstream.close()
+    assert statuses == [200] * GENERATIONS
+    logged = {(entry["id"], entry["owner"], entry["plan"], entry["outcome"], entry["limit"])
+              for entry in server.logged(GENERATIONS) if entry["uri"] == "/slow"}
+    assert logged == {(key.id, f"owner{i}", "gold", "ok", "1000") for i, key in enumerate(keys)}
