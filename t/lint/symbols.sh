@@ -6,7 +6,7 @@ set -euo pipefail
 build=${1:?"usage: t/lint/symbols.sh <build folder>"}
 library=$build/src/libapikey_core.a
 if [ ! -f "$library" ]; then
-  echo "symbols: $(ar t "$library" | wc -l) objects of the core allocate, throw, print and time nothing"
+  echo "symbols: $library does not exist; build it with: cmake --build $build --target apikey_core" >&2
   exit 1
 fi
 
