@@ -88,7 +88,7 @@ def test_a_part_of_nothing_but_keys(server, stage):
 
 
 def scgi_server(seen):
-    """Takes one SCGI request and notes the HTTP_ parameters it came with."""
+    """Takes one SCGI request and notes the HTTP_X_ parameters it came with."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -102,7 +102,7 @@ def scgi_server(seen):
                 while (digit := stream.read(1)) != b":":
                     size += digit
                 fields = stream.read(int(size)).split(b"\0")[:-1]
-                seen.append({name: value for name, value in zip(fields[::2], fields[1::2]) if name.startswith(b"HTTP_")})
+                seen.append({name: value for name, value in zip(fields[::2], fields[1::2]) if name.startswith(b"HTTP_X_")})
                 stream.write(b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\nok")
     threading.Thread(target=serve, daemon=True).start()
     return listener
