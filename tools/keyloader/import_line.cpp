@@ -27,6 +27,8 @@ std::optional<std::string> value_of(const Columns& columns, const std::string& n
   return found == columns.end() ? std::nullopt : std::optional(found->second);
 }
 
+std::string bytes_of(const apikey::Digest& digest) { return {digest.bytes.begin(), digest.bytes.end()}; }
+
 // `reason` without anything of `value`.
 std::string without_value(std::string reason, const std::string& value) {
   Texts hidden = split_words(value);
@@ -95,7 +97,7 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
     require_owner(columns, key);
     column_.clear();
     change_.create(key, "import");
-    seen_.emplace(key.digest, line);
+    seen_.emplace(bytes_of(key.digest), line);
     return std::nullopt;
   } catch (const UsageError& error) {
     return refuse(error.what());
@@ -194,7 +196,7 @@ void LineImporter::set_digest(const std::string& text, Key& key) {
 }
 
 void LineImporter::check_new(std::uint64_t line, const apikey::Digest& digest) {
-  if (const auto seen = seen_.find(digest); seen != seen_.end() && seen->second != line) {
+  if (const auto seen = seen_.find(bytes_of(digest)); seen != seen_.end() && seen->second != line) {
     throw UsageError(fmt::format("line {} holds the same key", seen->second));
   }
   if (const auto known = registry_.key(digest)) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "registry/registry.hpp"
@@ -49,8 +50,8 @@ class LineImporter {
   DigestMethods methods_;
   Texts methods_to_compare_;
   bool creates_owners_;
-  std::string column_;  // being looked at: where a refusal belongs
-  std::map<apikey::Digest, std::uint64_t> seen_;
+  std::string column_;                                   // being looked at: where a refusal belongs
+  std::unordered_map<std::string, std::uint64_t> seen_;  // bytes of a digest → line
   std::vector<Refusal> warnings_;
 };
 

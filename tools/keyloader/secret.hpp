@@ -15,21 +15,23 @@
 
 namespace keyloader {
 
-// A string that is wiped when it goes.
+// Text that is wiped when it goes. Kept in a vector, as a moved-from short string would leave its characters behind.
 class SecretText {
  public:
-  SecretText() = default;
-  explicit SecretText(std::string text) : text_(std::move(text)) {}
-  ~SecretText() { wipe(); }
+  // Takes the text away from `text`, which is wiped.
+  explicit SecretText(std::string&& text) : text_(text.begin(), text.end()) {
+    apikey::wipe(std::span<char>{text.data(), text.size()});
+    text.clear();
+  }
+  ~SecretText() { apikey::wipe(std::span<char>{text_}); }
   SecretText(const SecretText&) = delete;
   SecretText& operator=(const SecretText&) = delete;
-  SecretText(SecretText&& other) noexcept : text_(other.text_) { other.wipe(); }
+  SecretText(SecretText&& other) noexcept = default;
   SecretText& operator=(SecretText&&) = delete;
-  [[nodiscard]] std::string_view view() const { return text_; }
+  [[nodiscard]] std::string_view view() const { return {text_.data(), text_.size()}; }
 
  private:
-  void wipe() noexcept { apikey::wipe(std::span<char>{text_.data(), text_.size()}); }
-  std::string text_;
+  std::vector<char> text_;
 };
 
 void fill_random(std::span<std::uint8_t> bytes);

@@ -19,6 +19,8 @@ namespace {
 constexpr std::size_t kMaxLabel = 64;
 constexpr std::size_t kMaxMetaValue = 1024;
 constexpr std::size_t kMaxMetaTotal = 10'240;
+constexpr std::string_view kUnits = "smhdw";
+constexpr std::array<Seconds, kUnits.size()> kUnitSeconds{1, 60, 3600, 86'400, 604'800};
 constexpr Seconds kMaxDuration = Seconds{100} * 366 * 86'400;
 
 bool is_alnum(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
@@ -95,13 +97,11 @@ std::optional<Seconds> duration_of(std::string_view text) {
   std::uint32_t count = 0;
   const char* unit = text.data() + text.size() - 1;
   const auto [end, error] = std::from_chars(text.data(), unit, count);
-  constexpr std::string_view kUnits = "smhdw";
-  constexpr std::array<Seconds, 5> kSeconds{1, 60, 3600, 86'400, 604'800};
   const std::size_t which = kUnits.find(*unit);
   if (error != std::errc{} || end != unit || count == 0 || which == std::string_view::npos) {
     return std::nullopt;
   }
-  const Seconds duration = Seconds{count} * kSeconds.at(which);
+  const Seconds duration = Seconds{count} * kUnitSeconds.at(which);
   return duration <= kMaxDuration ? std::optional(duration) : std::nullopt;
 }
 

@@ -99,7 +99,7 @@ struct Pepper {
   bool is_current = false;
 };
 
-struct AuditEntry {
+struct AuditEntry {  // NOLINT(bugprone-exception-escape): Json says that moving may throw; it does not
   std::uint64_t seq = 0;
   Seconds time = 0;
   Json actor;
