@@ -10,6 +10,8 @@
 namespace keyloader {
 namespace {
 
+constexpr std::size_t kOutputChunk = 65'536;
+
 struct ListOptions {
   KeyFilter filter;
   std::string state;
@@ -84,14 +86,19 @@ void list(const Session& session, const ListOptions& options) {
   const auto registry = session.dir().open_registry();
   const Seconds now = wall_clock();
   std::vector<Texts> rows;
-  std::string separator = "[";
+  bool is_first = true;
+  std::string json = "[";
   registry->each_key(options.filter, [&](const Key& key) {
     const std::string_view state = state_of(key, now);
     if (!options.state.empty() && options.state != state) {
       return true;
     }
     if (session.is_json) {
-      print_out(std::exchange(separator, ",\n") + json_of(key, now).dump());
+      json += (is_first ? "" : ",\n") + json_of(key, now).dump();
+      is_first = false;
+      if (json.size() > kOutputChunk) {
+        print_out(std::exchange(json, {}));
+      }
     } else {
       rows.push_back({text_of(key.id), key.owner, key.env, std::string{state}, moment(key.expires), key.plan,
                       words(key.scopes), key.name});
@@ -99,7 +106,7 @@ void list(const Session& session, const ListOptions& options) {
     return true;
   });
   if (session.is_json) {
-    print_out(separator == "[" ? "[]\n" : "]\n");
+    print_out(json + "]\n");
     return;
   }
   print_out(table_text({"ID", "OWNER", "ENV", "STATE", "EXPIRES", "PLAN", "SCOPES", "NAME"}, rows) + "\n");

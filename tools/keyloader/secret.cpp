@@ -101,6 +101,11 @@ void write_new_pepper(int fd, const std::filesystem::path& file) {
     unlink(file.c_str());
     throw Failure(fmt::format("{} could not be written; make room and try again", file.string()));
   }
+  // Keys are worth nothing without it: it must be there after a power cut, as the registry will be.
+  const FileDescriptor directory(open(file.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (directory.get() < 0 || fsync(directory.get()) != 0) {
+    fail_errno("sync", file.parent_path());
+  }
 }
 
 }  // namespace
