@@ -176,8 +176,11 @@ def test_when_all_were_killed_the_file_is_verified_again(nginx, store, made):
     server = nginx(LOCATION, store=store.path, workers=2)
     server.allow_log(r"exited on signal 9")
     server.wait_for_generation(made.number(0))
+    # The master is stopped meanwhile, or it would start a new worker while one that has the copy still lives.
+    os.kill(server.master, signal.SIGSTOP)
     for pid in server.workers():
         os.kill(pid, signal.SIGKILL)
+    os.kill(server.master, signal.SIGCONT)
     server.wait_for_log("in service here again, verified afresh")
     assert server.metric("apikey_snapshot_generation") == made.number(0)
     wait_until(lambda: [server.status(key=made.keys[0]) for _ in range(6)] == [200] * 6)
