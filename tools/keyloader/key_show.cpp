@@ -30,7 +30,7 @@ std::string moment(Seconds time) { return time == 0 ? "-" : time_text(time); }
 std::string meta_words(const MetaMap& meta) {
   Texts pairs;
   for (const auto& [name, value] : meta) {
-    pairs.push_back(name + "=" + value);
+    pairs.push_back(fmt::format("{}={}", name, value));
   }
   return words(pairs);
 }
