@@ -1,0 +1,85 @@
+// Who has how many requests in flight: a fixed table over memory of the caller's, shared by processes, without a lock.
+// What a killed worker held is found by its leases and let go of.
+//
+// A slot is 16 bytes, one compare-and-swap, one subject:
+//   word 0  bits 0-47 tag of (limit, subject) · bits 48-63 requests in flight; 0 of them: the slot is free
+//   word 1  bit 63 tentative (claim_set.hpp) · bits 0-62 number of the change
+// A lease is 8 bytes, one request in flight:
+//   bits 0-21 process id, 0 = free · bits 22-23 state: 1 entering, 2 held, 3 leaving · bits 24-47 slot · bits 48-63
+//   mark of the process, so that a new one with the same id is not taken for the old one
+// enter: lease `entering`, count + 1, lease `held`. leave: lease `leaving`, count - 1, lease free. So of a process that
+// died it is known what it held, except for the one lease it was just changing; then the slot is counted anew.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "apikey/siphash.hpp"
+#include "apikey/status.hpp"
+
+namespace apikey {
+
+inline constexpr std::uint64_t kMaxConcurrency = 60'000;
+
+// Who enters. One per process.
+struct FlightHolder {
+  std::uint32_t pid = 0;   // < 2^22, as Linux gives them
+  std::uint16_t mark = 0;  // differs between processes that get the same pid one after the other
+};
+
+// A request in flight, to be given to leave() once.
+struct FlightLease {
+  std::uint32_t index = UINT32_MAX;
+  [[nodiscard]] bool is_held() const noexcept { return index != UINT32_MAX; }
+};
+
+struct FlightResult {
+  enum class Status : std::uint8_t { admitted, refused, full };  // full: neither slot nor lease is free
+  Status status = Status::full;
+  std::uint64_t remaining = 0;  // after this
+};
+
+class FlightTable {
+ public:
+  static constexpr std::size_t kReach = 16;
+  static constexpr std::uint64_t kLayout = 1;
+
+  FlightTable() noexcept = default;  // attached to nothing: everything is `full`
+
+  // Room for as many subjects and four times as many requests.
+  [[nodiscard]] static std::size_t bytes_for(std::size_t slots) noexcept;  // header included
+  static Status format(std::span<std::byte> memory, const SipKey& seed, FlightTable& table) noexcept;
+  static Status attach(std::span<std::byte> memory, FlightTable& table) noexcept;
+
+  [[nodiscard]] std::uint64_t subject(std::string_view limit_name, std::span<const std::uint8_t> id) const noexcept;
+
+  // One more request of the subject, unless `most` are in flight.
+  [[nodiscard]] FlightResult enter(std::uint64_t subject, std::uint64_t most, FlightHolder holder,
+                                   FlightLease& lease) const noexcept;
+  [[nodiscard]] FlightResult look(std::uint64_t subject, std::uint64_t most) const noexcept;
+  void leave(FlightLease& lease, FlightHolder holder) const noexcept;
+
+  // Lets go of what processes held that are no more. `self`: the caller; its pid with another mark is such a process.
+  // RETURNS: how many leases. May be called by several at once, and again after a caller that died in it.
+  std::uint64_t release_dead(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) const noexcept;
+
+  struct Usage {
+    std::uint64_t slots = 0;
+    std::uint64_t subjects = 0;
+    std::uint64_t leases = 0;
+    std::uint64_t in_flight = 0;
+  };
+  [[nodiscard]] Usage usage() const noexcept;  // reads the whole table
+
+ private:
+  struct Header;
+  struct Slot;
+  struct Lease;
+  Header* header_ = nullptr;
+  Slot* slots_ = nullptr;
+  Lease* leases_ = nullptr;
+};
+
+}  // namespace apikey
