@@ -12,7 +12,7 @@
 // Payloads
 //   strings  the bytes themselves (UTF-8, or a list another field points to). Each string stands once.
 //   scopes   a scope set (scope_set.hpp)
-//   plans    0 4 name: row in `strings` · 4 2 count n · 6 2 zero · 8 32n limits
+//   plans    0 4 name: row in `strings` · 4 2 count n · 6 2 zero · 8 32n limits, no adjustments
 //   owners   0 4 name: row in `strings` · 4 4 meta: row in `strings`, 0 = none · 8 1 flags: 1 suspended ·
 //            9 1 zero · 10 2 count n · 12 4 zero · 16 8 suspended until: seconds since 1970, 0 = until resumed ·
 //            24 16 owner id (random, stable for ever) · 40 32n limits
@@ -20,12 +20,17 @@
 //
 // A limit, 32 bytes. `name` identifies it over all publishes (the bytes of the string, not the number):
 //   0  4 name: row in `strings`
-//   4  1 kind: 1 rate, 2 calendar quota, 3 rolling quota, 4 concurrency
+//   4  1 kind: 1 rate, 2 calendar quota, 3 rolling quota, 4 concurrency, 5 adjustment
 //   5  1 unit of a calendar quota: 1 minute, 2 hour, 3 day, 4 week, 5 month, 6 year; else 0
 //   6  2 flags: 1 dry run; the others are zero
 //   8  8 amount: tokens per period (rate, rolling quota), per window (calendar), or requests (concurrency)
 //  16  8 period in nanoseconds (rate, rolling quota), else 0
 //  24  8 burst in tokens (rate), else 0
+// An adjustment is no limit of its own: it says what has been done to the quota of its name that applies beside it (a
+// key's own list: to that of the key or its plan; an owner's list: to the owner's). It has no unit and no flags:
+//   8  8 granted: tokens on top of the amount, 0 = none
+//  16  8 the grant counts while now < this, seconds since 1970; 0 = no grant
+//  24  8 last reset: what was used before this second is forgotten; 0 = never
 #pragma once
 
 #include <array>
@@ -50,10 +55,18 @@ inline constexpr std::size_t kRowHeaderSize = 16;
 inline constexpr std::size_t kPlanHeaderSize = 8;
 inline constexpr std::size_t kOwnerHeaderSize = 40;
 inline constexpr std::size_t kLimitSize = 32;
-inline constexpr std::size_t kMaxLimits = 16;            // in one list
-inline constexpr std::size_t kMaxRowPayload = 1U << 20;  // bytes
+inline constexpr std::size_t kMaxLimits = 16;                    // in one list, adjustments not counted
+inline constexpr std::size_t kMaxLimitRows = 32;                 // in one list, adjustments among them
+inline constexpr std::uint64_t kMaxAdjustmentTime = UINT32_MAX;  // seconds since 1970, as in quota_table.hpp
+inline constexpr std::size_t kMaxRowPayload = 1U << 20;          // bytes
 
-enum class LimitKind : std::uint8_t { rate = 1, calendar_quota = 2, rolling_quota = 3, concurrency = 4 };
+enum class LimitKind : std::uint8_t {
+  rate = 1,
+  calendar_quota = 2,
+  rolling_quota = 3,
+  concurrency = 4,
+  adjustment = 5
+};
 enum class CalendarUnit : std::uint8_t { none = 0, minute = 1, hour, day, week, month, year };
 
 struct LimitRow {
@@ -61,9 +74,9 @@ struct LimitRow {
   LimitKind kind = LimitKind::rate;
   CalendarUnit unit = CalendarUnit::none;
   bool is_dry_run = false;
-  std::uint64_t amount = 0;
-  std::uint64_t period_ns = 0;
-  std::uint64_t burst = 0;
+  std::uint64_t amount = 0;     // of an adjustment: granted
+  std::uint64_t period_ns = 0;  // of an adjustment: granted until, in seconds since 1970
+  std::uint64_t burst = 0;      // of an adjustment: last reset, in seconds since 1970
 };
 
 // Views into a snapshot: valid as long as it is pinned.

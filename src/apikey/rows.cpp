@@ -5,8 +5,10 @@
 
 #include <algorithm>
 
+#include "apikey/flight_table.hpp"
 #include "apikey/fold64.hpp"
 #include "apikey/little_endian.hpp"
+#include "apikey/quota_table.hpp"
 #include "apikey/rate_spec.hpp"
 
 namespace apikey {
@@ -48,23 +50,41 @@ std::uint64_t check_of(Table table, std::uint32_t number, std::span<const std::b
   return fold.value();
 }
 
+constexpr bool is_in(std::uint64_t value, std::uint64_t most) noexcept { return value >= 1 && value <= most; }
+
+// Grants something, or has reset something, or both; a grant has an end, and nothing else has.
+bool is_adjustment(const LimitRow& row) noexcept {
+  return !row.is_dry_run && (row.amount != 0 || row.burst != 0) && (row.amount != 0) == (row.period_ns != 0) &&
+         row.amount <= kMaxQuotaAmount && row.period_ns <= kMaxAdjustmentTime && row.burst <= kMaxAdjustmentTime;
+}
+
 bool is_consistent(const LimitRow& limit) noexcept {
-  if (limit.name == 0) {
+  const bool is_calendar = limit.kind == LimitKind::calendar_quota;
+  const bool has_unit = limit.unit >= CalendarUnit::minute && limit.unit <= CalendarUnit::year;
+  if (limit.name == 0 || is_calendar != has_unit || (!is_calendar && limit.unit != CalendarUnit::none)) {
     return false;
   }
-  const bool has_unit = limit.unit >= CalendarUnit::minute && limit.unit <= CalendarUnit::year;
   switch (limit.kind) {
     case LimitKind::rate:
-      return limit.unit == CalendarUnit::none && limit.period_ns > 0 && limit.amount > 0 &&
-             limit.amount <= kMaxRateAmount && limit.burst > 0 && limit.burst <= kMaxBurst;
+      return limit.period_ns > 0 && is_in(limit.amount, kMaxRateAmount) && is_in(limit.burst, kMaxBurst);
     case LimitKind::calendar_quota:
-      return has_unit && limit.period_ns == 0 && limit.burst == 0;
+      return is_in(limit.amount, kMaxQuotaAmount) && limit.period_ns == 0 && limit.burst == 0;
     case LimitKind::rolling_quota:
-      return limit.unit == CalendarUnit::none && limit.period_ns > 0 && limit.burst == 0;
+      return is_in(limit.amount, kMaxQuotaAmount) && is_in(limit.period_ns, kMaxRollingPeriodNs) && limit.burst == 0;
     case LimitKind::concurrency:
-      return limit.unit == CalendarUnit::none && limit.period_ns == 0 && limit.burst == 0;
+      return is_in(limit.amount, kMaxConcurrency) && limit.period_ns == 0 && limit.burst == 0;
+    case LimitKind::adjustment:
+      return is_adjustment(limit);
   }
   return false;
+}
+
+std::size_t count_adjustments(const LimitList& limits) noexcept {
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < limits.size(); ++i) {
+    count += limits[i].kind == LimitKind::adjustment ? 1U : 0U;
+  }
+  return count;
 }
 
 // The list behind the header of a plan or owner: exactly as long as its count says.
@@ -133,7 +153,7 @@ void encode_limit(const LimitRow& limit, std::span<std::byte> out) noexcept {
 }
 
 bool decode_limits(std::span<const std::byte> bytes, LimitList& limits) noexcept {
-  if (bytes.size() % kLimitSize != 0 || bytes.size() > kMaxLimits * kLimitSize) {
+  if (bytes.size() % kLimitSize != 0 || bytes.size() > kMaxLimitRows * kLimitSize) {
     return false;
   }
   const LimitList found{bytes};
@@ -142,6 +162,9 @@ bool decode_limits(std::span<const std::byte> bytes, LimitList& limits) noexcept
         !is_consistent(found[i])) {
       return false;
     }
+  }
+  if (found.size() - count_adjustments(found) > kMaxLimits) {
+    return false;
   }
   limits = found;
   return true;
@@ -169,7 +192,8 @@ bool decode_plan(std::span<const std::byte> payload, PlanRow& plan) noexcept {
   }
   plan.name = load_le<std::uint32_t>(payload, kPlanNameAt);
   const std::size_t count = load_le<std::uint16_t>(payload, kPlanCountAt);
-  return plan.name != 0 && decode_counted_limits(payload, kPlanHeaderSize, count, plan.limits);
+  return plan.name != 0 && decode_counted_limits(payload, kPlanHeaderSize, count, plan.limits) &&
+         count_adjustments(plan.limits) == 0;
 }
 
 bool decode_owner(std::span<const std::byte> payload, OwnerRow& owner) noexcept {

@@ -41,13 +41,17 @@ void record_from(FuzzInput& input) {
 }
 
 void limits_in(const apikey::LimitList& limits) {
-  require(limits.size() <= apikey::kMaxLimits);
+  require(limits.size() <= apikey::kMaxLimitRows);
+  std::size_t adjustments = 0;
   for (std::size_t i = 0; i < limits.size(); ++i) {
+    adjustments += limits[i].kind == apikey::LimitKind::adjustment ? 1U : 0U;
+    require(limits[i].name != 0 && (limits[i].amount != 0 || limits[i].kind == apikey::LimitKind::adjustment));
     std::array<std::byte, apikey::kLimitSize> again;
     apikey::encode_limit(limits[i], again);
     const auto bytes = limits.bytes.subspan(i * apikey::kLimitSize, apikey::kLimitSize);
     require(std::equal(again.begin(), again.end(), bytes.begin()));
   }
+  require(limits.size() - adjustments <= apikey::kMaxLimits);
 }
 
 void payload(Bytes bytes) {

@@ -11,6 +11,8 @@ RECORD = struct.Struct("<BBH8I13s13sHqqq")
 LIMIT = struct.Struct("<IBBHQQQ")
 ID_DIGITS = "0123456789abcdefghijklmnopqrstuv"
 REVOKED, SUSPENDED, TLS_REQUIRED = 1, 2, 4
+RATE, CALENDAR_QUOTA, ROLLING_QUOTA, CONCURRENCY, ADJUSTMENT = 1, 2, 3, 4, 5
+UNITS = ["none", "minute", "hour", "day", "week", "month", "year"]
 
 
 def fold64(data):
@@ -89,10 +91,44 @@ def rate(name, amount, period_ns, burst):
     return LIMIT.pack(name, 1, 0, 0, amount, period_ns, burst)
 
 
+def calendar_quota(name, amount, unit, dry_run=False):
+    return LIMIT.pack(name, 2, UNITS.index(unit), dry_run, amount, 0, 0)
+
+
+def rolling_quota(name, amount, period_ns, dry_run=False):
+    return LIMIT.pack(name, 3, 0, dry_run, amount, period_ns, 0)
+
+
+def concurrency(name, amount, dry_run=False):
+    return LIMIT.pack(name, 4, 0, dry_run, amount, 0, 0)
+
+
+def adjustment(name, granted=0, until=0, reset=0):
+    assert granted or reset
+    return LIMIT.pack(name, 5, 0, 0, granted, until, reset)
+
+
 def read_limits(data):
     names = "name kind unit flags amount period_ns burst".split()
     assert len(data) % 32 == 0
-    return [dict(zip(names, LIMIT.unpack_from(data, at))) for at in range(0, len(data), 32)]
+    limits = [dict(zip(names, LIMIT.unpack_from(data, at))) for at in range(0, len(data), 32)]
+    assert len(limits) <= 32 and sum(limit["kind"] != ADJUSTMENT for limit in limits) <= 16
+    for limit in limits:
+        check_limit(**limit)
+    return limits
+
+
+def check_limit(name, kind, unit, flags, amount, period_ns, burst):
+    assert name and flags in (0, 1) and 1 <= kind <= 5
+    assert (1 <= unit <= 6) if kind == CALENDAR_QUOTA else unit == 0
+    if kind == ADJUSTMENT:
+        assert flags == 0 and (amount or burst) and bool(amount) == bool(period_ns)
+        assert amount <= 10**12 and period_ns < 1 << 32 and burst < 1 << 32
+        return
+    assert 1 <= amount <= {RATE: 10**9, CONCURRENCY: 60000}.get(kind, 10**12)
+    assert 1 <= burst <= 10**9 if kind == RATE else burst == 0
+    assert period_ns > 0 if kind in (RATE, ROLLING_QUOTA) else period_ns == 0
+    assert kind != ROLLING_QUOTA or period_ns <= 366 * 86400 * 10**9
 
 
 def plan(name, limits=b""):

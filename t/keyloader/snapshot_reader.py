@@ -114,12 +114,16 @@ class Snapshot:
         result["owner"] = self.string(struct.unpack_from("<I", owner)[0])
         result["scopes"] = fmt.read_scope_set(self.tables["scopes"][found["scopes"]]) if found["scopes"] else []
         result["meta"] = json.loads(self.string(found["meta"]) or "{}")
-        limits = self.tables["strings"][found["limits"]] if found["limits"] else b""
-        result["limits"] = [limit | {"name": self.string(limit["name"])} for limit in fmt.read_limits(limits)]
+        result["limits"] = self.limits(self.tables["strings"][found["limits"]] if found["limits"] else b"")
+        result["owner_limits"] = self.limits(owner[40:])
         plan = self.tables["plans"][found["plan"]] if found["plan"] else b""
         result["plan"] = self.string(struct.unpack_from("<I", plan)[0]) if plan else ""
-        result["plan_limits"] = [limit | {"name": self.string(limit["name"])} for limit in fmt.read_limits(plan[8:])]
+        result["plan_limits"] = self.limits(plan[8:])
+        require(all(limit["kind"] != fmt.ADJUSTMENT for limit in result["plan_limits"]), "a plan with an adjustment")
         return result
+
+    def limits(self, data):
+        return [limit | {"name": self.string(limit["name"])} for limit in fmt.read_limits(data)]
 
 
 def main():

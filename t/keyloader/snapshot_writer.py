@@ -4,8 +4,9 @@
     snapshot_writer.py OUT [--generation N] [--registry-id HEX] < keys.ndjson
     keyloader snapshot seal OUT --out SEALED
 
-One JSON object a line: key, owner, and if wanted env, name, scopes, rate {amount, period_ns, burst}, expires,
-not_before, tls, revoked, methods (GET POST …), id. The keys' texts are read from stdin, never from argv.
+One JSON object a line: key, owner, and if wanted env, name, scopes, rate {amount, period_ns, burst}, limits (a list of
+own ones, as limit_bytes() reads them), expires, not_before, tls, revoked, methods (GET POST …), id. The keys' texts are
+read from stdin, never from argv.
 """
 import argparse
 import hashlib
@@ -50,6 +51,13 @@ class Builder:
         limits = fmt.rate(self.string("default"), rate["amount"], rate["period_ns"], rate["burst"])
         return self.tables["plans"].number(fmt.plan(self.string(f"plan of {rate['amount']}"), limits))
 
+    def limit_bytes(self, limit):
+        fields = {name: value for name, value in limit.items() if name != "kind"}
+        return getattr(fmt, limit["kind"])(**fields | {"name": self.string(limit["name"])})
+
+    def limits(self, limits):
+        return self.string(b"".join(map(self.limit_bytes, limits))) if limits else 0
+
     def bindings(self, methods):
         bits = sum(1 << METHODS.index(method) for method in methods)
         return self.string(struct.pack("<BBI", 4, 4, bits)) if bits else 0
@@ -66,6 +74,7 @@ class Builder:
             scopes=self.scope_set(key.get("scopes", [])),
             name=self.string(key.get("name", "")),
             bindings=self.bindings(key.get("methods", [])),
+            limits=self.limits(key.get("limits", [])),
             flags=(fmt.TLS_REQUIRED if key.get("tls") else 0) | (fmt.REVOKED if key.get("revoked") else 0),
             key_id=key_id,
             not_before=key.get("not_before", 0),

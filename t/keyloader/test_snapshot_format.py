@@ -31,6 +31,12 @@ EXAMPLES = {
         DIGEST, env=1, owner=1, plan=1, scopes=1, name=2, key_id=KEY_ID, expires=2000000000),
     'row(1, 1, "live")': lambda: fmt.row(1, 1, b"live"),
     'row(2, 1, scopes("orders:*", "users:read"))': lambda: fmt.row(2, 1, fmt.scope_set(["users:read", "orders:*"])),
+    "limit(rate(name 3, 100 per 1000000000 ns, burst 200))": lambda: fmt.rate(3, 100, 1000000000, 200),
+    "limit(calendar_quota(name 3, 1000000 a month, dry run))": lambda: fmt.calendar_quota(3, 1000000, "month", True),
+    "limit(rolling_quota(name 3, 1000 per 86400000000000 ns))": lambda: fmt.rolling_quota(3, 1000, 86400000000000),
+    "limit(concurrency(name 3, 20))": lambda: fmt.concurrency(3, 20),
+    "limit(adjustment(name 3, 5000 until 1900000000, reset 1890000000))": lambda: fmt.adjustment(
+        3, 5000, 1900000000, 1890000000),
     "row(3, 1, plan(name 2, rate(name 3, 100 per 1000000000 ns, burst 200)))": lambda: fmt.row(
         3, 1, fmt.plan(2, fmt.rate(3, 100, 1000000000, 200))),
     "row(4, 1, owner(name 4, id 000102030405060708090a0b0c0d0e0f))": lambda: fmt.row(
@@ -76,6 +82,28 @@ KEYS = [
      "rate": {"amount": 100, "period_ns": 1000000000, "burst": 200}},
     {"key": "third imported key", "owner": "shop", "methods": ["GET", "HEAD"], "tls": True},
     {"key": "fourth imported key", "owner": "shop", "revoked": True},
+    {"key": "fifth imported key", "owner": "shop", "limits": [
+        {"kind": "rate", "name": "rate", "amount": 5, "period_ns": 60000000000, "burst": 3},
+        {"kind": "calendar_quota", "name": "month", "amount": 10**12, "unit": "month", "dry_run": True},
+        {"kind": "rolling_quota", "name": "tokens.day", "amount": 1, "period_ns": 366 * 86400 * 10**9},
+        {"kind": "concurrency", "name": "concurrency", "amount": 60000},
+        {"kind": "adjustment", "name": "month", "granted": 10**12, "until": 2**32 - 1, "reset": 2**32 - 1}]},
+]
+
+WRONG_LIMITS = [
+    {"kind": "rate", "name": "rate", "amount": 0, "period_ns": 1, "burst": 3},
+    {"kind": "rate", "name": "rate", "amount": 1, "period_ns": 1, "burst": 10**9 + 1},
+    {"kind": "calendar_quota", "name": "month", "amount": 0, "unit": "month"},
+    {"kind": "calendar_quota", "name": "month", "amount": 10**12 + 1, "unit": "month"},
+    {"kind": "calendar_quota", "name": "month", "amount": 1, "unit": "none"},
+    {"kind": "rolling_quota", "name": "day", "amount": 0, "period_ns": 1},
+    {"kind": "rolling_quota", "name": "day", "amount": 1, "period_ns": 366 * 86400 * 10**9 + 1},
+    {"kind": "concurrency", "name": "concurrency", "amount": 0},
+    {"kind": "concurrency", "name": "concurrency", "amount": 60001},
+    {"kind": "adjustment", "name": "month", "granted": 10**12 + 1, "until": 1},
+    {"kind": "adjustment", "name": "month", "granted": 1, "until": 2**32},
+    {"kind": "adjustment", "name": "month", "granted": 1},
+    {"kind": "adjustment", "name": "month", "reset": 2**32},
 ]
 
 
@@ -117,6 +145,27 @@ def test_reads_what_python_wrote_and_keyloader_sealed(tmp_path, sealed):
         assert found["scopes"] == key.get("scopes", [])
         assert found["expires"] == key.get("expires", 0)
         assert found["flags"] == (fmt.TLS_REQUIRED if key.get("tls") else 0) | (fmt.REVOKED if key.get("revoked") else 0)
+
+
+    found = snapshot.describe(snapshot.find(fmt.sha256(b"fifth imported key")))
+    assert [limit["name"] for limit in found["limits"]] == ["rate", "month", "tokens.day", "concurrency", "month"]
+    assert [limit["kind"] for limit in found["limits"]] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("limit", WRONG_LIMITS, ids=str)
+def test_refuses_limits_the_page_does_not_allow(tmp_path, limit):
+    unsealed = write(tmp_path / "unsealed.mdb", [{"key": "an imported key", "owner": "acme", "limits": [limit]}])
+    keyloader(tmp_path, "snapshot", "seal", unsealed, "--out", tmp_path / "sealed.mdb", status=1)
+
+
+@pytest.mark.parametrize("limits,adjustments,is_good", [(16, 16, True), (17, 0, False), (16, 17, False), (1, 31, True)])
+def test_a_list_has_room_for_16_limits_and_32_entries(tmp_path, limits, adjustments, is_good):
+    own = [{"kind": "concurrency", "name": f"c{i}", "amount": 1} for i in range(limits)]
+    own += [{"kind": "adjustment", "name": f"q{i}", "reset": 1} for i in range(adjustments)]
+    unsealed = write(tmp_path / "unsealed.mdb", [{"key": "an imported key", "owner": "acme", "limits": own}])
+    keyloader(tmp_path, "snapshot", "seal", unsealed, "--out", tmp_path / "sealed.mdb", status=0 if is_good else 1)
+    if is_good:
+        check_whole(Snapshot(tmp_path / "sealed.mdb"))
 
 
 def test_a_node_takes_what_python_wrote(tmp_path, sealed):

@@ -4,7 +4,9 @@
 
 #include <vector>
 
+#include "apikey/flight_table.hpp"
 #include "apikey/little_endian.hpp"
+#include "apikey/quota_table.hpp"
 #include "cmocka_cpp.hpp"
 #include "expect_text.hpp"
 
@@ -27,6 +29,7 @@ using Bytes = std::vector<std::byte>;
 constexpr auto kEncoded = bytes_of<22>("07000000060000007aa3a0f8064638c46f7264657273");
 
 constexpr LimitRow kRate = {3, LimitKind::rate, CalendarUnit::none, true, 100, 1'000'000'000, 200};
+constexpr LimitRow kReset = {3, LimitKind::adjustment, CalendarUnit::none, false, 0, 0, 1'900'000'000};
 
 Bytes row_of(Table table, std::uint32_t number, std::span<const std::byte> payload) {
   Bytes row(kRowHeaderSize + payload.size());
@@ -150,8 +153,10 @@ void limits_make_sense(void**) {
   assert_false(is_limit({1, LimitKind::rate, CalendarUnit::day, false, 1, 1, 1}));
   assert_false(is_limit({0, LimitKind::rate, CalendarUnit::none, false, 1, 1, 1}));
 
-  assert_true(is_limit({1, LimitKind::calendar_quota, CalendarUnit::minute, false, 0, 0, 0}));
-  assert_true(is_limit({1, LimitKind::calendar_quota, CalendarUnit::year, false, UINT64_MAX, 0, 0}));
+  assert_true(is_limit({1, LimitKind::calendar_quota, CalendarUnit::minute, false, 1, 0, 0}));
+  assert_true(is_limit({1, LimitKind::calendar_quota, CalendarUnit::year, false, apikey::kMaxQuotaAmount, 0, 0}));
+  assert_false(is_limit({1, LimitKind::calendar_quota, CalendarUnit::year, false, apikey::kMaxQuotaAmount + 1, 0, 0}));
+  assert_false(is_limit({1, LimitKind::calendar_quota, CalendarUnit::minute, false, 0, 0, 0}));
   assert_false(is_limit({1, LimitKind::calendar_quota, CalendarUnit::none, false, 1, 0, 0}));
   assert_false(is_limit({1, LimitKind::calendar_quota, CalendarUnit{7}, false, 1, 0, 0}));
   assert_false(is_limit({1, LimitKind::calendar_quota, CalendarUnit::day, false, 1, 1, 0}));
@@ -159,15 +164,42 @@ void limits_make_sense(void**) {
 
   assert_true(is_limit({1, LimitKind::rolling_quota, CalendarUnit::none, false, 5, 60, 0}));
   assert_false(is_limit({1, LimitKind::rolling_quota, CalendarUnit::none, false, 5, 0, 0}));
+  assert_false(is_limit({1, LimitKind::rolling_quota, CalendarUnit::none, false, 0, 60, 0}));
+  assert_true(is_limit({1, LimitKind::rolling_quota, CalendarUnit::none, false, apikey::kMaxQuotaAmount,
+                        apikey::kMaxRollingPeriodNs, 0}));
+  assert_false(is_limit({1, LimitKind::rolling_quota, CalendarUnit::none, false, apikey::kMaxQuotaAmount + 1, 60, 0}));
+  assert_false(
+      is_limit({1, LimitKind::rolling_quota, CalendarUnit::none, false, 5, apikey::kMaxRollingPeriodNs + 1, 0}));
   assert_true(is_limit({1, LimitKind::concurrency, CalendarUnit::none, false, 5, 0, 0}));
   assert_false(is_limit({1, LimitKind::concurrency, CalendarUnit::none, false, 5, 1, 0}));
+  assert_true(is_limit({1, LimitKind::concurrency, CalendarUnit::none, false, apikey::kMaxConcurrency, 0, 0}));
+  assert_false(is_limit({1, LimitKind::concurrency, CalendarUnit::none, false, apikey::kMaxConcurrency + 1, 0, 0}));
+  assert_false(is_limit({1, LimitKind::concurrency, CalendarUnit::none, false, 0, 0, 0}));
   assert_false(is_limit({1, LimitKind{0}, CalendarUnit::none, false, 1, 1, 1}));
-  assert_false(is_limit({1, LimitKind{5}, CalendarUnit::none, false, 1, 1, 1}));
+  assert_false(is_limit({1, LimitKind{6}, CalendarUnit::none, false, 1, 1, 1}));
 
   Bytes flagged = limit_bytes(kRate);
   flagged[6] = std::byte{2};
   LimitList list;
   assert_false(apikey::decode_limits(flagged, list));
+}
+
+void adjustments_make_sense(void**) {
+  const auto adjustment = [](std::uint64_t granted, std::uint64_t until, std::uint64_t reset) {
+    return is_limit({1, LimitKind::adjustment, CalendarUnit::none, false, granted, until, reset});
+  };
+  assert_true(adjustment(5, 1'900'000'000, 0));
+  assert_true(adjustment(0, 0, 1'900'000'000));
+  assert_true(adjustment(apikey::kMaxQuotaAmount, apikey::kMaxAdjustmentTime, apikey::kMaxAdjustmentTime));
+  assert_false(adjustment(0, 0, 0));  // nothing was done
+  assert_false(adjustment(5, 0, 1));  // a grant without an end
+  assert_false(adjustment(0, 1, 1));  // an end without a grant
+  assert_false(adjustment(apikey::kMaxQuotaAmount + 1, 1, 0));
+  assert_false(adjustment(1, apikey::kMaxAdjustmentTime + 1, 0));
+  assert_false(adjustment(0, 0, apikey::kMaxAdjustmentTime + 1));
+  assert_false(is_limit({1, LimitKind::adjustment, CalendarUnit::none, true, 5, 1, 0}));
+  assert_false(is_limit({1, LimitKind::adjustment, CalendarUnit::day, false, 5, 1, 0}));
+  assert_false(is_limit({0, LimitKind::adjustment, CalendarUnit::none, false, 5, 1, 0}));
 }
 
 void a_list_has_whole_limits_and_not_too_many(void**) {
@@ -182,7 +214,23 @@ void a_list_has_whole_limits_and_not_too_many(void**) {
   assert_true(apikey::decode_limits(bytes, list));
   assert_int_equal(list.size(), apikey::kMaxLimits);
   assert_false(apikey::decode_limits(std::span(bytes).first(bytes.size() - 1), list));
+  const Bytes sixteen = bytes;
   bytes.insert(bytes.end(), bytes.begin(), bytes.begin() + kLimitSize);
+  assert_false(apikey::decode_limits(bytes, list));
+
+  // As many adjustments have room beside them.
+  const Bytes adjustment = limit_bytes(kReset);
+  bytes = sixteen;
+  for (std::size_t i = apikey::kMaxLimits; i < apikey::kMaxLimitRows; ++i) {
+    bytes.insert(bytes.end(), adjustment.begin(), adjustment.end());
+  }
+  assert_true(apikey::decode_limits(bytes, list));
+  assert_int_equal(list.size(), apikey::kMaxLimitRows);
+  bytes.insert(bytes.end(), adjustment.begin(), adjustment.end());
+  assert_false(apikey::decode_limits(bytes, list));
+  bytes.resize(apikey::kMaxLimitRows * kLimitSize);
+  const Bytes limit = limit_bytes(kRate);
+  std::copy(limit.begin(), limit.end(), bytes.end() - kLimitSize);  // a 17th limit
   assert_false(apikey::decode_limits(bytes, list));
 }
 
@@ -208,6 +256,10 @@ void plans(void**) {
   assert_false(apikey::decode_plan(bytes, plan));
   bytes = plan_bytes(2);
   bytes[0] = std::byte{0};  // no name
+  assert_false(apikey::decode_plan(bytes, plan));
+  bytes = plan_bytes(1);
+  const Bytes adjustment = limit_bytes(kReset);  // those are for keys and owners
+  std::copy(adjustment.begin(), adjustment.end(), bytes.end() - kLimitSize);
   assert_false(apikey::decode_plan(bytes, plan));
 }
 
@@ -250,6 +302,7 @@ int main() {
       cmocka_unit_test(payloads_from_nothing_to_the_most),
       cmocka_unit_test(limits_come_back),
       cmocka_unit_test(limits_make_sense),
+      cmocka_unit_test(adjustments_make_sense),
       cmocka_unit_test(a_list_has_whole_limits_and_not_too_many),
       cmocka_unit_test(plans),
       cmocka_unit_test(owners),

@@ -71,8 +71,13 @@ std::uint32_t RowTables::scope_set(const std::vector<std::string>& held) {
 }
 
 std::string RowTables::encode_limits(const std::vector<Limit>& limits) {
-  if (limits.size() > kMaxLimits) {
-    fail({StatusCode::bad_value, "{0} limits are too many for one list; at most {1} fit", limits.size(), kMaxLimits});
+  static_assert(kMaxLimits == 16 && kMaxLimitRows == 32, "the sentence below says so");
+  const auto adjustments = static_cast<std::size_t>(std::count_if(
+      limits.begin(), limits.end(), [](const Limit& limit) { return limit.kind == LimitKind::adjustment; }));
+  if (limits.size() - adjustments > kMaxLimits || limits.size() > kMaxLimitRows) {
+    fail({StatusCode::bad_value,
+          "{0} limits and {1} adjustments are too many for one list; 16 limits fit, and 32 of both together",
+          limits.size() - adjustments, adjustments});
     return {};
   }
   std::string bytes(limits.size() * kLimitSize, '\0');
@@ -84,8 +89,8 @@ std::string RowTables::encode_limits(const std::vector<Limit>& limits) {
   }
   LimitList ignored;
   if (!decode_limits(readable(bytes), ignored)) {
-    fail({StatusCode::bad_value, "one of {0} limits has no name, no amount or a burst that does not fit",
-          limits.size()});
+    fail({StatusCode::bad_value,
+          "one of {0} limits has no name, or an amount, period or burst that does not fit its kind", limits.size()});
   }
   return bytes;
 }
@@ -97,7 +102,9 @@ std::uint32_t RowTables::plan(std::string_view name, const std::vector<Limit>& l
   std::string payload(kPlanHeaderSize, '\0');
   encode_plan_header(string(name), list.size() / kLimitSize, writable(payload));
   PlanRow ignored;
-  if (!decode_plan(readable(payload + list), ignored)) fail({StatusCode::bad_value, "a plan needs a name"});
+  if (!decode_plan(readable(payload + list), ignored)) {
+    fail({StatusCode::bad_value, "a plan needs a name, and no adjustments"});
+  }
   return intern(Table::plans, payload + list);
 }
 
