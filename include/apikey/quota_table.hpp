@@ -39,6 +39,9 @@ struct QuotaOrder {
   // reset, 0 for never; what was used before that is forgotten.
   Window window;
   std::uint64_t cost = 1;
+  // give_back() of a rolling quota: QuotaResult::taken_us of the take. What has recovered since is not given back, see
+  // try_give_back() in bucket_set.hpp: at most taken_us - now.
+  std::uint64_t taken_us = 0;
 };
 
 struct QuotaResult {
@@ -47,6 +50,7 @@ struct QuotaResult {
   std::uint64_t remaining = 0;       // after this
   std::uint64_t reset_ns = 0;        // until the window ends, or the rolling quota is whole again
   std::uint64_t retry_after_ns = 0;  // until this cost would be admitted; 0 when it was, UINT64_MAX for never
+  std::uint64_t taken_us = 0;        // rolling: the arrival time that a take left behind, in the unit of the slot
 };
 
 // Wall clock. Microseconds since 1970; workers may differ by kClockTolerance, and it may be set back: then what was
