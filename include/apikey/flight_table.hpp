@@ -1,14 +1,8 @@
 // Who has how many requests in flight: a fixed table over memory of the caller's, shared by processes, without a lock.
 // What a killed worker held is found by its leases and let go of.
 //
-// A slot is 16 bytes, one compare-and-swap, one subject:
-//   word 0  bits 0-47 tag of (limit, subject) · bits 48-63 requests in flight; 0 of them: the slot is free
-//   word 1  bit 63 tentative (claim_set.hpp) · bits 0-62 number of the change
-// A lease is 8 bytes, one request in flight:
-//   bits 0-21 process id, 0 = free · bits 22-23 state: 1 entering, 2 held, 3 leaving · bits 24-47 slot · bits 48-63
-//   mark of the process, so that a new one with the same id is not taken for the old one
-// enter: lease `entering`, count + 1, lease `held`. leave: lease `leaving`, count - 1, lease free. So of a process that
-// died it is known what it held, except for the one lease it was just changing; then the slot is counted anew.
+// Each subject has a slot of 16 bytes with its count, each request in flight a lease of 8 bytes with its process
+// (flight_set.hpp). How a subject gets a slot, and why it never stands in two: claim_set.hpp.
 #pragma once
 
 #include <cstddef>
@@ -62,13 +56,15 @@ class FlightTable {
   void leave(FlightLease& lease, FlightHolder holder) const noexcept;
 
   // Lets go of what processes held that are no more. `self`: the caller; its pid with another mark is such a process.
-  // RETURNS: how many leases. May be called by several at once, and again after a caller that died in it.
+  // RETURNS: how many leases. May be called by several at once, and again after a caller that died in it. What a
+  // process was just changing when it died stays while somebody else is stopped in the middle of a change to the same
+  // slot.
   std::uint64_t release_dead(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) const noexcept;
 
   struct Usage {
     std::uint64_t slots = 0;
     std::uint64_t subjects = 0;
-    std::uint64_t leases = 0;
+    std::uint64_t leases = 0;  // room for so many requests
     std::uint64_t in_flight = 0;
   };
   [[nodiscard]] Usage usage() const noexcept;  // reads the whole table
@@ -76,10 +72,14 @@ class FlightTable {
  private:
   struct Header;
   struct Slot;
-  struct Lease;
+  struct LeaseWord;
+  class View;
+  [[nodiscard]] static std::uint64_t slots_in(std::size_t bytes) noexcept;
+  static void finish_leave(View& view, std::uint32_t index) noexcept;
+  void lay_over(std::span<std::byte> memory) noexcept;
   Header* header_ = nullptr;
   Slot* slots_ = nullptr;
-  Lease* leases_ = nullptr;
+  LeaseWord* leases_ = nullptr;
 };
 
 }  // namespace apikey

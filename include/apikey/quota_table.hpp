@@ -2,16 +2,10 @@
 // (bucket_table.hpp) a quota is never evicted: it keeps its slot until its window is over, and where no slot is free
 // the answer is `full`, never "unlimited".
 //
-// A slot is 32 bytes. The first 16 are changed by one compare-and-swap, so identity, window and use are never of two
-// moments:
-//   word 0  bits 32-63 low 32 bits of the tag · bits 0-31 begin of the window, seconds since 1970
-//   word 1  bit 63 tentative (being claimed, see claim_set.hpp) · bits 50-62 high 13 bits of the tag · bits 0-49 value
-//   word 2  when the slot may be taken for another subject, seconds since 1970; raised before word 0 begins a window
-//   word 3  zero
-// Both first words zero: free. The value of a calendar quota is what was used in the window. That of a rolling quota is
-// its theoretical arrival time (bucket.hpp) in microseconds since kRollingEpoch: a rolling quota of n per period is a
-// token bucket of rate n/period and size n.
-// A quota stands in one of kReach slots from where its tag points, so that a table of another size can take it over.
+// A slot is 16 bytes (quota_slot.hpp), changed by one compare-and-swap. How a quota gets one, and why it never stands
+// in two: claim_set.hpp. A slot whose window has been over for kClockTolerance, or whose rolling quota is whole again,
+// is free for others. A quota stands in one of kReach slots from where its tag points, so that a table of another size
+// can take it over.
 #pragma once
 
 #include <cstddef>
@@ -35,8 +29,8 @@ struct QuotaOrder {
   std::uint64_t subject = 0;    // QuotaTable::subject()
   std::uint64_t amount = 0;     // per window or period, grants included
   std::uint64_t period_ns = 0;  // rolling; 0: calendar
-  // Calendar: the window of `now`, begun anew by a reset (begin = max(begin, reset)). Rolling: begin = when it was last
-  // reset, 0 for never; what was used before that is forgotten.
+  // Calendar: the window of `now`, begun anew by a reset: begun_anew() of quota_window.hpp. Rolling: begin = when it
+  // was last reset, 0 for never; what was used before that is forgotten, once that moment has come.
   Window window;
   std::uint64_t cost = 1;
   // give_back() of a rolling quota: QuotaResult::taken_us of the take. What has recovered since is not given back, see
@@ -53,8 +47,8 @@ struct QuotaResult {
   std::uint64_t taken_us = 0;        // rolling: the arrival time that a take left behind, in the unit of the slot
 };
 
-// Wall clock. Microseconds since 1970; workers may differ by kClockTolerance, and it may be set back: then what was
-// used stays, in the window of the corrected clock.
+// Wall clock. Microseconds since 1970; workers may differ by kClockTolerance: one that is behind counts in the window
+// that has begun for the others. Set back by more, what was used stays, in the window of the corrected clock.
 struct WallUs {
   std::uint64_t value = 0;
 };
@@ -78,9 +72,11 @@ class QuotaTable {
   // A cost of 0 only looks. A refusal changes nothing but may begin a window.
   [[nodiscard]] QuotaResult take(const QuotaOrder& order, WallUs now) const noexcept;
   [[nodiscard]] QuotaResult look(const QuotaOrder& order, WallUs now) const noexcept;
-  // Adds cost whatever is left: what was used is known only afterwards. RETURNS: false when no slot is free.
+  // Adds cost whatever is left: what was used is known only afterwards. RETURNS: false when no slot is free. What was
+  // used in a window that is over by then counts in the one that runs. A rolling quota owes 16 periods' worth at most.
   bool charge(const QuotaOrder& order, WallUs now) const noexcept;
-  // Gives back what a take or charge of the same order has taken; nothing when its window is over.
+  // Gives back what a take or charge of the same order has taken; nothing when its window is over. (Nor when the
+  // worker's clock was behind at the change of a window, so that it was counted in the next one already.)
   void give_back(const QuotaOrder& order, WallUs now) const noexcept;
 
   struct Usage {

@@ -17,4 +17,15 @@ struct Window {
 // The window that `now` lies in. REQUIRES: unit != CalendarUnit::none. Times before 1970 are taken for 1970.
 [[nodiscard]] Window window_at(CalendarUnit unit, UnixSec now) noexcept;
 
+// The same, begun anew by a reset that lies in it; one that is still to come does nothing yet.
+[[nodiscard]] constexpr Window begun_anew(Window window, UnixSec reset, UnixSec now) noexcept {
+  if (reset > window.begin && reset < window.end && reset <= now) {
+    window.begin = reset;
+  }
+  return window;
+}
+
+// The shortest unit whose window reaches from `begin` to `end` at least; the year when none does.
+[[nodiscard]] CalendarUnit unit_reaching(UnixSec begin, UnixSec end) noexcept;
+
 }  // namespace apikey
