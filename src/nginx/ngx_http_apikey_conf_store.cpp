@@ -10,6 +10,9 @@
 namespace apikey::nginx {
 namespace {
 
+constexpr std::string_view kShareKey = "share=";
+constexpr ngx_int_t kLargestShare = 1000;
+
 constexpr std::string_view kDefaultStoreName = "default";
 constexpr std::size_t kMaxStoreNameLength = 64;
 constexpr std::size_t kMinZoneSize = std::size_t{1} << 20;
@@ -179,6 +182,33 @@ StoreConf* make_store(ngx_conf_t* cf) noexcept {
   return store->runtime == nullptr ? nullptr : store;
 }
 
+// `share=1/3`: this node's part of every limit.
+char* parse_share(ngx_conf_t* cf, MainConf& main, const ngx_str_t& text) noexcept {
+  const ngx_str_t value{text.len - kShareKey.size(), text.data + kShareKey.size()};
+  const std::size_t slash = view(value).find('/');
+  if (slash != std::string_view::npos) {
+    const ngx_int_t part = ngx_atoi(value.data, slash);
+    const ngx_int_t whole = ngx_atoi(value.data + slash + 1, value.len - slash - 1);
+    if (part >= 1 && whole >= part && whole <= kLargestShare) {
+      main.share = {static_cast<std::uint32_t>(part), static_cast<std::uint32_t>(whole)};
+      return NGX_CONF_OK;
+    }
+  }
+  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                     "apikey_zone: \"%V\" is no part of a whole, write share=<n>/<m> with 1 <= n <= m <= %i, such as "
+                     "share=1/3 on each of three nodes",
+                     &text, kLargestShare);
+  return conf_error();
+}
+
+char* parse_zone_parameter(ngx_conf_t* cf, MainConf& main, const ngx_str_t& text) noexcept {
+  if (view(text).starts_with(kShareKey)) {
+    return parse_share(cf, main, text);
+  }
+  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_zone: parameter \"%V\" is not known, write share=<n>/<m>", &text);
+  return conf_error();
+}
+
 }  // namespace
 
 StoreConf* find_store(const MainConf& main, std::string_view name) noexcept {
@@ -245,10 +275,10 @@ char* set_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   if (main.zone != nullptr) {
     return duplicate();
   }
-  if (args.size() > 1) {
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "apikey_zone: parameter \"%V\" is not known, write zone=<name>:<size> alone", &args[1]);
-    return conf_error();
+  for (const ngx_str_t& text : args.subspan(1)) {
+    if (parse_zone_parameter(cf, main, text) != NGX_CONF_OK) {
+      return conf_error();
+    }
   }
   constexpr std::string_view key = "zone=";
   const std::string_view text = view(args[0]);

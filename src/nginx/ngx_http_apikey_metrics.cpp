@@ -146,12 +146,14 @@ void write_requests(Text& out, const ZoneRoot& root) noexcept {
     if (env < kMaxEnvLabels && !root.envs.text(env, buffer, name)) {
       continue;
     }
-    for (std::size_t i = 0; i < kOutcomeCount * kCredentialForms; ++i) {
+    for (std::size_t i = 0; i < kCountedOutcomes * kCredentialForms; ++i) {
       const std::size_t outcome = i / kCredentialForms;
       const std::size_t form = i % kCredentialForms;
       const std::uint64_t count = count_of(root, env, outcome, form);
       if (count != 0) {
-        out << "apikey_requests_total{outcome=\"" << outcome_name(static_cast<Outcome>(outcome)) << "\",env=\"";
+        const auto name_of = outcome < kOutcomeCount ? outcome_name : dry_run_name;
+        out << "apikey_requests_total{outcome=\"" << name_of(static_cast<Outcome>(outcome % kOutcomeCount))
+            << "\",env=\"";
         out.label(name) << "\",form=\"" << kForms[form] << "\"} " << count << "\n";
       }
     }

@@ -22,7 +22,7 @@ constexpr std::uint64_t make_fingerprint() noexcept {
   Fold64 fold(8 * sizeof(std::uint64_t));
   for (const std::uint64_t word :
        {std::uint64_t{1}, std::uint64_t{sizeof(ZoneRoot)}, std::uint64_t{sizeof(Adoption)},
-        std::uint64_t{kOutcomeCount}, std::uint64_t{kCredentialForms}, std::uint64_t{kAdoptionResultCount},
+        std::uint64_t{kCountedOutcomes}, std::uint64_t{kCredentialForms}, std::uint64_t{kAdoptionResultCount},
         BucketTable::kLayout, std::uint64_t{sizeof(StoreSlot)}}) {
     fold.word(word);
   }
@@ -35,6 +35,9 @@ struct ZoneContext {
   MainConf* main;
   ZoneRoot* root;
   BucketTable table;
+  QuotaTable quotas;
+  FlightTable flights;
+  LimitTables limits;
 };
 static_assert(std::is_trivially_destructible_v<ZoneContext>);
 
@@ -196,6 +199,7 @@ ngx_int_t lay_out(ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
 
 ngx_int_t on_init_zone(ngx_shm_zone_t* zone, void* old_data) noexcept {
   auto& context = *static_cast<ZoneContext*>(zone->data);
+  context.limits = {&context.table, &context.quotas, &context.flights, {}, context.main->share};
   // What another version of this code may have left in old_data is not looked at: the memory speaks for itself.
   return old_data != nullptr || zone->shm.exists ? take_over(*zone, context) : lay_out(*zone, context);
 }
@@ -234,11 +238,15 @@ const BucketTable& bucket_table(const MainConf& conf) noexcept { return context_
 
 Adoption& adoption_of(const MainConf&, const StoreConf& store) noexcept { return store.runtime->slot->adoption; }
 
-void count_request(const MainConf& conf, Outcome outcome, std::string_view env, CredentialForm form) noexcept {
+const LimitTables& limit_tables(const MainConf& conf) noexcept { return context_of(conf).limits; }
+
+void count_request(const MainConf& conf, Outcome outcome, bool is_dry_run, std::string_view env,
+                   CredentialForm form) noexcept {
   ZoneRoot& root = zone_root(conf);
   const std::size_t number = env.empty() ? kEnvNone : root.envs.number(env);
   add(root.shards[ngx_worker % kCounterShards]
-          .requests[number][static_cast<std::size_t>(outcome)][static_cast<std::size_t>(form)]);
+          .requests[number][static_cast<std::size_t>(outcome) + (is_dry_run ? kOutcomeCount : 0)]
+                   [static_cast<std::size_t>(form)]);
 }
 
 void count_limited(const MainConf& conf, std::string_view plan, std::string_view limit) noexcept {

@@ -9,6 +9,7 @@
 #include "apikey/adoption.hpp"
 #include "apikey/bucket_table.hpp"
 #include "apikey/key_form.hpp"
+#include "apikey/limits.hpp"
 #include "apikey/verdict.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_counters.hpp"
@@ -25,7 +26,8 @@ inline constexpr std::size_t kMaxEnvLabels = 15;
 inline constexpr std::size_t kEnvOther = kMaxEnvLabels;     // no room for its label
 inline constexpr std::size_t kEnvNone = kMaxEnvLabels + 1;  // no key was recognised
 inline constexpr std::size_t kEnvCount = kMaxEnvLabels + 2;
-inline constexpr std::size_t kMaxLimitLabels = 256;  // pairs of plan and limit
+inline constexpr std::size_t kCountedOutcomes = 2 * kOutcomeCount;  // enforced, then in dry run
+inline constexpr std::size_t kMaxLimitLabels = 256;                 // pairs of plan and limit
 // Stores of this configuration and of the one its workers are taking over from.
 inline constexpr std::size_t kStoreSlots = 2 * kMaxStores;
 
@@ -43,7 +45,7 @@ struct StoreSlot {
 };
 
 struct alignas(64) CounterShard {
-  Counter requests[kEnvCount][kOutcomeCount][kCredentialForms];
+  Counter requests[kEnvCount][kCountedOutcomes][kCredentialForms];
 };
 
 struct ZoneRoot {
@@ -67,10 +69,13 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 // Attached memory of the running configuration; only valid in a worker (after init_zone).
 ZoneRoot& zone_root(const MainConf& conf) noexcept;
 const BucketTable& bucket_table(const MainConf& conf) noexcept;
+// All tables of limits, with this node's share.
+const LimitTables& limit_tables(const MainConf& conf) noexcept;
 Adoption& adoption_of(const MainConf& conf, const StoreConf& store) noexcept;
 
 // Counters: sharded by worker, relaxed additions, never reset by a reload.
-void count_request(const MainConf& conf, Outcome outcome, std::string_view env, CredentialForm form) noexcept;
+void count_request(const MainConf& conf, Outcome outcome, bool is_dry_run, std::string_view env,
+                   CredentialForm form) noexcept;
 void count_limited(const MainConf& conf, std::string_view plan, std::string_view limit) noexcept;
 void observe_decision(const MainConf& conf, std::uint64_t ns) noexcept;  // called for one request in 64
 void count_adoption(const MainConf& conf, const StoreConf& store, AdoptionResult result, std::uint64_t ns) noexcept;
