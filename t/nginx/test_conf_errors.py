@@ -37,7 +37,7 @@ LOCATION_MISTAKES = [
     ("apikey_error_body html;", ["html"]),
     ("apikey_error_detail all;", ["all"]),
     ("apikey_log_level loud;", ["loud"]),
-    ("apikey_ratelimit_headers draft;", ["draft"]),
+    ("apikey_ratelimit_headers ietf;", ["draft"]),
     ("apikey_use nobody;", ["apikey_use", "nobody"]),
     ("apikey_use a b;", ["apikey_use"]),
     ("apikey_metrics now;", ["apikey_metrics"]),
