@@ -10,9 +10,9 @@
 #include <string_view>
 
 #include "apikey/binding.hpp"
-#include "apikey/bucket_table.hpp"
 #include "apikey/credential.hpp"
 #include "apikey/digest.hpp"
+#include "apikey/limits.hpp"
 #include "apikey/record.hpp"
 #include "apikey/snapshot.hpp"
 #include "apikey/units.hpp"
@@ -40,14 +40,36 @@ struct ScopeLine {
   std::span<const std::string_view> scopes;
 };
 
+enum class DryRun : std::uint8_t { off, limits, scopes, on };
+
+// Whom a limit of a location is for. Who has none of it (no key, an empty value) is known by the client's address.
+enum class LimitBy : std::uint8_t { key, owner, value };
+struct PolicyLimit {
+  LocationLimit limit;
+  LimitBy by = LimitBy::key;
+  std::size_t value = 0;   // index into Charge::values
+  std::uint64_t salt = 0;  // tells limits of one name apart that are not meant to be one
+};
+
+// Failed attempts per client address (IPv6: per /64).
+struct FailLimit {
+  bool is_on = false;
+  bool blocks_all = false;  // nobody is looked up any more for that address
+  RateLimit limit;
+};
+
 // What the configuration says of a location. Views live as long as the configuration.
 struct LocationPolicy {
   bool is_optional = false;
   bool allows_on_error = false;
-  bool allows_any_scope = false;                   // `apikey_scope any`
-  bool allows_any_environment = false;             // `apikey_environment any`
+  bool allows_any_scope = false;        // `apikey_scope any`
+  bool allows_any_environment = false;  // `apikey_environment any`
+  DryRun dry_run = DryRun::off;
   std::span<const std::string_view> environments;  // never empty unless any
   std::span<const ScopeLine> scope_lines;
+  std::span<const PolicyLimit> limits;                // at most kMaxLocationLimits
+  std::span<const std::string_view> required_limits;  // names a key must have a limit of
+  FailLimit fail_limit;
 };
 
 // Who it is, found once per request (rows 4-6). Views into the pinned snapshot.
@@ -60,32 +82,37 @@ struct Recognition {
   std::string_view env;
 };
 
-struct Clocks {
-  UnixSec wall;
-  MonoNs mono;
-};
-
 struct Verdict {
   Outcome outcome = Outcome::missing;
+  // What it would be if it counted: the request passes.
+  bool is_dry_run = false;
+  Outcome reason = Outcome::missing;  // throttled: of the attempt itself
+  bool is_zone_full = false;          // unavailable: a table of limits has no room
   // scope: what would have been needed. LIFETIME: the configuration's. Empty for a method no line names.
   std::span<const std::string_view> required_scopes;
-  // The limit that decided, or the most restrictive one. LIFETIME: the snapshot's.
+  // The limit that decided, or the most restrictive one. LIFETIME: the snapshot's, or the configuration's.
   bool has_limit = false;
   std::string_view limit_name;
-  std::uint64_t limit_burst = 0;  // size of the bucket
-  Rate limit_rate;
+  std::uint64_t limit_size =
+      0;  // burst, amount, or requests at once; 0: a limit the location asks for and the key lacks
   std::uint64_t remaining = 0;
   std::uint64_t reset_ns = 0;
   std::uint64_t retry_after_ns = 0;
 };
 
+// True when the request goes on.
+[[nodiscard]] inline bool passes(const Verdict& verdict) noexcept {
+  return verdict.is_dry_run || lets_pass(verdict.outcome);
+}
+
 // What the access phase has done to this client request so far, over internal redirects: a limit is taken once, and a
 // request that was refused stays refused. Null in decide(): rows 1-8 only, nothing is charged or remembered.
 struct Charge {
-  const BucketTable* table = nullptr;  // null: no limits
-  std::uint64_t cost = 1;
-  std::array<std::uint64_t, BucketTable::kMaxUses> taken{};  // subjects
-  std::size_t taken_count = 0;
+  const LimitTables* tables = nullptr;       // null: no limits
+  std::span<const MeasuredCost> costs;       // none: every request costs 1
+  std::span<const std::string_view> values;  // of the location's limits by $variable
+  Takings takings;
+  bool has_failed = false;  // a failed attempt has been counted
   bool is_refused = false;
   Verdict refusal;
 };
@@ -96,15 +123,15 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
 Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
                const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept;
 
-// The limits that apply to a key: its plan's, replaced by its own of the same name, and its owner's (shared by all the
-// owner's keys). Only rates so far. RETURNS: false when a row is damaged or there are more than `uses` has room for;
-// then nobody knows what applies.
-struct NamedUse {
-  LimitUse use;
-  std::string_view name;  // LIFETIME: the snapshot's
-  Rate rate;
-};
-[[nodiscard]] bool gather_limits(const Snapshot& snapshot, const Recognition& known, const BucketTable& table,
-                                 std::span<NamedUse> uses, std::size_t& count) noexcept;
+// How long until the address may fail again; 0: now. Takes nothing.
+[[nodiscard]] std::uint64_t throttled_for(const FailLimit& limit, const LimitTables& tables, const Address& address,
+                                          MonoNs now) noexcept;
+// One notice per address and minute: true for the first to ask.
+[[nodiscard]] bool takes_notice(const LimitTables& tables, const Address& address, MonoNs now) noexcept;
+
+// All limits of a recognised key in this location. RETURNS: as gather_key_limits().
+[[nodiscard]] bool gather_limits(const LocationPolicy& policy, const Snapshot& snapshot, const Recognition& known,
+                                 const RequestFacts& facts, const Clocks& clocks, const Charge& charge,
+                                 std::span<LimitUse> uses, std::size_t& count) noexcept;
 
 }  // namespace apikey

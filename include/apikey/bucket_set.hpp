@@ -63,6 +63,8 @@ struct SlotOrder {
   RateLimit limit;
   std::uint64_t cost = 1;
   MonoNs now;
+  bool is_forced = false;      // the cost is a fact: it is charged whatever is left
+  std::uint64_t taken_ns = 0;  // try_give_back(): the arrival time that the take left behind
 };
 
 // Memory gives: size() · holds(i, tag): is that the tag in slot i · identity(i), arrival(i): the words of slot i ·
@@ -143,13 +145,16 @@ bool claim_slot(Memory& set, const SlotOrder& order, SlotPlace& place) {
   return true;
 }
 
-// Arrival time of a final slot, with the debt at the limit's own interval.
+// Arrival time of a final slot, with the debt at the limit's own rate.
 inline std::uint64_t owed_arrival(const WidePair& slot, const SlotOrder& order) noexcept {
-  const std::uint16_t code = encode_interval(order.limit.interval_ns);
+  const std::uint16_t code = mark_of(slot.low);
   const std::uint64_t arrival = arrival_of(slot);
-  return mark_of(slot.low) == code
-             ? arrival
-             : rescale_arrival(arrival, decode_interval(mark_of(slot.low)), order.limit.interval_ns, order.now);
+  return code == order.limit.interval_code() ? arrival : rescale_arrival(arrival, code, order.limit, order.now);
+}
+
+inline BucketResult price_order(const SlotOrder& order, std::uint64_t arrival_ns) noexcept {
+  return order.is_forced ? charge_tokens(arrival_ns, order.limit, order.cost, order.now)
+                         : take_tokens(arrival_ns, order.limit, order.cost, order.now);
 }
 
 // The one place that changes what is owed. A refusal writes what it read: that proves that the two words belonged
@@ -157,8 +162,8 @@ inline std::uint64_t owed_arrival(const WidePair& slot, const SlotOrder& order) 
 template <class Memory>
 Step charge_slot(Memory& set, const SlotOrder& order, const SlotPlace& place, std::uint64_t arrival_ns,
                  BucketResult& result) {
-  result = take_tokens(arrival_ns, order.limit, order.cost, order.now);
-  const WidePair next = make_slot(order.tag, encode_interval(order.limit.interval_ns), result.arrival_ns);
+  result = price_order(order, arrival_ns);
+  const WidePair next = make_slot(order.tag, order.limit.interval_code(), result.arrival_ns);
   return set.swap(place.index, place.slot, next) ? Step::done : Step::again;
 }
 
@@ -212,20 +217,27 @@ Step try_look(Memory& set, const SlotOrder& order, BucketResult& result) {
   return result.is_admitted || set.swap(place.index, place.slot, place.slot) ? Step::done : Step::again;
 }
 
-// Gives back what a take of the same order has taken. When the subject has lost its slot since, nothing is given back:
-// the debt went to others, and coming back it started with it.
+// Gives back what a take has taken, or a part of it. When the subject has lost its slot since, nothing is given back:
+// the debt went to others, and coming back it started with it. What the bucket has recovered meanwhile is not given
+// back either: it would have been full sooner without the take, not fuller. A take that left the arrival time T adds at
+// least min(price, T - now) to what is owed at `now`, whatever came between: so much may go, and no more.
 template <class Memory>
 Step try_give_back(Memory& set, const SlotOrder& order) {
   const SlotPlace place = find_bucket(set, order.tag);
-  if (place.index == set.size()) {
+  if (place.index == set.size() || order.taken_ns <= order.now.value) {
     return Step::done;
   }
   const std::uint16_t mark = mark_of(place.slot.low);
-  const bool is_same_rate = mark == encode_interval(order.limit.interval_ns);
-  const std::uint64_t interval = is_same_rate ? order.limit.interval_ns : decode_interval(mark);
   const std::uint64_t arrival = arrival_of(place.slot);
-  const std::uint64_t price = interval != 0 && order.cost > arrival / interval ? arrival : order.cost * interval;
-  return set.swap(place.index, place.slot, make_slot(order.tag, mark, arrival - price)) ? Step::done : Step::again;
+  std::uint64_t price = std::min(order.limit.price_ns(order.cost), order.taken_ns - order.now.value);
+  if (mark != order.limit.interval_code()) {
+    // Under another rate than it was taken at: as many tokens, or a few less.
+    const std::uint64_t tokens = order.limit.tokens_in(price);
+    const std::uint64_t interval = decode_interval(mark);
+    price = interval != 0 && tokens > arrival / interval ? arrival : tokens * interval;
+  }
+  const WidePair next = make_slot(order.tag, mark, arrival - std::min(arrival, price));
+  return set.swap(place.index, place.slot, next) ? Step::done : Step::again;
 }
 
 }  // namespace apikey

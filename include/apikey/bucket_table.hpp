@@ -26,24 +26,15 @@
 namespace apikey {
 
 // One limit as it applies to one subject.
-struct LimitUse {
+struct BucketUse {
   std::uint64_t subject = 0;  // BucketTable::subject()
   RateLimit limit;
-  bool is_dry_run = false;
-};
-
-struct TakeResult {
-  bool is_admitted = false;
-  std::size_t decided_by = 0;  // index of the limit refused by, or, admitted, of the one with the least remaining share
-  std::uint64_t remaining = 0;
-  std::uint64_t reset_ns = 0;
-  std::uint64_t retry_after_ns = 0;  // the longest of all that refuse
 };
 
 class BucketTable {
  public:
   static constexpr std::size_t kSlotsPerSet = 7;
-  static constexpr std::uint64_t kLayout = 1;  // changes with any change of layout or meaning
+  static constexpr std::uint64_t kLayout = 2;  // changes with any change of layout or meaning
 
   BucketTable() noexcept = default;  // attached to nothing
 
@@ -58,12 +49,14 @@ class BucketTable {
   // tag.
   [[nodiscard]] std::uint64_t subject(std::string_view limit_name, std::span<const std::uint8_t> id) const noexcept;
 
-  // Takes `cost` from all of them or from none. REQUIRES: uses.size() <= kMaxUses. cost 0 only looks. A dry-run limit
-  // is taken from when it has enough and refuses nobody; it decides only where there is no other.
-  static constexpr std::size_t kMaxUses = 32;
-  [[nodiscard]] TakeResult take(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept;
+  // Never waits: where a slot is fought over for too long the answer is a refusal for 100 ms. A cost of 0 only looks.
+  [[nodiscard]] BucketResult take(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept;
   // What a take would give, without taking.
-  [[nodiscard]] TakeResult look(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept;
+  [[nodiscard]] BucketResult look(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept;
+  // Takes what was used already, whatever is left.
+  void charge(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept;
+  // Gives back what was taken, or a part of it. `taken_ns`: the arrival time which that take left behind.
+  void give_back(const BucketUse& use, std::uint64_t cost, std::uint64_t taken_ns, MonoNs now) const noexcept;
 
   struct Usage {
     std::uint64_t slots = 0;
@@ -76,9 +69,6 @@ class BucketTable {
   struct Header;
   struct Set;
   [[nodiscard]] Set& set_of(std::uint64_t subject) const noexcept;
-  [[nodiscard]] BucketResult take_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept;
-  [[nodiscard]] BucketResult look_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept;
-  void give_back(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept;
 
   Header* header_ = nullptr;
   Set* sets_ = nullptr;

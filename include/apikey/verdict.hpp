@@ -37,6 +37,8 @@ enum class Outcome : std::uint8_t {
 inline constexpr std::size_t kOutcomeCount = static_cast<std::size_t>(Outcome::ok) + 1;
 
 [[nodiscard]] std::string_view outcome_name(Outcome outcome) noexcept;
+// The same with `_dry_run` behind it: what would have been, and was let pass.
+[[nodiscard]] std::string_view dry_run_name(Outcome outcome) noexcept;
 
 // True for the outcomes that let the request pass on.
 [[nodiscard]] bool lets_pass(Outcome outcome) noexcept;

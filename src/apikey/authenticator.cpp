@@ -108,79 +108,154 @@ Outcome check_scopes(const LocationPolicy& policy, const Snapshot& snapshot, con
   return has_applied ? Outcome::ok : Outcome::scope;
 }
 
-// Adds the rates of one list for one subject. `replaces`: a limit of the same name already there gives way (a key's own
-// before its plan's). RETURNS: false when a name cannot be read or there is no room.
-bool add_limits(const Snapshot& snapshot, const LimitList& limits, const BucketTable& table,
-                std::span<const std::uint8_t> subject, bool replaces, std::span<NamedUse> uses,
-                std::size_t& count) noexcept {
-  const std::size_t before = count;
-  for (std::size_t i = 0; i < limits.size(); ++i) {
-    const LimitRow row = limits[i];
-    if (row.kind != LimitKind::rate) {
-      continue;
-    }
-    NamedUse named;
-    if (!snapshot.string(row.name, named.name)) {
-      return false;
-    }
-    named.rate = {row.amount, row.period_ns};
-    named.use = {table.subject(named.name, subject), make_rate_limit(named.rate, row.burst), row.is_dry_run};
-    const auto old = std::find_if(uses.begin(), uses.begin() + static_cast<std::ptrdiff_t>(before),
-                                  [&](const NamedUse& use) { return use.name == named.name; });
-    const bool is_there = replaces && static_cast<std::size_t>(old - uses.begin()) < before;
-    if (!is_there && count == uses.size()) {
-      return false;
-    }
-    (is_there ? *old : uses[count++]) = named;
+// What stands apart from the limits of keys in the tables they share.
+constexpr std::uint64_t kByKey = 0x9e3779b97f4a7c15;
+constexpr std::uint64_t kByOwner = 0xc2b2ae3d27d4eb4f;
+constexpr std::uint64_t kByValue = 0x165667b19e3779f9;
+constexpr std::uint64_t kByAddress = 0x27d4eb2f165667c5;
+constexpr std::uint64_t kByFailures = 0x85ebca77c2b2ae63;
+constexpr std::uint64_t kByNotice = 0xd6e8feb86659fd93;
+constexpr RateLimit kOneNoticeAMinute = {1, 60 * kNsPerSecond, 1};
+
+// An IPv6 client has a /64 at least.
+std::span<const std::uint8_t> client_network(const Address& address) noexcept {
+  const auto bytes = std::span(address.bytes).first(address.length);
+  return bytes.size() == 16 ? bytes.first(8) : bytes;
+}
+
+BucketUse per_address(const LimitTables& tables, const RateLimit& limit, std::uint64_t domain,
+                      const Address& address) noexcept {
+  return {tables.buckets->subject({}, client_network(address)) ^ domain, limit};
+}
+
+std::uint64_t location_subject(const PolicyLimit& limit, const Recognition& known, const RequestFacts& facts,
+                               const Charge& charge) noexcept {
+  const auto subject = [&](std::span<const std::uint8_t> id, std::uint64_t domain) {
+    const std::uint64_t hash = limit.limit.kind == LimitKind::rate
+                                   ? charge.tables->buckets->subject(limit.limit.name, id)
+                                   : charge.tables->flights->subject(limit.limit.name, id);
+    return hash ^ domain ^ limit.salt;
+  };
+  if (limit.by == LimitBy::value && limit.value < charge.values.size() && !charge.values[limit.value].empty()) {
+    const std::string_view value = charge.values[limit.value];
+    return subject({reinterpret_cast<const std::uint8_t*>(value.data()), value.size()}, kByValue);
+  }
+  if (limit.by == LimitBy::key && known.has_record) {
+    return subject(known.record.family.bytes, kByKey);
+  }
+  if (limit.by == LimitBy::owner && known.has_record) {
+    return subject({reinterpret_cast<const std::uint8_t*>(known.owner.id.data()), known.owner.id.size()}, kByOwner);
+  }
+  return subject(client_network(facts.address), kByAddress);
+}
+
+bool add_location_limits(const LocationPolicy& policy, const Recognition& known, const RequestFacts& facts,
+                         const Charge& charge, std::span<LimitUse> uses, std::size_t& count) noexcept {
+  if (uses.size() - count < policy.limits.size()) {
+    return false;
+  }
+  for (const PolicyLimit& limit : policy.limits) {
+    const std::uint64_t subject = location_subject(limit, known, facts, charge);
+    uses[count++] = location_use(limit.limit, subject, *charge.tables, charge.costs);
   }
   return true;
 }
 
-bool has_taken(const Charge& charge, std::uint64_t subject) noexcept {
-  const auto end = charge.taken.begin() + static_cast<std::ptrdiff_t>(charge.taken_count);
-  return std::find(charge.taken.begin(), end, subject) != end;
+// The first name that no limit of the key has; empty: it has them all.
+std::string_view missing_limit(const LocationPolicy& policy, std::span<const LimitUse> uses) noexcept {
+  for (const std::string_view name : policy.required_limits) {
+    if (std::none_of(uses.begin(), uses.end(),
+                     [&](const LimitUse& use) { return std::string_view(use.name) == name; })) {
+      return name;
+    }
+  }
+  return {};
 }
 
-void show_limit(const NamedUse& named, const TakeResult& result, Verdict& verdict) noexcept {
+void show_limit(const LimitUse& use, const LimitLevel& level, Verdict& verdict) noexcept {
   verdict.has_limit = true;
-  verdict.limit_name = named.name;
-  verdict.limit_burst = named.use.limit.burst;
-  verdict.limit_rate = named.rate;
-  verdict.remaining = result.remaining;
-  verdict.reset_ns = result.reset_ns;
-  verdict.retry_after_ns = result.retry_after_ns;
+  verdict.limit_name = use.name;
+  verdict.limit_size = use.size;
+  verdict.remaining = level.remaining;
+  verdict.reset_ns = level.reset_ns;
+  verdict.retry_after_ns = level.retry_after_ns;
 }
 
-// Row 9: takes from all limits this client request has not taken from yet, or from none.
-Outcome charge_limits(const Snapshot& snapshot, const Recognition& known, MonoNs now, Charge& charge,
-                      Verdict& verdict) noexcept {
-  std::array<NamedUse, BucketTable::kMaxUses> named;
+Outcome refuse_without(std::string_view name, Verdict& verdict) noexcept {
+  verdict.has_limit = true;
+  verdict.limit_name = name;
+  verdict.retry_after_ns = UINT64_MAX;
+  return Outcome::rate_limited;
+}
+
+bool covers_limits(DryRun dry_run) noexcept { return dry_run == DryRun::limits || dry_run == DryRun::on; }
+bool covers_scopes(DryRun dry_run) noexcept { return dry_run == DryRun::scopes || dry_run == DryRun::on; }
+
+void note_dry_run(Verdict& verdict, Outcome outcome) noexcept {
+  if (!verdict.is_dry_run && outcome != Outcome::ok) {
+    verdict.is_dry_run = true;
+    verdict.reason = outcome;
+  }
+}
+
+// Row 9: takes from all limits this client request has not taken from yet, or from none. `known` may be of nobody.
+Outcome charge_limits(const LocationPolicy& policy, const Snapshot* snapshot, const Recognition& known,
+                      const RequestFacts& facts, const Clocks& clocks, Charge& charge, Verdict& verdict) noexcept {
+  std::array<LimitUse, kMaxUses> buffer;
   std::size_t count = 0;
-  if (!gather_limits(snapshot, known, *charge.table, named, count)) {
+  const bool is_gathered = snapshot == nullptr
+                               ? add_location_limits(policy, known, facts, charge, buffer, count)
+                               : gather_limits(policy, *snapshot, known, facts, clocks, charge, buffer, count);
+  if (!is_gathered) {
     return Outcome::unavailable;
   }
-  const auto end = named.begin() + static_cast<std::ptrdiff_t>(count);
-  const auto fresh_end =
-      std::partition(named.begin(), end, [&](const NamedUse& use) { return !has_taken(charge, use.use.subject); });
-  const auto fresh = static_cast<std::size_t>(fresh_end - named.begin());
+  const auto uses = std::span<const LimitUse>(buffer).first(count);
+  if (const std::string_view name = missing_limit(policy, uses); !name.empty()) {
+    return refuse_without(name, verdict);
+  }
   if (count == 0) {
     return Outcome::ok;
   }
+  const TakeResult result = take_limits(*charge.tables, uses, clocks, charge.takings);
+  if (result.has_limit) {
+    show_limit(uses[result.decided_by], result.level, verdict);
+  }
+  verdict.is_zone_full = result.outcome == Outcome::unavailable;
+  if (result.outcome == Outcome::ok && result.dry_outcome != Outcome::ok) {
+    note_dry_run(verdict, result.dry_outcome);
+  }
+  return result.outcome;
+}
 
-  std::array<LimitUse, BucketTable::kMaxUses> uses;
-  std::transform(named.begin(), end, uses.begin(), [](const NamedUse& use) { return use.use; });
-  const std::span<const LimitUse> all(uses.data(), count);
-  // Where everything was taken in an earlier pass, what is left is shown and nothing taken.
-  const TakeResult result =
-      fresh == 0 ? charge.table->look(all, 0, now) : charge.table->take(all.first(fresh), charge.cost, now);
-  show_limit(named[result.decided_by], result, verdict);
-  if (!result.is_admitted) {
-    return Outcome::rate_limited;
+bool is_failed_attempt(Outcome outcome) noexcept {
+  switch (outcome) {
+    case Outcome::malformed:
+    case Outcome::unknown:
+    case Outcome::revoked:
+    case Outcome::suspended:
+    case Outcome::not_yet_valid:
+    case Outcome::expired:
+      return true;
+    default:
+      return false;
   }
-  for (std::size_t i = 0; i < fresh && charge.taken_count < charge.taken.size(); ++i) {
-    charge.taken[charge.taken_count++] = uses[i].subject;
+}
+
+// Rows 3, 5 and 6 of a client that has failed too often: throttled. One take per client request.
+Outcome count_failure(const FailLimit& limit, Outcome outcome, const Address& address, MonoNs now, Charge& charge,
+                      Verdict& verdict) noexcept {
+  if (!limit.is_on || charge.has_failed || !is_failed_attempt(outcome)) {
+    return outcome;
   }
-  return Outcome::ok;
+  charge.has_failed = true;
+  const BucketResult taken =
+      charge.tables->buckets->take(per_address(*charge.tables, limit.limit, kByFailures, address), 1, now);
+  if (taken.is_admitted) {
+    return outcome;
+  }
+  verdict.reason = outcome;
+  verdict.retry_after_ns = taken.retry_after_ns;
+  return Outcome::throttled;
 }
 
 }  // namespace
@@ -192,24 +267,21 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
   }
 }
 
-bool gather_limits(const Snapshot& snapshot, const Recognition& known, const BucketTable& table,
-                   std::span<NamedUse> uses, std::size_t& count) noexcept {
-  count = 0;
-  PlanRow plan;
-  LimitList own;
-  std::span<const std::byte> own_bytes;
-  const bool is_sound = snapshot.plan(known.record.plan, plan) && snapshot.bytes(known.record.limits, own_bytes) &&
-                        decode_limits(own_bytes, own);
-  if (!is_sound) {
-    return false;
-  }
-  const std::span<const std::uint8_t> family(known.record.family.bytes);
-  std::array<std::uint8_t, 16> owner_id{};
-  std::transform(known.owner.id.begin(), known.owner.id.end(), owner_id.begin(),
-                 [](std::byte b) { return static_cast<std::uint8_t>(b); });
-  return add_limits(snapshot, plan.limits, table, family, false, uses, count) &&
-         add_limits(snapshot, own, table, family, true, uses, count) &&
-         add_limits(snapshot, known.owner.limits, table, owner_id, false, uses, count);
+std::uint64_t throttled_for(const FailLimit& limit, const LimitTables& tables, const Address& address,
+                            MonoNs now) noexcept {
+  return tables.buckets->look(per_address(tables, limit.limit, kByFailures, address), 1, now).retry_after_ns;
+}
+
+bool takes_notice(const LimitTables& tables, const Address& address, MonoNs now) noexcept {
+  return tables.buckets->take(per_address(tables, kOneNoticeAMinute, kByNotice, address), 1, now).is_admitted;
+}
+
+bool gather_limits(const LocationPolicy& policy, const Snapshot& snapshot, const Recognition& known,
+                   const RequestFacts& facts, const Clocks& clocks, const Charge& charge, std::span<LimitUse> uses,
+                   std::size_t& count) noexcept {
+  return gather_key_limits(snapshot, known.record, known.owner, *charge.tables, charge.costs, clocks.wall, uses,
+                           count) &&
+         add_location_limits(policy, known, facts, charge, uses, count);
 }
 
 namespace {
@@ -217,9 +289,16 @@ namespace {
 Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
                     const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge,
                     Verdict& verdict) noexcept {
+  const bool charges = charge != nullptr && charge->tables != nullptr;
   // 2. no credential
   if (credential.found == Found::none) {
-    return policy.is_optional ? Outcome::anonymous : Outcome::missing;
+    if (!policy.is_optional) {
+      return Outcome::missing;
+    }
+    const Outcome limited = charges && !policy.limits.empty()
+                                ? charge_limits(policy, nullptr, known, facts, clocks, *charge, verdict)
+                                : Outcome::ok;
+    return limited == Outcome::ok ? Outcome::anonymous : limited;
   }
   // 3. what was sent is not one key
   if (credential.found != Found::key) {
@@ -235,10 +314,19 @@ Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, 
   // 8. scopes
   if (outcome == Outcome::ok) {
     outcome = check_scopes(policy, *store.snapshot, known, facts.method, verdict.required_scopes);
+    if (outcome == Outcome::scope && covers_scopes(policy.dry_run)) {
+      note_dry_run(verdict, outcome);
+      outcome = Outcome::ok;
+    }
   }
   // 9. limits
-  if (outcome == Outcome::ok && charge != nullptr && charge->table != nullptr) {
-    outcome = charge_limits(*store.snapshot, known, clocks.mono, *charge, verdict);
+  if (outcome == Outcome::ok && charges) {
+    outcome = charge_limits(policy, store.snapshot, known, facts, clocks, *charge, verdict);
+    const bool is_limited = outcome != Outcome::ok && outcome != Outcome::unavailable;
+    if (is_limited && covers_limits(policy.dry_run)) {
+      note_dry_run(verdict, outcome);
+      outcome = Outcome::ok;
+    }
   }
   // 4 again: whatever failed on the way
   return outcome == Outcome::unavailable && policy.allows_on_error ? Outcome::bypass : outcome;
@@ -252,8 +340,17 @@ Verdict decide(const LocationPolicy& policy, const Credential& credential, const
     return charge->refusal;
   }
   Verdict verdict;
-  verdict.outcome = decide_rows(policy, credential, store, facts, clocks, known, charge, verdict);
-  if (charge != nullptr && !lets_pass(verdict.outcome)) {
+  Outcome outcome = decide_rows(policy, credential, store, facts, clocks, known, charge, verdict);
+  if (charge != nullptr && charge->tables != nullptr) {
+    outcome = count_failure(policy.fail_limit, outcome, facts.address, clocks.mono, *charge, verdict);
+  }
+  verdict.outcome = outcome;
+  if (lets_pass(outcome) && verdict.is_dry_run) {
+    verdict.outcome = verdict.reason;
+  } else {
+    verdict.is_dry_run = !lets_pass(outcome) && policy.dry_run == DryRun::on;
+  }
+  if (charge != nullptr && !passes(verdict)) {
     charge->is_refused = true;
     charge->refusal = verdict;
   }

@@ -1,5 +1,5 @@
-// The table of token buckets in shared memory: layout, finding the set of a subject, and taking several limits at once.
-// Called by the decision in every worker, and by the master when a zone is made or adopted.
+// The table of token buckets in shared memory: layout, and finding the set of a subject.
+// Called by limits.cpp in every worker, and by the master when a zone is made or adopted.
 // The steps inside a set are those of bucket_set.hpp. Never waits: after kMaxRounds lost races a request is refused.
 #include "apikey/bucket_table.hpp"
 
@@ -75,61 +75,19 @@ bool run(StepFunction step) noexcept {
   return false;
 }
 
-SlotOrder make_order(const LimitUse& use, std::uint64_t cost, MonoNs now) noexcept {
-  return {std::max<std::uint64_t>(tag_of(use.subject), 1), use.limit, cost, now};
+SlotOrder make_order(const BucketUse& use, std::uint64_t cost, MonoNs now) noexcept {
+  SlotOrder order;
+  order.tag = std::max<std::uint64_t>(tag_of(use.subject), 1);
+  order.limit = use.limit;
+  order.cost = cost;
+  order.now = now;
+  return order;
 }
 
 constexpr BucketResult busy() noexcept {
   BucketResult result;
   result.retry_after_ns = kBusyRetryNs;
   return result;
-}
-
-// True when `a` has a smaller share of its bucket left than `b`.
-bool has_less_left(const LimitUse& a, const BucketResult& a_result, const LimitUse& b,
-                   const BucketResult& b_result) noexcept {
-  return Wide{a_result.remaining} * b.limit.burst < Wide{b_result.remaining} * a.limit.burst;
-}
-
-// Which of all the results the client is told: the refusal that lasts longest, or the limit with the least left.
-TakeResult summarize(std::span<const LimitUse> uses, std::span<const BucketResult> results) noexcept {
-  TakeResult summary;
-  summary.is_admitted = true;
-  bool has_choice = false;
-  for (std::size_t i = 0; i < uses.size(); ++i) {
-    const bool refuses = !results[i].is_admitted && !uses[i].is_dry_run;
-    const std::size_t best = summary.decided_by;
-    bool is_better = !has_choice;
-    if (has_choice && refuses) {
-      is_better = summary.is_admitted || results[i].retry_after_ns > results[best].retry_after_ns;
-    } else if (has_choice && summary.is_admitted && uses[i].is_dry_run == uses[best].is_dry_run) {
-      is_better = has_less_left(uses[i], results[i], uses[best], results[best]);
-    } else if (has_choice && summary.is_admitted) {
-      is_better = uses[best].is_dry_run;
-    }
-    has_choice = true;
-    summary.is_admitted = summary.is_admitted && !refuses;
-    summary.decided_by = is_better ? i : best;
-  }
-  if (has_choice) {
-    const BucketResult& result = results[summary.decided_by];
-    summary.remaining = result.remaining;
-    summary.reset_ns = result.reset_ns;
-    summary.retry_after_ns = summary.is_admitted ? 0 : result.retry_after_ns;
-  }
-  return summary;
-}
-
-// The places of `uses` by subject: all workers take in this order.
-std::span<const std::uint8_t> order_by_subject(std::span<const LimitUse> uses, std::span<std::uint8_t> order) noexcept {
-  for (std::size_t i = 0; i < uses.size(); ++i) {
-    std::size_t at = i;
-    for (; at > 0 && uses[order[at - 1]].subject > uses[i].subject; --at) {
-      order[at] = order[at - 1];
-    }
-    order[at] = static_cast<std::uint8_t>(i);
-  }
-  return order.first(uses.size());
 }
 
 }  // namespace
@@ -200,66 +158,37 @@ BucketTable::Set& BucketTable::set_of(std::uint64_t subject) const noexcept {
   return sets_[static_cast<std::uint64_t>((Wide{subject} * header_->set_count) >> 64U)];
 }
 
-BucketResult BucketTable::take_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+BucketResult BucketTable::take(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+  if (cost == 0) {
+    return look(use, cost, now);
+  }
   SharedSet set(set_of(use.subject));
   const SlotOrder order = make_order(use, cost, now);
   BucketResult result;
   return run([&] { return try_take(set, order, result); }) ? result : busy();
 }
 
-BucketResult BucketTable::look_one(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+BucketResult BucketTable::look(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept {
   SharedSet set(set_of(use.subject));
   const SlotOrder order = make_order(use, cost, now);
   BucketResult result;
   return run([&] { return try_look(set, order, result); }) ? result : busy();
 }
 
-void BucketTable::give_back(const LimitUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+void BucketTable::charge(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept {
   SharedSet set(set_of(use.subject));
-  const SlotOrder order = make_order(use, cost, now);
+  SlotOrder order = make_order(use, cost, now);
+  order.is_forced = true;
+  BucketResult result;
+  run([&] { return try_take(set, order, result); });
+}
+
+void BucketTable::give_back(const BucketUse& use, std::uint64_t cost, std::uint64_t taken_ns,
+                            MonoNs now) const noexcept {
+  SharedSet set(set_of(use.subject));
+  SlotOrder order = make_order(use, cost, now);
+  order.taken_ns = taken_ns;
   run([&] { return try_give_back(set, order); });
-}
-
-TakeResult BucketTable::look(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept {
-  std::array<BucketResult, kMaxUses> results;
-  if (uses.size() > kMaxUses) {
-    return {};
-  }
-  for (std::size_t i = 0; i < uses.size(); ++i) {
-    results[i] = look_one(uses[i], cost, now);
-  }
-  return summarize(uses, std::span(results).first(uses.size()));
-}
-
-TakeResult BucketTable::take(std::span<const LimitUse> uses, std::uint64_t cost, MonoNs now) const noexcept {
-  if (uses.size() == 1 && cost != 0) {
-    const BucketResult result = take_one(uses[0], cost, now);
-    return summarize(uses, std::span(&result, 1));
-  }
-  const TakeResult seen = look(uses, cost, now);
-  if (!seen.is_admitted || cost == 0) {
-    return seen;
-  }
-  std::array<BucketResult, kMaxUses> results;
-  std::array<std::uint8_t, kMaxUses> buffer;
-  const std::span<const std::uint8_t> order = order_by_subject(uses, buffer);
-  for (std::size_t n = 0; n < order.size(); ++n) {
-    const std::size_t i = order[n];
-    results[i] = take_one(uses[i], cost, now);
-    if (results[i].is_admitted || uses[i].is_dry_run) {
-      continue;
-    }
-    // Somebody was faster since we looked: give back what was taken, all of it and no more.
-    for (std::size_t taken = 0; taken < n; ++taken) {
-      if (results[order[taken]].is_admitted) {
-        give_back(uses[order[taken]], cost, now);
-      }
-    }
-    TakeResult refused = summarize(uses.subspan(i, 1), std::span(&results[i], 1));
-    refused.decided_by = i;
-    return refused;
-  }
-  return summarize(uses, std::span(results).first(uses.size()));
 }
 
 BucketTable::Usage BucketTable::usage(MonoNs now) const noexcept {

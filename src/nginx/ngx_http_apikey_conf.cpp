@@ -92,6 +92,7 @@ void merge_values(LocConf& conf, const LocConf& outer, ngx_array_t* default_sour
   ngx_conf_merge_uint_value(conf.error_body, outer.error_body, static_cast<ngx_uint_t>(ErrorBody::problem));
   ngx_conf_merge_uint_value(conf.error_detail, outer.error_detail, static_cast<ngx_uint_t>(ErrorDetail::generic));
   ngx_conf_merge_uint_value(conf.log_level, outer.log_level, NGX_LOG_INFO);
+  merge_limits(conf, outer);
   ngx_conf_merge_uint_value(conf.ratelimit_headers, outer.ratelimit_headers,
                             static_cast<ngx_uint_t>(RatelimitHeaders::x));
 }
@@ -162,8 +163,8 @@ bool make_challenge(ngx_pool_t* pool, LocConf& conf) noexcept {
   return true;
 }
 
-bool make_policy(ngx_pool_t* pool, LocConf& conf) noexcept {
-  auto* policy = pool_new<LocationPolicy>(pool);
+bool make_policy(ngx_conf_t* cf, LocConf& conf) noexcept {
+  auto* policy = pool_new<LocationPolicy>(cf->pool);
   if (policy == nullptr) {
     return false;
   }
@@ -179,7 +180,7 @@ bool make_policy(ngx_pool_t* pool, LocConf& conf) noexcept {
     policy->scope_lines = {static_cast<ScopeLine*>(conf.scope_lines->elts), conf.scope_lines->nelts};
   }
   conf.policy = policy;
-  return true;
+  return make_limit_policy(cf, conf, *policy) == NGX_CONF_OK;
 }
 
 bool writes_debug(const ngx_log_t* log) noexcept {
@@ -237,7 +238,7 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
-      !init_array<LocConf*>(main->unscoped, cf->pool)) {
+      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool)) {
     return nullptr;
   }
   main->methods = make_methods(cf->pool);
@@ -275,6 +276,11 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
   conf->error_detail = NGX_CONF_UNSET_UINT;
   conf->log_level = NGX_CONF_UNSET_UINT;
   conf->ratelimit_headers = NGX_CONF_UNSET_UINT;
+  conf->limits = unset_array();
+  conf->required_limits = unset_array();
+  conf->concurrency = unset_array();
+  conf->has_fail_limit = NGX_CONF_UNSET;
+  conf->dry_run = NGX_CONF_UNSET_UINT;
   return conf;
 }
 
@@ -298,8 +304,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (!conf.is_on) {
     return NGX_CONF_OK;
   }
-  const bool is_done =
-      make_challenge(cf->pool, conf) && make_policy(cf->pool, conf) && note_location(cf, main, core, conf);
+  const bool is_done = make_challenge(cf->pool, conf) && make_policy(cf, conf) && note_location(cf, main, core, conf);
   return is_done ? NGX_CONF_OK : conf_error();
 }
 

@@ -5,6 +5,7 @@
 //   _conf_pepper.cpp    pepper=<id>:<file> → MainConf::methods
 //   _conf_location.cpp  everything that may stand in a location
 //   _conf_source.cpp    apikey_from
+//   _conf_limit.cpp     apikey_limit, apikey_concurrency, apikey_fail_limit
 #pragma once
 
 #include <cstdint>
@@ -40,28 +41,19 @@ struct StoreConf {
   StoreRuntime* runtime;  // made at configuration time, empty until a worker fills it
 };
 
-// What apikey_zone's state= means. All zero-terminated; empty without state=.
-struct CheckpointConf {
-  ngx_str_t directory;
-  ngx_str_t path;
-  ngx_str_t next;  // beside it, while it is written
-};
-
-struct State;  // ngx_http_apikey_state.hpp: the memory that outlives nginx
-
 struct MainConf {
   ngx_array_t stores;     // StoreConf*
   DigestMethod* methods;  // [kMaxConfiguredMethods], the first method_count in use; [0] is plain SHA-256
   ngx_uint_t method_count;
   ngx_shm_zone_t* zone;
-  CheckpointConf checkpoint;
-  State* state;          // null under `nginx -t`
   ngx_int_t request_id;  // index of $request_id
+  Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`
   bool has_mapped_store;
   bool has_metrics;              // some location says `apikey_metrics`
   bool meets_debug_log;          // some location with apikey writes a log at debug
   ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
+  ngx_array_t named_limits;      // LimitConf: all that have a name of their own
   ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
 };
 
@@ -80,7 +72,14 @@ struct Source {
 enum class ErrorBody : ngx_uint_t { problem, nginx };
 enum class ErrorDetail : ngx_uint_t { generic, holder };
 enum class Preflight : ngx_uint_t { allow, check };
-enum class RatelimitHeaders : ngx_uint_t { off, x };
+enum class RatelimitHeaders : ngx_uint_t { off, x, draft };
+
+// An apikey_limit or apikey_concurrency line.
+struct LimitConf {
+  PolicyLimit policy;
+  bool has_by = false;
+  ngx_int_t variable = NGX_ERROR;  // index of the variable of by=
+};
 
 struct LocConf {
   ngx_flag_t is_on;  // unset until merged
@@ -101,8 +100,16 @@ struct LocConf {
   ngx_uint_t log_level;          // NGX_LOG_*
   ngx_uint_t ratelimit_headers;  // RatelimitHeaders
   ngx_str_t location_name;       // for messages: `/orders`, or `server api.example.com` outside of any location
-  LocationPolicy* policy;        // what decide() is given; made when merged
-  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
+  ngx_array_t* limits;           // LimitConf: apikey_limit rate=
+  ngx_array_t* required_limits;  // std::string_view
+  ngx_array_t* concurrency;      // LimitConf
+  ngx_flag_t has_fail_limit;
+  FailLimit fail_limit;
+  ngx_uint_t dry_run;          // DryRun
+  ngx_int_t* limit_variables;  // of by=$variable, made when merged
+  ngx_uint_t limit_variable_count;
+  LocationPolicy* policy;  // what decide() is given; made when merged
+  ngx_str_t challenge;     // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
   bool accepts_bearer;
   bool is_content;              // apikey_verify or apikey_whoami decides here itself
   ngx_http_handler_pt content;  // of apikey_metrics, apikey_verify, apikey_whoami written here; null: none
@@ -135,6 +142,10 @@ StoreConf* find_store(const MainConf& main, std::string_view name) noexcept;
 // RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t value) noexcept;
 
+void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
+// Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
+char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) noexcept;
+
 // Directive setters, one per directive of the same name.
 // set_choice serves all whose value is one of a few words.
 char* set_choice(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
@@ -145,6 +156,9 @@ char* set_apikey(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_from(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_scope(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_environment(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_limit(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_concurrency(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_fail_limit(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_metrics(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_whoami(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;

@@ -77,40 +77,51 @@ void add_scope_array(Text& json, std::string_view scopes) noexcept {
   json.add("]");
 }
 
+constexpr std::string_view kind_name(LimitKind kind) noexcept {
+  switch (kind) {
+    case LimitKind::rate:
+      return "rate";
+    case LimitKind::concurrency:
+      return "concurrency";
+    default:
+      return "quota";
+  }
+}
+
 // What is left of one limit, without taking any of it.
-void add_limit(Text& json, const BucketTable& table, const NamedUse& use, MonoNs now) noexcept {
-  const TakeResult left = table.look({&use.use, 1}, 0, now);
+void add_limit(Text& json, const LimitTables& tables, const LimitUse& use, const Clocks& clocks) noexcept {
+  const LimitLevel left = look_at_limit(tables, use, clocks);
   json.add("{\"name\":");
   json.add_json(use.name);
+  add_text_member(json, "kind", kind_name(use.kind));
   json.add(",\"limit\":");
-  json.add_number(static_cast<std::int64_t>(use.use.limit.burst));
+  json.add_number(static_cast<std::int64_t>(use.size));
   json.add(",\"remaining\":");
   json.add_number(static_cast<std::int64_t>(left.remaining));
   json.add(",\"reset\":");
-  json.add_number(whole_seconds(left.reset_ns));
+  json.add_number(use.kind == LimitKind::concurrency ? 0 : whole_seconds(left.reset_ns));
   json.add("}");
 }
 
-bool add_limit_array(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, const Loaded& loaded) noexcept {
-  const BucketTable& table = bucket_table(*main_conf(r));
-  std::array<NamedUse, BucketTable::kMaxUses> uses{};
+bool add_limit_array(Text& json, ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
+  std::array<LimitUse, kMaxUses> uses;
   std::size_t count = 0;
-  if (!gather_limits(loaded.snapshot, ctx.known, table, uses, count)) {
+  if (!limits_here(r, ctx, uses, count)) {
     return false;
   }
+  const Clocks clocks = read_clocks();
   json.add(",\"limits\":[");
   std::string_view before;
-  for (const NamedUse& use : std::span(uses).first(count)) {
+  for (const LimitUse& use : std::span<const LimitUse>(uses).first(count)) {
     json.add(before);
-    add_limit(json, table, use, {monotonic_ns()});
+    add_limit(json, *ctx.charge.tables, use, clocks);
     before = ",";
   }
   json.add("]");
   return true;
 }
 
-bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, const Identity& identity,
-                    const Loaded& loaded) noexcept {
+bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, const Identity& identity) noexcept {
   json.add("{\"id\":");
   json.add_json(identity.id);
   add_text_member(json, "name", identity.name);
@@ -120,7 +131,7 @@ bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, co
   add_scope_array(json, identity.scopes);
   add_time_member(json, "not_before", ctx.known.record.not_before);
   add_time_member(json, "expires", ctx.known.record.expires);
-  if (!add_limit_array(json, r, ctx, loaded)) {
+  if (!add_limit_array(json, r, ctx)) {
     return false;
   }
   json.add(",\"generation\":");
@@ -186,16 +197,15 @@ ngx_int_t on_whoami(ngx_http_request_t* r) noexcept {
     return rc;
   }
   RequestCtx* ctx = find_ctx(r);
-  const Loaded* loaded = snapshot_of(*ctx);
   const Identity* identity = ctx->verdict.outcome == Outcome::ok ? identity_of(r, *ctx) : nullptr;
-  if (identity == nullptr || loaded == nullptr) {
+  if (identity == nullptr) {
     // Let in without a key: there is nobody to speak of.
     r->headers_out.status = NGX_HTTP_NO_CONTENT;
     r->header_only = 1;
     return ngx_http_send_header(r);
   }
   Text json(r->pool);
-  if (!compose_whoami(json, r, *ctx, *identity, *loaded)) {
+  if (!compose_whoami(json, r, *ctx, *identity)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   return send_json(r, json.str());

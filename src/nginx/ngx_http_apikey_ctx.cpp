@@ -42,6 +42,10 @@ void unpin_all(RequestCtx& ctx) noexcept {
 void on_request_end(void* data) noexcept {
   auto& ctx = *static_cast<RequestCtx*>(data);
   unpin_all(ctx);
+  // Here and not in the log phase: however a request ends, its pool is destroyed.
+  if (ctx.charge.tables != nullptr) {
+    release_flights(*ctx.charge.tables, ctx.charge.takings);
+  }
   for (Digest& digest : ctx.credential.digests) {
     wipe(digest.bytes);
   }

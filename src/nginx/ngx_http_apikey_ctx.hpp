@@ -38,7 +38,10 @@ struct RequestCtx {
   const LocConf* decided_by = nullptr;
   const LocConf* shown_in = nullptr;  // location of the main request when `verdict` was made
   Charge charge;
-  Verdict peeked;  // the latest that does not
+  std::array<MeasuredCost, kMaxCosts> costs{};
+  std::array<std::string_view, kMaxLocationLimits> limit_values{};
+  bool is_blocked = false;  // `block=all`: the key was not even looked at
+  Verdict peeked;           // the latest that does not
   const LocConf* peeked_by = nullptr;
 
   bool is_refused = false;  // the main request was told so

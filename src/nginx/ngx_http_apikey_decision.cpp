@@ -16,25 +16,63 @@ constexpr unsigned kObserveOneIn = 64;
 
 bool reads_alike(const LocConf& a, const LocConf& b) noexcept { return a.sources == b.sources && a.format == b.format; }
 
+// `block=all`: an address that has failed too often is not looked up any more.
+bool is_blocked(ngx_http_request_t* r, const LocConf& conf) noexcept {
+  const FailLimit& limit = conf.fail_limit;
+  return limit.is_on && limit.blocks_all && conf.policy->dry_run != DryRun::on &&
+         throttled_for(limit, limit_tables(*main_conf(r)), request_facts(r).address, {monotonic_ns()}) != 0;
+}
+
+Verdict throttle(ngx_http_request_t* r, const LocConf& conf, Charge* charge) noexcept {
+  Verdict verdict;
+  verdict.outcome = Outcome::throttled;
+  verdict.reason = Outcome::throttled;
+  verdict.retry_after_ns =
+      throttled_for(conf.fail_limit, limit_tables(*main_conf(r)), request_facts(r).address, {monotonic_ns()});
+  if (charge != nullptr) {
+    charge->is_refused = true;
+    charge->refusal = verdict;
+  }
+  return verdict;
+}
+
+// What the location's limits are told of this request: by whom, and what it costs.
+void prepare_charge(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexcept {
+  ctx.charge.tables = &limit_tables(*main_conf(r));
+  for (ngx_uint_t i = 0; i < conf.limit_variable_count; ++i) {
+    const auto* value = ngx_http_get_flushed_variable(r, static_cast<ngx_uint_t>(conf.limit_variables[i]));
+    const bool has_value = value != nullptr && value->not_found == 0;
+    ctx.limit_values[i] = has_value ? std::string_view(text_of(value->data), value->len) : std::string_view();
+  }
+  ctx.charge.values = std::span(ctx.limit_values).first(conf.limit_variable_count);
+}
+
 Verdict judge(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx, Charge* charge) noexcept {
   Verdict verdict;
   if (conf.preflight == static_cast<ngx_uint_t>(Preflight::allow) && is_cors_preflight(r)) {
     verdict.outcome = Outcome::preflight;
     return verdict;
   }
+  if (ctx.is_blocked) {
+    return throttle(r, conf, charge);
+  }
   Loaded* loaded = enter_store(ctx, *conf.store);
-  const MonoNs started{monotonic_ns()};
-  verdict = decide(*conf.policy, ctx.credential, view_of(loaded), request_facts(r), {{ngx_time()}, started}, ctx.known,
-                   charge);
+  const Clocks clocks = read_clocks();
+  verdict = decide(*conf.policy, ctx.credential, view_of(loaded), request_facts(r), clocks, ctx.known, charge);
   static unsigned decisions = 0;
   if (++decisions % kObserveOneIn == 0) {
-    observe_decision(*main_conf(r), monotonic_ns() - started.value);
+    observe_decision(*main_conf(r), monotonic_ns() - clocks.mono.value);
   }
   return verdict;
 }
 
+constexpr bool is_limited(Outcome outcome) noexcept {
+  return outcome == Outcome::rate_limited || outcome == Outcome::quota_exceeded ||
+         outcome == Outcome::concurrency_limited;
+}
+
 void count_if_limited(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
-  if (ctx.verdict.outcome != Outcome::rate_limited || ctx.is_counted_as_limited) {
+  if (!is_limited(ctx.verdict.outcome) || ctx.verdict.is_dry_run || ctx.is_counted_as_limited) {
     return;
   }
   ctx.is_counted_as_limited = true;
@@ -68,12 +106,21 @@ std::uint64_t monotonic_ns() noexcept {
   return static_cast<std::uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+Clocks read_clocks() noexcept {
+  const ngx_time_t& wall = *ngx_timeofday();
+  const auto seconds = static_cast<std::uint64_t>(wall.sec);
+  return {{wall.sec}, {monotonic_ns()}, {seconds * 1'000'000 + static_cast<std::uint64_t>(wall.msec) * 1000}};
+}
+
 bool extract(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexcept {
   const bool is_fresh =
       ctx.extracted_by == nullptr || (ctx.credential.found == Found::none && !reads_alike(*ctx.extracted_by, conf));
   if (is_fresh) {
+    ctx.is_blocked = is_blocked(r, conf);
     ctx.is_reading = true;
-    read_credential(r, conf, *main_conf(r), ctx.credential);
+    if (!ctx.is_blocked) {
+      read_credential(r, conf, *main_conf(r), ctx.credential);
+    }
     ctx.is_reading = false;
     if (!redact_request_line(r, conf, ctx.redacted_request)) {
       return false;
@@ -117,7 +164,7 @@ const Verdict* decide_request(ngx_http_request_t* r, bool charges) noexcept {
   if (ctx == nullptr || !extract(r, conf, *ctx)) {
     return nullptr;
   }
-  ctx->charge.table = &bucket_table(*main_conf(r));
+  prepare_charge(r, conf, *ctx);
   ctx->verdict = judge(r, conf, *ctx, charges ? &ctx->charge : nullptr);
   ctx->is_decided = true;
   ctx->decided_by = &conf;
@@ -126,12 +173,29 @@ const Verdict* decide_request(ngx_http_request_t* r, bool charges) noexcept {
   return &ctx->verdict;
 }
 
+bool limits_here(ngx_http_request_t* r, const RequestCtx& ctx, std::span<LimitUse> uses, std::size_t& count) noexcept {
+  const Loaded* loaded = snapshot_of(ctx);
+  count = 0;
+  if (ctx.decided_by == nullptr || ctx.charge.tables == nullptr) {
+    return false;
+  }
+  const LocationPolicy& policy = *ctx.decided_by->policy;
+  return loaded != nullptr && ctx.known.has_record &&
+         gather_limits(policy, loaded->snapshot, ctx.known, request_facts(r), read_clocks(), ctx.charge, uses, count);
+}
+
 const Verdict* current_verdict(ngx_http_request_t* r) noexcept {
   RequestCtx* ctx = find_ctx(r);
   if (ctx != nullptr && holds_here(r, *ctx)) {
     return &ctx->verdict;
   }
   return peek(r);
+}
+
+std::string_view current_status(ngx_http_request_t* r) noexcept {
+  const RequestCtx* ctx = find_ctx(r);
+  const bool is_dry_run = ctx != nullptr && holds_here(r, *ctx) && ctx->verdict.is_dry_run;
+  return is_dry_run ? dry_run_name(ctx->verdict.outcome) : outcome_name(current_outcome(r));
 }
 
 Outcome current_outcome(ngx_http_request_t* r) noexcept {

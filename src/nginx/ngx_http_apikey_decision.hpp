@@ -21,8 +21,15 @@ const Verdict* decide_request(ngx_http_request_t* r, bool charges) noexcept;
 // CLOCK_MONOTONIC: what buckets count in.
 std::uint64_t monotonic_ns() noexcept;
 
+// All limits that apply to this request where it was decided, to be looked at. RETURNS: false when nobody knows.
+bool limits_here(ngx_http_request_t* r, const RequestCtx& ctx, std::span<LimitUse> uses, std::size_t& count) noexcept;
+
 // What $apikey_status shows now.
+std::string_view current_status(ngx_http_request_t* r) noexcept;
 Outcome current_outcome(ngx_http_request_t* r) noexcept;
+// The time as limits count it.
+Clocks read_clocks() noexcept;
+
 // The verdict that variables show; null when there is none.
 const Verdict* current_verdict(ngx_http_request_t* r) noexcept;
 

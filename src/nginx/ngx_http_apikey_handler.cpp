@@ -18,12 +18,12 @@ CredentialForm form_of(const Credential& credential) noexcept {
   return credential.has_own_form ? CredentialForm::own : CredentialForm::foreign;
 }
 
-void count(ngx_http_request_t* r, RequestCtx& ctx, Outcome outcome) noexcept {
+void count(ngx_http_request_t* r, RequestCtx& ctx, Outcome outcome, bool is_dry_run) noexcept {
   std::string_view env;
   if (ctx.known.has_record) {
     env = ctx.known.env;
   }
-  count_request(*main_conf(r), outcome, env, form_of(ctx.credential));
+  count_request(*main_conf(r), outcome, is_dry_run, env, form_of(ctx.credential));
 }
 
 ngx_int_t repeat_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
@@ -74,9 +74,9 @@ ngx_int_t on_log(ngx_http_request_t* r) noexcept {
     return NGX_OK;
   }
   if (ctx->is_decided) {
-    count(r, *ctx, ctx->verdict.outcome);
+    count(r, *ctx, ctx->verdict.outcome, ctx->verdict.is_dry_run);
   } else if (current_outcome(r) == Outcome::skipped) {
-    count(r, *ctx, Outcome::skipped);
+    count(r, *ctx, Outcome::skipped, false);
   }
   return NGX_OK;
 }

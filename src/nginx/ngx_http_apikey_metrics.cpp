@@ -11,7 +11,6 @@
 #include <span>
 
 #include "apikey/version.hpp"
-#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_store.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -147,12 +146,14 @@ void write_requests(Text& out, const ZoneRoot& root) noexcept {
     if (env < kMaxEnvLabels && !root.envs.text(env, buffer, name)) {
       continue;
     }
-    for (std::size_t i = 0; i < kOutcomeCount * kCredentialForms; ++i) {
+    for (std::size_t i = 0; i < kCountedOutcomes * kCredentialForms; ++i) {
       const std::size_t outcome = i / kCredentialForms;
       const std::size_t form = i % kCredentialForms;
       const std::uint64_t count = count_of(root, env, outcome, form);
       if (count != 0) {
-        out << "apikey_requests_total{outcome=\"" << outcome_name(static_cast<Outcome>(outcome)) << "\",env=\"";
+        const auto name_of = outcome < kOutcomeCount ? outcome_name : dry_run_name;
+        out << "apikey_requests_total{outcome=\"" << name_of(static_cast<Outcome>(outcome % kOutcomeCount))
+            << "\",env=\"";
         out.label(name) << "\",form=\"" << kForms[form] << "\"} " << count << "\n";
       }
     }
@@ -276,16 +277,6 @@ void write_zone(Text& out, const MainConf& main) noexcept {
   out << "apikey_zone_forced_evictions_total " << usage.forced_evictions << "\n";
 }
 
-void write_state(Text& out, const MainConf& main) noexcept {
-  const StateHeader& header = *state_header(main);
-  out.family("apikey_state_checkpoint_timestamp_seconds", "gauge",
-             "The moment up to which all use of quotas is in the checkpoint; 0: there is none.");
-  out << "apikey_state_checkpoint_timestamp_seconds ";
-  out.seconds(header.checkpoint_us.load() * 1000) << "\n";
-  out.family("apikey_state_write_errors_total", "counter", "Checkpoints that could not be written.");
-  out << "apikey_state_write_errors_total " << header.checkpoint_errors.load() << "\n";
-}
-
 void write_all(Text& out, const MainConf& main) noexcept {
   const ZoneRoot& root = zone_root(main);
   out.family("apikey_info", "gauge", "The version of the module.");
@@ -297,7 +288,6 @@ void write_all(Text& out, const MainConf& main) noexcept {
   write_snapshots(out, main);
   write_adoptions(out, main);
   write_zone(out, main);
-  write_state(out, main);
 }
 
 }  // namespace

@@ -4,8 +4,6 @@
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_handler.hpp"
 #include "ngx_http_apikey_reply.hpp"
-#include "ngx_http_apikey_saver.hpp"
-#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_vars.hpp"
 #include "ngx_http_apikey_worker.hpp"
 
@@ -22,7 +20,15 @@ Choice format_words[] = {{"strict", number(Format::strict)}, {"any", number(Form
 Choice preflight_words[] = {{"allow", number(Preflight::allow)}, {"check", number(Preflight::check)}, {}};
 Choice error_body_words[] = {{"problem", number(ErrorBody::problem)}, {"nginx", number(ErrorBody::nginx)}, {}};
 Choice error_detail_words[] = {{"generic", number(ErrorDetail::generic)}, {"holder", number(ErrorDetail::holder)}, {}};
-Choice ratelimit_headers_words[] = {{"off", number(RatelimitHeaders::off)}, {"x", number(RatelimitHeaders::x)}, {}};
+Choice ratelimit_headers_words[] = {{"off", number(RatelimitHeaders::off)},
+                                    {"x", number(RatelimitHeaders::x)},
+                                    {"draft", number(RatelimitHeaders::draft)},
+                                    {}};
+Choice dry_run_words[] = {{"off", number(DryRun::off)},
+                          {"on", number(DryRun::on)},
+                          {"limits", number(DryRun::limits)},
+                          {"scopes", number(DryRun::scopes)},
+                          {}};
 Choice log_level_words[] = {
     {"info", NGX_LOG_INFO}, {"notice", NGX_LOG_NOTICE}, {"warn", NGX_LOG_WARN}, {"error", NGX_LOG_ERR}, {}};
 
@@ -61,6 +67,12 @@ ngx_command_t commands[] = {
      offsetof(LocConf, log_level), log_level_words},
     {ngx_string("apikey_ratelimit_headers"), kAnywhere | NGX_CONF_TAKE1, set_choice, NGX_HTTP_LOC_CONF_OFFSET,
      offsetof(LocConf, ratelimit_headers), ratelimit_headers_words},
+    {ngx_string("apikey_limit"), kAnywhere | NGX_CONF_1MORE, set_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("apikey_concurrency"), kAnywhere | NGX_CONF_1MORE, set_concurrency, NGX_HTTP_LOC_CONF_OFFSET, 0,
+     nullptr},
+    {ngx_string("apikey_fail_limit"), kAnywhere | NGX_CONF_1MORE, set_fail_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("apikey_dry_run"), kAnywhere | NGX_CONF_TAKE1, set_choice, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(LocConf, dry_run), dry_run_words},
 
     {ngx_string("apikey_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
@@ -91,11 +103,11 @@ ngx_module_t ngx_http_apikey_module = {
     apikey::nginx::commands,
     NGX_HTTP_MODULE,
     nullptr,                         // init master
-    apikey::nginx::on_init_module,   // init module
+    nullptr,                         // init module
     apikey::nginx::on_init_process,  // init process
     nullptr,                         // init thread
     nullptr,                         // exit thread
     apikey::nginx::on_exit_process,  // exit process
-    apikey::nginx::on_exit_master,   // exit master
+    nullptr,                         // exit master
     NGX_MODULE_V1_PADDING,
 };

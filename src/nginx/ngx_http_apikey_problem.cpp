@@ -143,7 +143,7 @@ ngx_str_t problem_body(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   if (verdict.outcome == Outcome::scope) {
     add_scopes(text, verdict.required_scopes);
   }
-  if (verdict.has_limit) {
+  if (verdict.has_limit && status_of(verdict.outcome) == NGX_HTTP_TOO_MANY_REQUESTS) {
     add_member(text, "limit", verdict.limit_name);
   }
   text.add("}\n");

@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <array>
 
+#include "ngx_http_apikey_decision.hpp"
+#include "ngx_http_apikey_request.hpp"
 #include "ngx_http_apikey_text.hpp"
+#include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -104,7 +107,15 @@ class LoggedName {
 // A store that is down would write a line per request: one a second of each cause says as much. Those that
 // on_error=allow lets pass are told of too.
 void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
-  static std::array<time_t, 2> logged_at{};
+  static std::array<time_t, 3> logged_at{};
+  if (ctx.verdict.is_zone_full) {
+    if (logged_at[2] != ngx_time()) {
+      logged_at[2] = ngx_time();
+      ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                    "apikey: unavailable: no room for another quota or request in flight, make apikey_zone larger");
+    }
+    return;
+  }
   const bool is_damaged = snapshot_of(ctx) != nullptr;
   time_t& last = logged_at[is_damaged ? 1 : 0];
   if (last == ngx_time()) {
@@ -122,29 +133,43 @@ void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
                 &ctx.decided_by->store->path, which);
 }
 
+// A guesser would fill the log: one line per address and minute.
+void log_throttled(ngx_http_request_t* r) noexcept {
+  if (!takes_notice(limit_tables(*main_conf(r)), request_facts(r).address, {monotonic_ns()})) {
+    return;
+  }
+  ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
+                "apikey: throttled: too many failed attempts from %V, they are answered 429 for now (said once a "
+                "minute per address)",
+                &r->connection->addr_text);
+}
+
 void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   const LocConf& conf = *ctx.decided_by;
   ngx_log_t* log = r->connection->log;
   if (log->log_level < conf.log_level) {
     return;
   }
-  const ngx_str_t reason = to_ngx_str(outcome_name(ctx.verdict.outcome));
+  const bool is_dry_run = ctx.verdict.is_dry_run;
+  const char* what = is_dry_run ? "let pass" : "refused";
+  const ngx_str_t reason =
+      to_ngx_str(is_dry_run ? dry_run_name(ctx.verdict.outcome) : outcome_name(ctx.verdict.outcome));
   const Identity* identity = identity_of(r, ctx);
   if (identity == nullptr) {
-    ngx_log_error(conf.log_level, log, 0, "apikey: refused: %V, location \"%V\"", &reason, &conf.location_name);
+    ngx_log_error(conf.log_level, log, 0, "apikey: %s: %V, location \"%V\"", what, &reason, &conf.location_name);
     return;
   }
   const ngx_str_t id = to_ngx_str(identity->id);
   const LoggedName owner_name(identity->owner);
   const ngx_str_t owner = owner_name.str();
   if (!ctx.verdict.has_limit) {
-    ngx_log_error(conf.log_level, log, 0, "apikey: refused: %V, key %V, owner \"%V\", location \"%V\"", &reason, &id,
+    ngx_log_error(conf.log_level, log, 0, "apikey: %s: %V, key %V, owner \"%V\", location \"%V\"", what, &reason, &id,
                   &owner, &conf.location_name);
     return;
   }
   const LoggedName limit_name(ctx.verdict.limit_name);
   const ngx_str_t limit = limit_name.str();
-  ngx_log_error(conf.log_level, log, 0, "apikey: refused: %V, key %V, owner \"%V\", limit \"%V\", location \"%V\"",
+  ngx_log_error(conf.log_level, log, 0, "apikey: %s: %V, key %V, owner \"%V\", limit \"%V\", location \"%V\"", what,
                 &reason, &id, &owner, &limit, &conf.location_name);
 }
 
@@ -207,6 +232,11 @@ ngx_table_elt_t* add_header(ngx_http_request_t* r, std::string_view name, ngx_st
 }
 
 ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
+  if (ctx.verdict.is_dry_run) {
+    log_refusal(r, ctx);
+    // Without a key that is good nothing has been decided for `satisfy any`.
+    return ctx.known.outcome == Outcome::ok ? NGX_OK : NGX_DECLINED;
+  }
   const ngx_int_t status = status_of(ctx.verdict.outcome);
   if (ctx.verdict.outcome == Outcome::bypass) {
     log_unavailable(r, ctx);
@@ -220,6 +250,8 @@ ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   }
   if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
     log_unavailable(r, ctx);
+  } else if (ctx.verdict.outcome == Outcome::throttled) {
+    log_throttled(r);
   } else {
     log_refusal(r, ctx);
   }

@@ -100,7 +100,7 @@ ngx_int_t show_limit(ngx_http_request_t* r, ngx_http_variable_value_t* v, Field 
   }
   switch (field) {
     case Field::limit:
-      return show_number(r, v, static_cast<std::int64_t>(verdict.limit_burst));
+      return show_number(r, v, static_cast<std::int64_t>(verdict.limit_size));
     case Field::remaining:
       return show_number(r, v, static_cast<std::int64_t>(verdict.remaining));
     case Field::reset:
@@ -134,11 +134,16 @@ ngx_int_t show_identity(ngx_http_request_t* r, ngx_http_variable_value_t* v, Fie
   }
 }
 
+// Also where a limit or a scope in dry run would have refused it.
+bool is_authenticated(const Verdict& verdict, const Recognition& known) noexcept {
+  return verdict.outcome == Outcome::ok || (verdict.is_dry_run && known.is_done && known.outcome == Outcome::ok);
+}
+
 // The key of this request, when its verdict is `ok` (or, for logs, whatever the verdict is). Null: show nothing.
 const Identity* shown_identity(ngx_http_request_t* r, bool whatever_the_verdict, RequestCtx*& ctx) noexcept {
   const Verdict* verdict = current_verdict(r);
   ctx = find_ctx(r);
-  if (ctx == nullptr || (!whatever_the_verdict && (verdict == nullptr || verdict->outcome != Outcome::ok))) {
+  if (ctx == nullptr || (!whatever_the_verdict && (verdict == nullptr || !is_authenticated(*verdict, ctx->known)))) {
     return nullptr;
   }
   return identity_of(r, *ctx);
@@ -164,7 +169,7 @@ ngx_int_t show_generation(ngx_http_request_t* r, ngx_http_variable_value_t* v) n
 ngx_int_t get_verdict_variable(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
   const auto field = static_cast<Field>(data);
   if (field == Field::status) {
-    return show(v, outcome_name(current_outcome(r)));
+    return show(v, current_status(r));
   }
   if (field == Field::request) {
     return show_request(r, v);

@@ -1,6 +1,5 @@
-// The shared zone: one adoption state per store, the counters, the tables of requests in flight and of buckets. Laid
-// out once when the zone is new, adopted as it is by a reload. Nothing here allocates after init; nothing in it is a
-// pointer.
+// The shared zone: one adoption state per store, the counters, the table of buckets. Laid out once when the zone is
+// new, adopted as it is by a reload. Nothing here allocates after init; nothing in it is a pointer.
 #pragma once
 
 #include <array>
@@ -9,8 +8,8 @@
 
 #include "apikey/adoption.hpp"
 #include "apikey/bucket_table.hpp"
-#include "apikey/flight_table.hpp"
 #include "apikey/key_form.hpp"
+#include "apikey/limits.hpp"
 #include "apikey/verdict.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_counters.hpp"
@@ -27,7 +26,8 @@ inline constexpr std::size_t kMaxEnvLabels = 15;
 inline constexpr std::size_t kEnvOther = kMaxEnvLabels;     // no room for its label
 inline constexpr std::size_t kEnvNone = kMaxEnvLabels + 1;  // no key was recognised
 inline constexpr std::size_t kEnvCount = kMaxEnvLabels + 2;
-inline constexpr std::size_t kMaxLimitLabels = 256;  // pairs of plan and limit
+inline constexpr std::size_t kCountedOutcomes = 2 * kOutcomeCount;  // enforced, then in dry run
+inline constexpr std::size_t kMaxLimitLabels = 256;                 // pairs of plan and limit
 // Stores of this configuration and of the one its workers are taking over from.
 inline constexpr std::size_t kStoreSlots = 2 * kMaxStores;
 
@@ -39,15 +39,13 @@ struct StoreSlot {
   Adoption adoption;
   std::array<Counter, kAdoptionResultCount> results;
   Histogram<kAdoptionBoundsNs.size()> seconds;
-  // So that all workers together say a thing once: what was complained of last, the change found to be stale, and the
-  // one found to have more keys than there is room for.
+  // So that all workers together say a thing once: what was complained of last, and the change found to be stale.
   std::atomic<std::uint64_t> complaint;
   std::atomic<std::uint64_t> stale_change;
-  std::atomic<std::uint64_t> crowded_change;
 };
 
 struct alignas(64) CounterShard {
-  Counter requests[kEnvCount][kOutcomeCount][kCredentialForms];
+  Counter requests[kEnvCount][kCountedOutcomes][kCredentialForms];
 };
 
 struct ZoneRoot {
@@ -56,7 +54,6 @@ struct ZoneRoot {
   std::uint64_t size;         // of the whole zone
   SipKey seed;
   std::atomic<std::uint64_t> configurations;  // how many have been loaded
-  std::atomic<std::uint64_t> dead_looked_ms;  // when a worker last looked for dead ones, monotonic
   std::array<StoreSlot, kStoreSlots> stores;
   std::array<CounterShard, kCounterShards> shards;
   LabelTable<kMaxEnvLabels, kMaxEnvLength / 8> envs;
@@ -72,12 +69,13 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 // Attached memory of the running configuration; only valid in a worker (after init_zone).
 ZoneRoot& zone_root(const MainConf& conf) noexcept;
 const BucketTable& bucket_table(const MainConf& conf) noexcept;
-const FlightTable& flight_table(const MainConf& conf) noexcept;
-std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets there is room for
+// All tables of limits, with this node's share.
+const LimitTables& limit_tables(const MainConf& conf) noexcept;
 Adoption& adoption_of(const MainConf& conf, const StoreConf& store) noexcept;
 
 // Counters: sharded by worker, relaxed additions, never reset by a reload.
-void count_request(const MainConf& conf, Outcome outcome, std::string_view env, CredentialForm form) noexcept;
+void count_request(const MainConf& conf, Outcome outcome, bool is_dry_run, std::string_view env,
+                   CredentialForm form) noexcept;
 void count_limited(const MainConf& conf, std::string_view plan, std::string_view limit) noexcept;
 void observe_decision(const MainConf& conf, std::uint64_t ns) noexcept;  // called for one request in 64
 void count_adoption(const MainConf& conf, const StoreConf& store, AdoptionResult result, std::uint64_t ns) noexcept;

@@ -37,7 +37,7 @@ LOCATION_MISTAKES = [
     ("apikey_error_body html;", ["html"]),
     ("apikey_error_detail all;", ["all"]),
     ("apikey_log_level loud;", ["loud"]),
-    ("apikey_ratelimit_headers draft;", ["draft"]),
+    ("apikey_ratelimit_headers ietf;", ["draft"]),
     ("apikey_use nobody;", ["apikey_use", "nobody"]),
     ("apikey_use a b;", ["apikey_use"]),
     ("apikey_metrics now;", ["apikey_metrics"]),
@@ -69,8 +69,6 @@ HTTP_MISTAKES = [
     ("apikey_zone zone=x:lots;", ["apikey_zone", "lots"]),
     ("apikey_zone zone=x:1m; apikey_zone zone=x:1m;", ["apikey_zone", "is duplicate"]),
     ("apikey_zone zone=x:1m colour=red;", ["apikey_zone", "colour=red"]),
-    ("apikey_zone zone=x:1m state=;", ["apikey_zone", "state="]),
-    ("apikey_zone zone=x:1m state=/a state=/b;", ["apikey_zone", "state=/b", "second of its kind"]),
     ("apikey_metrics;", ["apikey_metrics", "not allowed here"]),
 ]
 

@@ -35,13 +35,14 @@ enum class Flaw : std::uint8_t {
   no_floor,        // who makes another make room inherits that one's debt, and that is all
 };
 
-enum class Job : std::uint8_t { take, take_and_give_back };
+enum class Job : std::uint8_t { take, take_and_give_back, charge };
 
 struct Worker {
   std::uint64_t tag = 0;
   Job job = Job::take;
   std::uint8_t stage = 0;  // 0 not started · 1 takes · 2 gives back · 3 over
   std::uint64_t now = 0;
+  std::uint64_t taken_ns = 0;  // the arrival time its take left behind
   std::uint8_t read_count = 0;
   std::array<std::uint64_t, 28> reads{};
   SlotPlace claimed;            // what it has claimed in this attempt,
@@ -59,6 +60,7 @@ struct World {
   std::array<Worker, kWorkers> workers{};
   unsigned admitted_x = 0;
   unsigned admitted_y = 0;
+  unsigned charged_x = 0;  // without being asked for
 };
 
 // Claims are numbered from here on; nothing else in a word's mark or among the values read looks like one of these.
@@ -189,7 +191,14 @@ void begin_attempt(Worker& worker) {
   worker.claimed_at = 0;
 }
 
-void finish_take(World& world, Worker& worker, bool is_admitted) {
+void finish_take(World& world, Worker& worker, const BucketResult& result) {
+  const bool is_admitted = result.is_admitted;
+  if (worker.job == Job::charge) {
+    world.charged_x += 1;
+    worker.stage = 3;
+    return;
+  }
+  worker.taken_ns = result.arrival_ns;
   if (worker.job == Job::take_and_give_back) {
     worker.stage = is_admitted ? 2 : 3;
     return;
@@ -211,11 +220,11 @@ void step(World& world, std::size_t k, Flaw flaw) {
     return;
   }
   SteppedSet set(world, worker, flaw, pause);
-  const SlotOrder order{worker.tag, kOnePerHour, 1, {worker.now}};
+  const SlotOrder order{worker.tag, kOnePerHour, 1, {worker.now}, worker.job == Job::charge, worker.taken_ns};
   BucketResult result;
   const Step end = worker.stage == 1 ? try_take(set, order, result) : try_give_back(set, order);
   if (end == Step::done && worker.stage == 1) {
-    finish_take(world, worker, result.is_admitted);
+    finish_take(world, worker, result);
   } else if (end == Step::done) {
     worker.stage = 3;
   }
@@ -264,7 +273,7 @@ class Renaming {
 template <class Rename>
 void add_worker(Fingerprint& print, const Worker& worker, Rename& rename) {
   for (const std::uint64_t value :
-       {worker.tag, static_cast<std::uint64_t>(worker.job), std::uint64_t{worker.stage}, worker.now,
+       {worker.tag, static_cast<std::uint64_t>(worker.job), std::uint64_t{worker.stage}, worker.now, worker.taken_ns,
         std::uint64_t{worker.claimed_at != 0}, static_cast<std::uint64_t>(worker.read_count - worker.claimed_at)}) {
     print.add(value);
   }
@@ -285,8 +294,8 @@ std::uint64_t fingerprint(const World& world) {
     print.add(rename(slot.low));
     print.add(slot.high);
   }
-  for (const std::uint64_t value :
-       {world.floor, world.clock, std::uint64_t{world.admitted_x}, std::uint64_t{world.admitted_y}}) {
+  for (const std::uint64_t value : {world.floor, world.clock, std::uint64_t{world.admitted_x},
+                                    std::uint64_t{world.admitted_y}, std::uint64_t{world.charged_x}}) {
     print.add(value);
   }
   // Workers are told apart by what they do only.
@@ -391,10 +400,8 @@ Outcome search(const World& start, Flaw flaw, AtEnd at_end) {
   return outcome;
 }
 
-WidePair idle(std::uint64_t tag) { return make_slot(tag, encode_interval(kOnePerHour.interval_ns), kStart - 5); }
-WidePair live(std::uint64_t tag, std::uint64_t until) {
-  return make_slot(tag, encode_interval(kOnePerHour.interval_ns), until);
-}
+WidePair idle(std::uint64_t tag) { return make_slot(tag, kOnePerHour.interval_code(), kStart - 5); }
+WidePair live(std::uint64_t tag, std::uint64_t until) { return make_slot(tag, kOnePerHour.interval_code(), until); }
 // Left behind by a worker that died in the middle of its claim.
 WidePair orphan(std::uint64_t tag, std::uint64_t arrival) {
   WidePair slot = make_slot(tag, claim_mark({kStart}, 200), arrival);
@@ -485,12 +492,37 @@ void a_refund_gives_back_exactly_what_was_taken(void**) {
     ++ends;
     for (const WidePair& slot : end.slots) {
       if (tag_of(slot.low) == kTagX) {
-        assert_true(arrival_of(slot) >= kStart + end.admitted_x * kOnePerHour.interval_ns);
-        assert_true(arrival_of(slot) <= (kStart + kTick) + end.admitted_x * kOnePerHour.interval_ns);
+        assert_true(arrival_of(slot) >= kStart + end.admitted_x * kHour);
+        assert_true(arrival_of(slot) <= (kStart + kTick) + end.admitted_x * kHour);
       }
     }
   });
   assert_true(ends > 10);
+}
+
+Worker charges(std::uint64_t tag) {
+  Worker worker = takes(tag);
+  worker.job = Job::charge;
+  return worker;
+}
+
+// What is charged after the fact is owed, by whomever, and wherever the debt is kept: in X's own slot, or in the floor.
+void no_charge_is_lost(void**) {
+  for (const Scene& scene : scenes()) {
+    if (scene.slot_count != 1 && scene.pause != kTick) {
+      continue;
+    }
+    const World world = make_world(scene, {charges(kTagX), takes(kTagX), takes(kTagY)});
+    const Outcome outcome = search(world, Flaw::none, [&](const World& end) {
+      std::uint64_t owed = end.floor;
+      for (const WidePair& slot : end.slots) {
+        owed = tag_of(slot.low) == kTagX ? std::max(owed, arrival_of(slot)) : owed;
+      }
+      assert_true(owed >= kStart + (end.admitted_x + end.charged_x) * kHour);
+    });
+    print_message("%s, a charge: %zu states\n", scene.name, outcome.states);
+    assert_false(outcome.over_admits);
+  }
 }
 
 void a_flaw_is_found(Flaw flaw) {
@@ -516,6 +548,7 @@ int main() {
       cmocka_unit_test(no_interleaving_admits_too_much),
       cmocka_unit_test(no_refund_admits_too_much),
       cmocka_unit_test(a_refund_gives_back_exactly_what_was_taken),
+      cmocka_unit_test(no_charge_is_lost),
       cmocka_unit_test(words_changed_one_after_the_other_admit_too_much),
       cmocka_unit_test(a_claim_without_a_second_look_admits_too_much),
       cmocka_unit_test(a_fresh_newcomer_admits_too_much),

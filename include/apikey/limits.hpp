@@ -1,0 +1,158 @@
+// The limits of one request, whatever they count: which apply, and taking from all of them or from none.
+// Called by decide() (row 9), by whoami and the headers (looking only), and when a request ends (settling, refunds).
+// Allocates nothing; the four tables are of the caller's.
+//
+// All that apply are looked at first. If all would pass they are taken in one fixed order, and who loses a race on the
+// way gives back exactly what he took. Others may see a reservation for some microseconds; a worker that is killed
+// inside leaves one request's cost behind: always towards fewer, never more.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <type_traits>
+
+#include "apikey/bucket_table.hpp"
+#include "apikey/flight_table.hpp"
+#include "apikey/quota_table.hpp"
+#include "apikey/record.hpp"
+#include "apikey/rows.hpp"
+#include "apikey/snapshot.hpp"
+#include "apikey/units.hpp"
+#include "apikey/verdict.hpp"
+
+namespace apikey {
+
+inline constexpr std::size_t kMaxUses = 40;  // limits of one request: two lists of a snapshot, and a location's
+inline constexpr std::size_t kMaxLocationLimits = 8;
+inline constexpr std::size_t kMaxCosts = 4;
+
+struct Clocks {
+  UnixSec wall;
+  MonoNs mono;
+  WallUs wall_us;
+};
+
+// This node's part of a fleet: it enforces part/whole of every limit, and never less than 1.
+struct Share {
+  std::uint32_t part = 1;
+  std::uint32_t whole = 1;
+};
+
+struct LimitTables {
+  const BucketTable* buckets = nullptr;  // null: there are no limits here
+  const QuotaTable* quotas = nullptr;
+  const FlightTable* flights = nullptr;
+  FlightHolder holder;
+  Share share;
+};
+
+// What a request costs the limits of one measure. What a limit measures is its name up to the first `.`; the names that
+// limits have where none is written (rate, minute … year, owner, owner.day …) measure requests.
+struct MeasuredCost {
+  std::string_view measure;  // empty: all limits that no other one is for
+  std::uint64_t cost = 1;
+};
+[[nodiscard]] std::string_view measure_of(std::string_view limit_name) noexcept;  // "" for requests
+
+// A text without a constructor. LIFETIME: of what it points to.
+struct TextRef {
+  const char* data;
+  std::size_t size;
+  operator std::string_view() const noexcept { return {data, size}; }  // NOLINT(google-explicit-constructor)
+};
+
+// One limit as it applies to one request. Without initializers, so that an array of them costs nothing until used.
+struct LimitUse {
+  LimitKind kind;
+  bool is_dry_run;
+  std::uint8_t cost_number;  // which of the costs, kNoCost: one of each request
+  CalendarUnit unit;
+  std::uint64_t subject;
+  std::uint64_t cost;
+  std::uint64_t size;       // what the client is told: burst, amount, or requests at once
+  std::uint64_t amount;     // rate: tokens …
+  std::uint64_t period_ns;  // … per this time; also of a rolling quota
+  std::int64_t begin;       // quotas: QuotaOrder::window
+  std::int64_t end;
+  TextRef name;  // LIFETIME: the snapshot's or the configuration's
+};
+inline constexpr std::uint8_t kNoCost = 0xff;
+static_assert(std::is_trivially_default_constructible_v<LimitUse>);
+
+// How a limit stands after a look or a take.
+struct LimitLevel {
+  enum class Status : std::uint8_t { admitted, refused, full };  // full: its table has no room
+  Status status;
+  std::uint64_t remaining;
+  std::uint64_t reset_ns;
+  std::uint64_t retry_after_ns;  // 0 when admitted, UINT64_MAX for never
+  std::uint64_t taken_ns;        // the arrival time a take left behind; 0 where that has no meaning
+};
+
+// What was taken, for when the request ends. 48 bytes a limit.
+struct TakenLimit {
+  std::uint64_t subject;
+  std::uint64_t cost;      // charged so far
+  std::uint64_t amount;    // rate, rolling quota
+  std::uint64_t period;    // rate, rolling quota; calendar quota: end of its window
+  std::uint64_t taken_ns;  // rate, rolling quota; calendar quota: begin of its window
+  FlightLease lease;
+  LimitKind kind;
+  std::uint8_t cost_number;
+};
+
+// All limits this client request has taken from, over all its passes through the phases.
+struct Takings {
+  std::size_t count = 0;
+  std::array<TakenLimit, kMaxUses> limits;
+  Takings() noexcept {}  // NOLINT(modernize-use-equals-default): leaves the array alone, which `= default` would clear
+  [[nodiscard]] bool has(std::uint64_t subject) const noexcept;
+};
+
+struct TakeResult {
+  Outcome outcome = Outcome::ok;  // or rate_limited, quota_exceeded, concurrency_limited, unavailable
+  bool has_limit = false;         // `decided_by` and `level` say something
+  std::size_t decided_by = 0;     // the limit that refuses for longest, or else the one with the least share left
+  LimitLevel level{};
+  // A limit in dry run that would have refused: it decides nothing.
+  Outcome dry_outcome = Outcome::ok;
+  std::size_t dry_decided_by = 0;
+};
+
+// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at.
+[[nodiscard]] TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
+                                     Takings& takings) noexcept;
+// What take_limits() would give, without taking.
+[[nodiscard]] TakeResult look_at_limits(const LimitTables& tables, std::span<const LimitUse> uses,
+                                        const Clocks& clocks) noexcept;
+[[nodiscard]] LimitLevel look_at_limit(const LimitTables& tables, const LimitUse& use, const Clocks& clocks) noexcept;
+
+// The true cost has become known: charges or gives back the difference, for the limits of that cost. More than is left
+// may be charged; the limit then recovers from below nothing.
+void settle_cost(const LimitTables& tables, Takings& takings, std::uint8_t cost_number, std::uint64_t cost,
+                 const Clocks& clocks) noexcept;
+// Gives back all costs. Requests in flight stay until release_flights().
+void refund_costs(const LimitTables& tables, Takings& takings, const Clocks& clocks) noexcept;
+void release_flights(const LimitTables& tables, Takings& takings) noexcept;
+
+// The limits of a key: its plan's, replaced by its own of the same name, and its owner's; quotas as grants and resets
+// have left them. RETURNS: false when a row is damaged or there are more than `uses` has room for; then nobody knows
+// what applies.
+[[nodiscard]] bool gather_key_limits(const Snapshot& snapshot, const Record& record, const OwnerRow& owner,
+                                     const LimitTables& tables, std::span<const MeasuredCost> costs, UnixSec now,
+                                     std::span<LimitUse> uses, std::size_t& count) noexcept;
+
+// A limit of a location.
+struct LocationLimit {
+  LimitKind kind = LimitKind::rate;  // or concurrency
+  Rate rate;
+  std::uint64_t burst = 0;  // or requests at once
+  std::string_view name;
+};
+[[nodiscard]] LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
+                                    std::span<const MeasuredCost> costs) noexcept;
+
+}  // namespace apikey

@@ -1,0 +1,541 @@
+// Gathering the limits of a request, and taking from all of them or from none (see limits.hpp).
+// Called by the decision, by what shows limits, and at the end of a request. Must never let more through than each
+// limit says, whoever else takes at the same time.
+#include "apikey/limits.hpp"
+
+#include <algorithm>
+
+namespace apikey {
+namespace {
+
+__extension__ using Wide = unsigned __int128;
+
+using Status = LimitLevel::Status;
+
+// Names that limits have where none is written: all of them measure requests.
+constexpr std::array<std::string_view, 8> kRequestNames = {"rate", "minute", "hour", "day",
+                                                           "week", "month",  "year", "owner"};
+
+std::uint64_t share_of(std::uint64_t amount, const Share& share) noexcept {
+  if (share.part == share.whole) {
+    return amount;
+  }
+  return std::max<std::uint64_t>(static_cast<std::uint64_t>(Wide{amount} * share.part / share.whole), 1);
+}
+
+// The number of the cost that is for this measure, else of the one for all others.
+std::uint8_t cost_number_of(std::string_view name, std::span<const MeasuredCost> costs) noexcept {
+  std::uint8_t for_others = kNoCost;
+  if (costs.empty()) {
+    return for_others;
+  }
+  const std::string_view measure = measure_of(name);
+  for (std::size_t i = 0; i < costs.size(); ++i) {
+    if (costs[i].measure == measure && !measure.empty()) {
+      return static_cast<std::uint8_t>(i);
+    }
+    if (costs[i].measure == "requests" && measure.empty()) {
+      return static_cast<std::uint8_t>(i);
+    }
+    if (costs[i].measure.empty()) {
+      for_others = static_cast<std::uint8_t>(i);
+    }
+  }
+  return for_others;
+}
+
+void set_cost(LimitUse& use, std::span<const MeasuredCost> costs) noexcept {
+  const bool is_costly = use.kind != LimitKind::concurrency;
+  use.cost_number = is_costly ? cost_number_of(use.name, costs) : kNoCost;
+  use.cost = use.cost_number == kNoCost ? 1 : costs[use.cost_number].cost;
+}
+
+void set_rate(LimitUse& use, const Rate& rate, std::uint64_t burst, const Share& share) noexcept {
+  use.size = share_of(burst, share);
+  use.amount = rate.amount * share.part;
+  use.period_ns = rate.period_ns * share.whole;
+}
+
+BucketUse bucket_use(const LimitUse& use) noexcept { return {use.subject, {use.amount, use.period_ns, use.size}}; }
+
+QuotaOrder quota_order(const LimitUse& use, std::uint64_t cost) noexcept {
+  QuotaOrder order;
+  order.subject = use.subject;
+  order.amount = use.size;
+  order.period_ns = use.kind == LimitKind::rolling_quota ? use.period_ns : 0;
+  order.window = {{use.begin}, {use.end}};
+  order.cost = cost;
+  return order;
+}
+
+LimitLevel level_of(const BucketResult& result) noexcept {
+  return {result.is_admitted ? Status::admitted : Status::refused, result.remaining, result.reset_ns,
+          result.retry_after_ns, result.arrival_ns};
+}
+
+LimitLevel level_of(const QuotaResult& result) noexcept {
+  Status status = Status::full;
+  if (result.status != QuotaResult::Status::full) {
+    status = result.status == QuotaResult::Status::admitted ? Status::admitted : Status::refused;
+  }
+  return {status, result.remaining, result.reset_ns, result.retry_after_ns, result.taken_us};
+}
+
+// When a request in flight ends nobody knows: it may be tried again at once.
+LimitLevel level_of(const FlightResult& result) noexcept {
+  switch (result.status) {
+    case FlightResult::Status::admitted:
+      return {Status::admitted, result.remaining, 0, 0, 0};
+    case FlightResult::Status::refused:
+      return {Status::refused, 0, kNsPerSecond, kNsPerSecond, 0};
+    case FlightResult::Status::full:
+      break;
+  }
+  return {Status::full, 0, 0, kNsPerSecond, 0};
+}
+
+LimitLevel look(const LimitTables& tables, const LimitUse& use, std::uint64_t cost, const Clocks& clocks) noexcept {
+  switch (use.kind) {
+    case LimitKind::rate:
+      return level_of(tables.buckets->look(bucket_use(use), cost, clocks.mono));
+    case LimitKind::calendar_quota:
+    case LimitKind::rolling_quota:
+      return level_of(tables.quotas->look(quota_order(use, cost), clocks.wall_us));
+    case LimitKind::concurrency: {
+      FlightResult seen = tables.flights->look(use.subject, use.size);
+      // Only to be shown: that none is left is no refusal.
+      seen.status =
+          cost == 0 && seen.status == FlightResult::Status::refused ? FlightResult::Status::admitted : seen.status;
+      return level_of(seen);
+    }
+    case LimitKind::adjustment:
+      break;
+  }
+  return {};
+}
+
+LimitLevel take(const LimitTables& tables, const LimitUse& use, const Clocks& clocks, FlightLease& lease) noexcept {
+  switch (use.kind) {
+    case LimitKind::rate:
+      return level_of(tables.buckets->take(bucket_use(use), use.cost, clocks.mono));
+    case LimitKind::calendar_quota:
+    case LimitKind::rolling_quota:
+      return level_of(tables.quotas->take(quota_order(use, use.cost), clocks.wall_us));
+    case LimitKind::concurrency:
+      return level_of(tables.flights->enter(use.subject, use.size, tables.holder, lease));
+    case LimitKind::adjustment:
+      break;
+  }
+  return {};
+}
+
+TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease lease) noexcept {
+  TakenLimit taken;
+  taken.subject = use.subject;
+  taken.cost = use.kind == LimitKind::concurrency ? 0 : use.cost;
+  taken.amount = use.kind == LimitKind::rate ? use.amount : use.size;
+  taken.period = use.period_ns;
+  taken.taken_ns = level.taken_ns;
+  if (use.kind == LimitKind::calendar_quota) {
+    taken.period = static_cast<std::uint64_t>(use.end);
+    taken.taken_ns = static_cast<std::uint64_t>(use.begin);
+  }
+  taken.lease = lease;
+  taken.kind = use.kind;
+  taken.cost_number = use.cost_number;
+  return taken;
+}
+
+QuotaOrder quota_order(const TakenLimit& taken, std::uint64_t cost) noexcept {
+  QuotaOrder order;
+  order.subject = taken.subject;
+  order.amount = taken.amount;
+  order.cost = cost;
+  if (taken.kind == LimitKind::rolling_quota) {
+    order.period_ns = taken.period;
+    order.taken_us = taken.taken_ns;
+  } else {
+    order.window = {{static_cast<std::int64_t>(taken.taken_ns)}, {static_cast<std::int64_t>(taken.period)}};
+  }
+  return order;
+}
+
+BucketUse bucket_use(const TakenLimit& taken) noexcept {
+  return {taken.subject, {taken.amount, taken.period, taken.amount}};
+}
+
+void give_back(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost, const Clocks& clocks) noexcept {
+  if (taken.kind == LimitKind::rate) {
+    tables.buckets->give_back(bucket_use(taken), cost, taken.taken_ns, clocks.mono);
+  } else if (taken.kind != LimitKind::concurrency) {
+    tables.quotas->give_back(quota_order(taken, cost), clocks.wall_us);
+  }
+  taken.cost -= cost;
+}
+
+void charge_more(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost, const Clocks& clocks) noexcept {
+  if (taken.kind == LimitKind::rate) {
+    tables.buckets->charge(bucket_use(taken), cost, clocks.mono);
+  } else if (taken.kind != LimitKind::concurrency) {
+    // Its window may be over: then it is charged to nobody, as a refund would go to nobody.
+    static_cast<void>(tables.quotas->charge(quota_order(taken, cost), clocks.wall_us));
+  }
+  taken.cost += cost;
+}
+
+Outcome outcome_of(const LimitUse& use, const LimitLevel& level) noexcept {
+  if (level.status == Status::full) {
+    return Outcome::unavailable;
+  }
+  switch (use.kind) {
+    case LimitKind::rate:
+      return Outcome::rate_limited;
+    case LimitKind::concurrency:
+      return Outcome::concurrency_limited;
+    default:
+      return Outcome::quota_exceeded;
+  }
+}
+
+bool has_less_left(const LimitUse& a, const LimitLevel& a_level, const LimitUse& b,
+                   const LimitLevel& b_level) noexcept {
+  return Wide{a_level.remaining} * b.size < Wide{b_level.remaining} * a.size;
+}
+
+// Adds limit `i` to what is known of the limits before it: what the client is told is the refusal that lasts longest,
+// or the limit with the least share left.
+void add_to(TakeResult& result, std::span<const LimitUse> uses, std::size_t i, const LimitLevel& level) noexcept {
+  const LimitUse& use = uses[i];
+  const bool refuses = level.status != Status::admitted;
+  if (use.is_dry_run) {
+    if (refuses && result.dry_outcome == Outcome::ok) {
+      result.dry_outcome = outcome_of(use, level);
+      result.dry_decided_by = i;
+    }
+    return;
+  }
+  const bool has_refused = result.outcome != Outcome::ok;
+  bool is_better = !result.has_limit;
+  if (result.has_limit && refuses) {
+    is_better = !has_refused || level.retry_after_ns > result.level.retry_after_ns;
+  } else if (result.has_limit && !has_refused) {
+    is_better = has_less_left(use, level, uses[result.decided_by], result.level);
+  }
+  if (is_better) {
+    result.has_limit = true;
+    result.decided_by = i;
+    result.level = level;
+  }
+  // A table without room says nothing of the key: that comes before any other refusal.
+  if (refuses && result.outcome != Outcome::unavailable && (is_better || level.status == Status::full)) {
+    result.outcome = outcome_of(use, level);
+  }
+}
+
+// The places of `uses` by subject: all workers take in this order.
+std::span<const std::uint8_t> order_by_subject(std::span<const LimitUse> uses, std::span<std::uint8_t> order) noexcept {
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    std::size_t at = i;
+    for (; at > 0 && uses[order[at - 1]].subject > uses[i].subject; --at) {
+      order[at] = order[at - 1];
+    }
+    order[at] = static_cast<std::uint8_t>(i);
+  }
+  return order.first(uses.size());
+}
+
+// Gives back what this attempt took: everything in `takings` from `first` on.
+void undo(const LimitTables& tables, Takings& takings, std::size_t first, const Clocks& clocks) noexcept {
+  for (TakenLimit& taken : std::span(takings.limits).subspan(first, takings.count - first)) {
+    if (taken.lease.is_held()) {
+      tables.flights->leave(taken.lease, tables.holder);
+    }
+    give_back(tables, taken, taken.cost, clocks);
+  }
+  takings.count = first;
+}
+
+// Takes from each that `takings` does not have. RETURNS: the place of the one that refused, uses.size() for none.
+std::size_t take_each(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
+                      std::span<LimitLevel> levels, Takings& takings) noexcept {
+  std::array<std::uint8_t, kMaxUses> buffer;
+  const std::size_t first = takings.count;
+  for (const std::size_t i : order_by_subject(uses, buffer)) {
+    if (takings.has(uses[i].subject)) {
+      continue;
+    }
+    FlightLease lease;
+    levels[i] = take(tables, uses[i], clocks, lease);
+    if (levels[i].status == Status::admitted) {
+      takings.limits[takings.count++] = taken_of(uses[i], levels[i], lease);
+    } else if (!uses[i].is_dry_run) {
+      undo(tables, takings, first, clocks);
+      return i;
+    }
+  }
+  return uses.size();
+}
+
+TakeResult summarize(std::span<const LimitUse> uses, std::span<const LimitLevel> levels) noexcept {
+  TakeResult result;
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    add_to(result, uses, i, levels[i]);
+  }
+  return result;
+}
+
+constexpr TakeResult unavailable() noexcept {
+  TakeResult result;
+  result.outcome = Outcome::unavailable;
+  return result;
+}
+
+// Nearly every request: one limit, not taken yet. One take is both look and take.
+TakeResult take_one(const LimitTables& tables, const LimitUse& use, const Clocks& clocks, Takings& takings) noexcept {
+  FlightLease lease;
+  const LimitLevel level = take(tables, use, clocks, lease);
+  if (level.status == Status::admitted) {
+    takings.limits[takings.count++] = taken_of(use, level, lease);
+  }
+  return summarize({&use, 1}, {&level, 1});
+}
+
+}  // namespace
+
+std::string_view measure_of(std::string_view limit_name) noexcept {
+  const std::string_view first = limit_name.substr(0, limit_name.find('.'));
+  return std::find(kRequestNames.begin(), kRequestNames.end(), first) == kRequestNames.end() ? first
+                                                                                             : std::string_view();
+}
+
+bool Takings::has(std::uint64_t subject) const noexcept {
+  return std::any_of(limits.begin(), limits.begin() + static_cast<std::ptrdiff_t>(count),
+                     [&](const TakenLimit& taken) { return taken.subject == subject; });
+}
+
+LimitLevel look_at_limit(const LimitTables& tables, const LimitUse& use, const Clocks& clocks) noexcept {
+  return look(tables, use, 0, clocks);
+}
+
+TakeResult look_at_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks) noexcept {
+  TakeResult result;
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    add_to(result, uses, i, look(tables, uses[i], uses[i].cost, clocks));
+  }
+  return result;
+}
+
+TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
+                       Takings& takings) noexcept {
+  if (uses.size() > kMaxUses || uses.size() > kMaxUses - takings.count) {
+    return unavailable();
+  }
+  if (uses.size() == 1 && takings.count == 0) {
+    return take_one(tables, uses[0], clocks, takings);
+  }
+  std::array<LimitLevel, kMaxUses> levels;
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    const bool is_taken = takings.has(uses[i].subject);
+    levels[i] = look(tables, uses[i], is_taken ? 0 : uses[i].cost, clocks);
+  }
+  const auto seen = std::span<const LimitLevel>(levels).first(uses.size());
+  const TakeResult looked = summarize(uses, seen);
+  if (looked.outcome != Outcome::ok) {
+    return looked;
+  }
+  const std::size_t loser = take_each(tables, uses, clocks, levels, takings);
+  if (loser == uses.size()) {
+    return summarize(uses, seen);
+  }
+  TakeResult lost;
+  add_to(lost, uses, loser, levels[loser]);
+  return lost;
+}
+
+void settle_cost(const LimitTables& tables, Takings& takings, std::uint8_t cost_number, std::uint64_t cost,
+                 const Clocks& clocks) noexcept {
+  for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
+    if (taken.cost_number != cost_number || taken.kind == LimitKind::concurrency) {
+      continue;
+    }
+    if (cost > taken.cost) {
+      charge_more(tables, taken, cost - taken.cost, clocks);
+    } else if (cost < taken.cost) {
+      give_back(tables, taken, taken.cost - cost, clocks);
+    }
+  }
+}
+
+void refund_costs(const LimitTables& tables, Takings& takings, const Clocks& clocks) noexcept {
+  for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
+    if (taken.cost != 0) {
+      give_back(tables, taken, taken.cost, clocks);
+    }
+  }
+}
+
+void release_flights(const LimitTables& tables, Takings& takings) noexcept {
+  for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
+    if (taken.lease.is_held()) {
+      tables.flights->leave(taken.lease, tables.holder);
+      taken.lease = {};
+    }
+  }
+}
+
+namespace {
+
+struct GatherContext {
+  const Snapshot& snapshot;
+  const LimitTables& tables;
+  std::span<const MeasuredCost> costs;
+  UnixSec now;
+};
+
+std::uint64_t subject_of(const LimitTables& tables, LimitKind kind, std::string_view name,
+                         std::span<const std::uint8_t> id) noexcept {
+  switch (kind) {
+    case LimitKind::calendar_quota:
+    case LimitKind::rolling_quota:
+      return tables.quotas->subject(name, id);
+    case LimitKind::concurrency:
+      return tables.flights->subject(name, id);
+    default:
+      return tables.buckets->subject(name, id);
+  }
+}
+
+LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_view name,
+                 std::span<const std::uint8_t> id) noexcept {
+  const Share& share = context.tables.share;
+  LimitUse use;
+  use.kind = row.kind;
+  use.is_dry_run = row.is_dry_run;
+  use.unit = row.unit;
+  use.subject = subject_of(context.tables, row.kind, name, id);
+  use.size = share_of(row.amount, share);
+  use.amount = row.amount;
+  use.period_ns = row.period_ns;
+  use.begin = 0;
+  use.end = 0;
+  use.name = {name.data(), name.size()};
+  if (row.kind == LimitKind::rate) {
+    set_rate(use, {row.amount, row.period_ns}, row.burst, share);
+  } else if (row.kind == LimitKind::calendar_quota) {
+    const Window window = window_at(row.unit, context.now);
+    use.begin = window.begin.value;
+    use.end = window.end.value;
+  }
+  set_cost(use, context.costs);
+  return use;
+}
+
+// What resets and grants have done to a quota that is among `uses`.
+void adjust(const GatherContext& context, const LimitRow& row, std::string_view name,
+            std::span<LimitUse> uses) noexcept {
+  for (LimitUse& use : uses) {
+    const bool is_quota = use.kind == LimitKind::calendar_quota || use.kind == LimitKind::rolling_quota;
+    if (!is_quota || std::string_view(use.name) != name) {
+      continue;
+    }
+    const auto granted_until = static_cast<std::int64_t>(row.period_ns);
+    const auto last_reset = static_cast<std::int64_t>(row.burst);
+    if (context.now.value < granted_until) {
+      use.size += share_of(row.amount, context.tables.share);
+    }
+    if (last_reset <= context.now.value) {
+      use.begin = std::max(use.begin, last_reset);
+    }
+  }
+}
+
+// Adds the limits of one list for one subject. `replaceable`: those of the plan, which a key's own replace by name.
+bool add_list(const GatherContext& context, const LimitList& list, std::span<const std::uint8_t> id,
+              std::span<LimitUse> replaceable, std::span<LimitUse> uses, std::size_t& count) noexcept {
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const LimitRow row = list[i];
+    std::string_view name;
+    if (!context.snapshot.string(row.name, name)) {
+      return false;
+    }
+    if (row.kind == LimitKind::adjustment) {
+      continue;
+    }
+    const auto old = std::find_if(replaceable.begin(), replaceable.end(),
+                                  [&](const LimitUse& use) { return std::string_view(use.name) == name; });
+    if (old == replaceable.end() && count == uses.size()) {
+      return false;
+    }
+    (old == replaceable.end() ? uses[count++] : *old) = key_use(context, row, name, id);
+  }
+  return true;
+}
+
+// After all limits of the subject are there.
+bool adjust_by(const GatherContext& context, const LimitList& list, std::span<LimitUse> uses) noexcept {
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const LimitRow row = list[i];
+    std::string_view name;
+    if (row.kind != LimitKind::adjustment) {
+      continue;
+    }
+    if (!context.snapshot.string(row.name, name)) {
+      return false;
+    }
+    adjust(context, row, name, uses);
+  }
+  return true;
+}
+
+}  // namespace
+
+bool gather_key_limits(const Snapshot& snapshot, const Record& record, const OwnerRow& owner, const LimitTables& tables,
+                       std::span<const MeasuredCost> costs, UnixSec now, std::span<LimitUse> uses,
+                       std::size_t& count) noexcept {
+  count = 0;
+  PlanRow plan;
+  LimitList own;
+  std::span<const std::byte> own_bytes;
+  if (!snapshot.plan(record.plan, plan) || !snapshot.bytes(record.limits, own_bytes) ||
+      !decode_limits(own_bytes, own)) {
+    return false;
+  }
+  const GatherContext context{snapshot, tables, costs, now};
+  const std::span<const std::uint8_t> family(record.family.bytes);
+  if (!add_list(context, plan.limits, family, {}, uses, count) ||
+      !add_list(context, own, family, uses.first(count), uses, count) || !adjust_by(context, own, uses.first(count))) {
+    return false;
+  }
+  if (owner.limits.size() == 0) {
+    return true;
+  }
+  std::array<std::uint8_t, 16> id{};
+  std::transform(owner.id.begin(), owner.id.end(), id.begin(),
+                 [](std::byte b) { return static_cast<std::uint8_t>(b); });
+  const std::size_t before = count;
+  return add_list(context, owner.limits, id, {}, uses, count) &&
+         adjust_by(context, owner.limits, uses.subspan(before, count - before));
+}
+
+LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
+                      std::span<const MeasuredCost> costs) noexcept {
+  LimitUse use;
+  use.kind = limit.kind;
+  use.is_dry_run = false;
+  use.unit = CalendarUnit::none;
+  use.subject = subject;
+  use.amount = 0;
+  use.period_ns = 0;
+  use.begin = 0;
+  use.end = 0;
+  use.name = {limit.name.data(), limit.name.size()};
+  if (limit.kind == LimitKind::rate) {
+    set_rate(use, limit.rate, limit.burst, tables.share);
+  } else {
+    use.size = share_of(limit.burst, tables.share);
+  }
+  set_cost(use, costs);
+  return use;
+}
+
+}  // namespace apikey
