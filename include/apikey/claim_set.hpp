@@ -12,7 +12,7 @@
 // number makes every claim another one: whoever finishes it knows that it stood there all the while he looked around.
 //
 // Memory gives:
-//   size()            slots a subject may stand in
+//   size()            slots a subject may stand in: groups of group_size() that have little to do with each other
 //   holds(i, tag)     whether slot i has that tag, tentative or not; never false of one that has it all the while
 //   load(i)           the slot's two words: loads of two moments. Every use of them ends in a swap, which fails when
 //                     they never stood together.
@@ -22,6 +22,7 @@
 //   free(word)        what a withdrawn claim leaves behind
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -50,19 +51,29 @@ Place find_place(Memory& slots, std::uint64_t tag) {
   return {slots.size(), {}};
 }
 
-// The slot a newcomer would claim: the first free one, or else the first claim of somebody else.
+// The slot a newcomer would claim: in the first group of which a quarter is free, or else in the one with the most free
+// slots, so that the groups fill up evenly. Or else the first claim of somebody else.
 template <class Memory>
 Place find_room(Memory& slots) {
-  Place claimed{slots.size(), {}};
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    const Place place{i, slots.load(i)};
-    if (slots.is_tentative(place.word)) {
-      claimed = claimed.index == slots.size() ? place : claimed;
-    } else if (slots.is_free(place.word)) {
-      return place;
+  Place best{slots.size(), {}};
+  Place claim = best;
+  std::size_t most = 0;
+  for (std::size_t begin = 0; begin < slots.size() && 4 * most < slots.group_size(); begin += slots.group_size()) {
+    Place first{slots.size(), {}};
+    std::size_t free = 0;
+    for (std::size_t i = begin; i < begin + slots.group_size(); ++i) {
+      const Place place{i, slots.load(i)};
+      if (slots.is_tentative(place.word)) {
+        claim = claim.index == slots.size() ? place : claim;
+      } else if (slots.is_free(place.word)) {
+        first = free == 0 ? place : first;
+        ++free;
+      }
     }
+    best = free > most ? first : best;
+    most = std::max(most, free);
   }
-  return claimed;
+  return most != 0 ? best : claim;
 }
 
 // Of two slots with one tag the final one stays, of two tentative ones the first: so all who meet them agree.

@@ -37,7 +37,7 @@ struct FlightResult {
 
 class FlightTable {
  public:
-  static constexpr std::size_t kReach = 16;
+  static constexpr std::size_t kReach = 32;
   static constexpr std::uint64_t kLayout = 1;
 
   FlightTable() noexcept = default;  // attached to nothing: everything is `full`

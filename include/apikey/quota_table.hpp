@@ -99,6 +99,7 @@ class QuotaTable {
  private:
   struct Header;
   struct Slot;
+  [[nodiscard]] static std::uint64_t slots_in(std::size_t bytes) noexcept;
   Header* header_ = nullptr;
   Slot* slots_ = nullptr;
 };

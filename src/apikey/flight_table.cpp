@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "apikey/flight_set.hpp"
+#include "apikey/slot_reach.hpp"
 
 namespace apikey {
 
@@ -20,6 +21,8 @@ __extension__ using Wide = unsigned __int128;
 constexpr std::uint64_t kMagic = 0x3130594c46594b41;  // "AKYFLY01" in memory
 constexpr unsigned kMaxRounds = 4096;
 constexpr unsigned kMaxRecounts = 256;  // each reads all leases; what it fails at is left to the next call
+constexpr std::size_t kGroupSize = 8;
+static_assert(SlotReach<kGroupSize, kFlightTagBits>::kReach == FlightTable::kReach);
 constexpr std::size_t kLeasesPerSlot = 4;
 constexpr std::size_t kLeasesPerLine = 8;  // 64 bytes
 constexpr std::size_t kLeaseProbes = 128;  // lines looked at for a free lease
@@ -57,9 +60,10 @@ class FlightTable::View {
       : slots_(table.slots_),
         leases_(table.leases_),
         slot_count_(table.header_->slot_count),
-        home_(static_cast<std::size_t>(Wide{tag} * slot_count_ >> kFlightTagBits)) {}
+        reach_(tag, slot_count_) {}
 
-  [[nodiscard]] std::size_t size() const noexcept { return std::min<std::size_t>(kReach, slot_count_); }
+  [[nodiscard]] std::size_t size() const noexcept { return reach_.size(); }
+  [[nodiscard]] std::size_t group_size() const noexcept { return kGroupSize; }
   [[nodiscard]] bool holds(std::size_t i, std::uint64_t tag) const noexcept {
     return (slots_[number_of(i)].word.low() & kFlightTagMask) == tag;
   }
@@ -73,10 +77,7 @@ class FlightTable::View {
   WidePair claim(std::uint64_t tag, const WidePair& word) noexcept { return claim_flight(word, tag); }
   [[nodiscard]] WidePair free(const WidePair& word) const noexcept { return next_flight(word, 0, 0); }
 
-  [[nodiscard]] std::uint32_t number_of(std::size_t i) const noexcept {
-    const std::size_t number = home_ + i;
-    return static_cast<std::uint32_t>(number < slot_count_ ? number : number - slot_count_);
-  }
+  [[nodiscard]] std::uint32_t number_of(std::size_t i) const noexcept { return static_cast<std::uint32_t>(reach_[i]); }
   [[nodiscard]] WidePair load_slot(std::size_t number) const noexcept { return slots_[number].word.peek(); }
   bool swap_slot(std::size_t number, const WidePair& expected, const WidePair& desired) noexcept {
     return slots_[number].word.swap(expected, desired);
@@ -119,7 +120,7 @@ class FlightTable::View {
   Slot* slots_;
   LeaseWord* leases_;
   std::size_t slot_count_;
-  std::size_t home_;
+  SlotReach<kGroupSize, kFlightTagBits> reach_;
 };
 
 namespace {
@@ -170,14 +171,14 @@ class Mourner {
 }  // namespace
 
 std::size_t FlightTable::bytes_for(std::size_t slots) noexcept {
-  return sizeof(Header) +
-         std::clamp<std::size_t>(slots, 1, kMaxFlightSlots) * (sizeof(Slot) + kLeasesPerSlot * sizeof(LeaseWord));
+  const std::size_t groups = (std::clamp<std::size_t>(slots, 1, kMaxFlightSlots) + kGroupSize - 1) / kGroupSize;
+  return sizeof(Header) + groups * kGroupSize * (sizeof(Slot) + kLeasesPerSlot * sizeof(LeaseWord));
 }
 
 // How many slots, each with its leases, fit.
 std::uint64_t FlightTable::slots_in(std::size_t bytes) noexcept {
   const std::size_t fitting = (bytes - sizeof(Header)) / (sizeof(Slot) + kLeasesPerSlot * sizeof(LeaseWord));
-  return std::min(fitting, kMaxFlightSlots);
+  return std::min(fitting, kMaxFlightSlots) / kGroupSize * kGroupSize;
 }
 
 void FlightTable::lay_over(std::span<std::byte> memory) noexcept {

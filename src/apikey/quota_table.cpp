@@ -11,15 +11,16 @@
 #include <type_traits>
 
 #include "apikey/quota_set.hpp"
+#include "apikey/slot_reach.hpp"
 
 namespace apikey {
 
 namespace {
 
-__extension__ using Wide = unsigned __int128;
-
 constexpr std::uint64_t kMagic = 0x3130544f55514b41;  // "AKQUOT01" in memory
 constexpr unsigned kMaxRounds = 4096;
+constexpr std::size_t kGroupSize = 16;
+static_assert(SlotReach<kGroupSize, kQuotaTagBits>::kReach == QuotaTable::kReach);
 
 }  // namespace
 
@@ -42,13 +43,9 @@ template <class Header, class Slot>
 class Reach {
  public:
   Reach(Header& header, Slot* slots, std::uint64_t tag, WallUs now) noexcept
-      : header_(header),
-        slots_(slots),
-        home_(static_cast<std::size_t>(Wide{tag} * header.slot_count >> kQuotaTagBits)),
-        now_(now) {}
-  [[nodiscard]] std::size_t size() const noexcept {
-    return std::min<std::size_t>(QuotaTable::kReach, header_.slot_count);
-  }
+      : header_(header), slots_(slots), reach_(tag, header.slot_count), now_(now) {}
+  [[nodiscard]] std::size_t size() const noexcept { return reach_.size(); }
+  [[nodiscard]] std::size_t group_size() const noexcept { return kGroupSize; }
   [[nodiscard]] bool holds(std::size_t i, std::uint64_t tag) const noexcept {
     const WideWord& word = at(i);
     return word.low() >> 32U == (tag & 0xffff'ffffU) && quota_tag({tag << 32U, word.high()}) == tag;
@@ -70,13 +67,10 @@ class Reach {
   [[nodiscard]] WidePair free(const WidePair&) const noexcept { return {}; }
 
  private:
-  [[nodiscard]] WideWord& at(std::size_t i) const noexcept {
-    const std::size_t index = home_ + i;
-    return slots_[index < header_.slot_count ? index : index - header_.slot_count].word;
-  }
+  [[nodiscard]] WideWord& at(std::size_t i) const noexcept { return slots_[reach_[i]].word; }
   Header& header_;
   Slot* slots_;
-  std::size_t home_;
+  SlotReach<kGroupSize, kQuotaTagBits> reach_;
   WallUs now_;
 };
 
@@ -95,7 +89,12 @@ bool run(StepFunction step) noexcept {
 }  // namespace
 
 std::size_t QuotaTable::bytes_for(std::size_t slots) noexcept {
-  return sizeof(Header) + std::max<std::size_t>(slots, 1) * sizeof(Slot);
+  const std::size_t groups = std::max<std::size_t>((slots + kGroupSize - 1) / kGroupSize, 1);
+  return sizeof(Header) + groups * kGroupSize * sizeof(Slot);
+}
+
+std::uint64_t QuotaTable::slots_in(std::size_t bytes) noexcept {
+  return (bytes - sizeof(Header)) / (kGroupSize * sizeof(Slot)) * kGroupSize;
 }
 
 Status QuotaTable::format(std::span<std::byte> memory, const SipKey& seed, QuotaTable& table) noexcept {
@@ -108,7 +107,7 @@ Status QuotaTable::format(std::span<std::byte> memory, const SipKey& seed, Quota
             bytes_for(1)};
   }
   auto* header = ::new (memory.data()) Header;
-  header->slot_count = (memory.size() - sizeof(Header)) / sizeof(Slot);
+  header->slot_count = slots_in(memory.size());
   header->key = seed;
   auto* slots = reinterpret_cast<Slot*>(memory.data() + sizeof(Header));
   for (std::uint64_t i = 0; i < header->slot_count; ++i) {
@@ -136,7 +135,7 @@ Status QuotaTable::attach(std::span<std::byte> memory, QuotaTable& table) noexce
     return {StatusCode::unsupported, "the table of quotas has layout {0}, this build uses layout {1}", header->layout,
             kLayout};
   }
-  const std::uint64_t fitting = (memory.size() - sizeof(Header)) / sizeof(Slot);
+  const std::uint64_t fitting = slots_in(memory.size());
   if (header->slot_count != fitting) {
     return {StatusCode::unsupported, "the table of quotas has {0} slots, this memory holds {1}", header->slot_count,
             fitting};

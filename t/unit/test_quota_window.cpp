@@ -4,6 +4,8 @@
 #include <array>
 #include <ctime>
 
+#include "table_fixture.hpp"
+
 #include "cmocka_cpp.hpp"
 
 namespace apikey {
@@ -12,21 +14,6 @@ namespace {
 constexpr std::int64_t kEnd = 4'102'444'800;  // 2100-01-01, which is no leap year's
 constexpr std::array kUnits = {CalendarUnit::minute, CalendarUnit::hour,  CalendarUnit::day,
                                CalendarUnit::week,   CalendarUnit::month, CalendarUnit::year};
-
-// Deterministic, so that a failure can be repeated.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15) {}
-  std::uint64_t operator()() {
-    state_ ^= state_ << 13U;
-    state_ ^= state_ >> 7U;
-    state_ ^= state_ << 17U;
-    return state_;
-  }
-
- private:
-  std::uint64_t state_;
-};
 
 std::tm civil(std::int64_t at) {
   const std::time_t time = at;
@@ -68,7 +55,7 @@ void assert_agrees(std::int64_t now) {
 void the_c_library_agrees_at_random_moments(void**) {
   Random random(3);
   for (int n = 0; n < 50'000; ++n) {
-    assert_agrees(static_cast<std::int64_t>(random() % kEnd));
+    assert_agrees(static_cast<std::int64_t>(random.below(kEnd)));
   }
 }
 
@@ -113,7 +100,7 @@ void a_reset_begins_a_window_anew(void**) {
 void a_unit_is_found_by_how_far_it_reaches(void**) {
   Random random(5);
   for (int n = 0; n < 20'000; ++n) {
-    const std::int64_t now = static_cast<std::int64_t>(random() % kEnd);
+    const std::int64_t now = static_cast<std::int64_t>(random.below(kEnd));
     for (const CalendarUnit unit : kUnits) {
       const Window window = window_at(unit, {now});
       // Of the windows from here: the shortest with this end.
