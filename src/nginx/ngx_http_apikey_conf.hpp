@@ -41,11 +41,22 @@ struct StoreConf {
   StoreRuntime* runtime;  // made at configuration time, empty until a worker fills it
 };
 
+// What apikey_zone's state= means. All zero-terminated; empty without state=.
+struct CheckpointConf {
+  ngx_str_t directory;
+  ngx_str_t path;
+  ngx_str_t next;  // beside it, while it is written
+};
+
+struct State;  // ngx_http_apikey_state.hpp: the memory that outlives nginx
+
 struct MainConf {
   ngx_array_t stores;     // StoreConf*
   DigestMethod* methods;  // [kMaxConfiguredMethods], the first method_count in use; [0] is plain SHA-256
   ngx_uint_t method_count;
   ngx_shm_zone_t* zone;
+  CheckpointConf checkpoint;
+  State* state;          // null under `nginx -t`
   ngx_int_t request_id;  // index of $request_id
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "ngx_http_apikey_conf.hpp"
+#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_store.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -11,6 +12,7 @@ namespace apikey::nginx {
 namespace {
 
 constexpr std::string_view kShareKey = "share=";
+constexpr std::string_view kStateKey = "state=";
 constexpr ngx_int_t kLargestShare = 1000;
 
 constexpr std::string_view kDefaultStoreName = "default";
@@ -201,11 +203,50 @@ char* parse_share(ngx_conf_t* cf, MainConf& main, const ngx_str_t& text) noexcep
   return conf_error();
 }
 
-char* parse_zone_parameter(ngx_conf_t* cf, MainConf& main, const ngx_str_t& text) noexcept {
+// A zero-terminated path of a file in the directory. RETURNS: an empty text without memory.
+ngx_str_t path_in(ngx_pool_t* pool, const ngx_str_t& directory, const ngx_str_t& name, const char* ending) noexcept {
+  ngx_str_t path{0, static_cast<u_char*>(ngx_pnalloc(pool, directory.len + name.len + ngx_strlen(ending) + 2))};
+  if (path.data != nullptr) {
+    u_char* end = ngx_sprintf(path.data, "%V/%V%s", &directory, &name, ending);
+    *end = '\0';
+    path.len = static_cast<std::size_t>(end - path.data);
+  }
+  return path;
+}
+
+// state=<dir>: whether it is there, and may be written, shows when a worker writes.
+char* parse_state(ngx_conf_t* cf, MainConf& main, std::string_view zone_name, const ngx_str_t& text) noexcept {
+  CheckpointConf& place = main.checkpoint;
+  if (place.directory.len != 0) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_zone: \"%V\" is the second of its kind, write one", &text);
+    return conf_error();
+  }
+  place.directory = {text.len - kStateKey.size(), text.data + kStateKey.size()};
+  if (place.directory.len == 0) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "apikey_zone: \"%V\" names no directory, write state=<directory>, such as "
+                       "state=/var/lib/nginx-apikey",
+                       &text);
+    return conf_error();
+  }
+  if (ngx_conf_full_name(cf->cycle, &place.directory, 0) != NGX_OK) {
+    return conf_error();
+  }
+  const ngx_str_t name = file_name_of(cf->pool, zone_name);
+  place.path = path_in(cf->pool, place.directory, name, ".checkpoint");
+  place.next = path_in(cf->pool, place.directory, name, ".checkpoint.next");
+  return name.len == 0 || place.path.len == 0 || place.next.len == 0 ? conf_error() : NGX_CONF_OK;
+}
+
+char* parse_zone_parameter(ngx_conf_t* cf, MainConf& main, std::string_view zone_name, const ngx_str_t& text) noexcept {
   if (view(text).starts_with(kShareKey)) {
     return parse_share(cf, main, text);
   }
-  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_zone: parameter \"%V\" is not known, write share=<n>/<m>", &text);
+  if (view(text).starts_with(kStateKey)) {
+    return parse_state(cf, main, zone_name, text);
+  }
+  ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                     "apikey_zone: parameter \"%V\" is not known, write state=<directory> or share=<n>/<m>", &text);
   return conf_error();
 }
 
@@ -275,11 +316,6 @@ char* set_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   if (main.zone != nullptr) {
     return duplicate();
   }
-  for (const ngx_str_t& text : args.subspan(1)) {
-    if (parse_zone_parameter(cf, main, text) != NGX_CONF_OK) {
-      return conf_error();
-    }
-  }
   constexpr std::string_view key = "zone=";
   const std::string_view text = view(args[0]);
   const std::size_t colon = text.rfind(':');
@@ -295,6 +331,11 @@ char* set_zone(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_zone: size \"%V\" is not one of at least 1m, such as 16m",
                        &size_text);
     return conf_error();
+  }
+  for (const ngx_str_t& parameter : args.subspan(1)) {
+    if (parse_zone_parameter(cf, main, view(name), parameter) != NGX_CONF_OK) {
+      return conf_error();
+    }
   }
   main.zone = add_zone(cf, &name, static_cast<std::size_t>(size));
   return main.zone == nullptr ? conf_error() : NGX_CONF_OK;

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "apikey/version.hpp"
+#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_store.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -277,6 +278,16 @@ void write_zone(Text& out, const MainConf& main) noexcept {
   out << "apikey_zone_forced_evictions_total " << usage.forced_evictions << "\n";
 }
 
+void write_state(Text& out, const MainConf& main) noexcept {
+  const StateHeader& header = *state_header(main);
+  out.family("apikey_state_checkpoint_timestamp_seconds", "gauge",
+             "The moment up to which all use of quotas is in the checkpoint; 0: there is none.");
+  out << "apikey_state_checkpoint_timestamp_seconds ";
+  out.seconds(header.checkpoint_us.load() * 1000) << "\n";
+  out.family("apikey_state_write_errors_total", "counter", "Checkpoints that could not be written.");
+  out << "apikey_state_write_errors_total " << header.checkpoint_errors.load() << "\n";
+}
+
 void write_all(Text& out, const MainConf& main) noexcept {
   const ZoneRoot& root = zone_root(main);
   out.family("apikey_info", "gauge", "The version of the module.");
@@ -288,6 +299,7 @@ void write_all(Text& out, const MainConf& main) noexcept {
   write_snapshots(out, main);
   write_adoptions(out, main);
   write_zone(out, main);
+  write_state(out, main);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_handler.hpp"
 #include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_saver.hpp"
+#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_vars.hpp"
 #include "ngx_http_apikey_worker.hpp"
 
@@ -103,11 +105,11 @@ ngx_module_t ngx_http_apikey_module = {
     apikey::nginx::commands,
     NGX_HTTP_MODULE,
     nullptr,                         // init master
-    nullptr,                         // init module
+    apikey::nginx::on_init_module,   // init module
     apikey::nginx::on_init_process,  // init process
     nullptr,                         // init thread
     nullptr,                         // exit thread
     apikey::nginx::on_exit_process,  // exit process
-    nullptr,                         // exit master
+    apikey::nginx::on_exit_master,   // exit master
     NGX_MODULE_V1_PADDING,
 };

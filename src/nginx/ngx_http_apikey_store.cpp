@@ -16,6 +16,7 @@
 #include "apikey/seal.hpp"
 #include "ngx_http_apikey_candidate.hpp"
 #include "ngx_http_apikey_fault.hpp"
+#include "ngx_http_apikey_room.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -261,6 +262,7 @@ void change_over(StoreConf& store, ngx_log_t* log) noexcept {
   mine.current = fresh;
   const FileState file = look_at(reinterpret_cast<const char*>(store.path.data));
   mine.birth = is_same_content(file.identity, adopted.identity) ? file.birth_ns : 0;
+  warn_if_crowded(store, *fresh, log);
 }
 
 bool release_old(StoreConf& store) noexcept {

@@ -3,14 +3,13 @@
 #include "ngx_http_apikey_verifier.hpp"
 
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <atomic>
-#include <ctime>
 
+#include "ngx_http_apikey_decision.hpp"
+#include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -31,13 +30,6 @@ struct Verifier {
   std::atomic<bool> is_stopping = false;
 };
 Verifier verifier;
-
-std::uint64_t monotonic_ns() noexcept {
-  timespec now{};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<std::uint64_t>(now.tv_nsec);
-}
-std::uint64_t monotonic_ms() noexcept { return monotonic_ns() / 1'000'000; }
 
 StoreSlot& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
 
@@ -68,17 +60,8 @@ void* run(void*) noexcept {
   return nullptr;
 }
 
-bool start_thread() noexcept {
-  // Signals are for nginx's own thread. Faults stay with whoever makes them.
-  sigset_t blocked;
-  sigset_t before;
-  sigfillset(&blocked);
-  for (const int fault : {SIGBUS, SIGSEGV, SIGFPE, SIGILL}) {
-    sigdelset(&blocked, fault);
-  }
-  pthread_sigmask(SIG_SETMASK, &blocked, &before);
-  const int error = pthread_create(&verifier.thread, nullptr, run, nullptr);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+bool start() noexcept {
+  const int error = start_thread(verifier.thread, run);
   if (error != 0) {
     ngx_log_error(NGX_LOG_ERR, verifier.log, error, "apikey: a thread to verify snapshots cannot be started");
   }
@@ -253,7 +236,7 @@ Attempt verify_store(StoreConf& store, const FileIdentity& identity) noexcept {
   verifier.candidate.worker_user = store.runtime->has_root_master ? geteuid() : 0;
   verifier.candidate.carry_on = carry_on;
   verifier.is_done.store(false);
-  verifier.is_running = start_thread();
+  verifier.is_running = start();
   if (!verifier.is_running) {
     adoption.abandon(attempt);
     return Attempt::elsewhere;

@@ -5,6 +5,8 @@
 
 #include <cerrno>
 
+#include "ngx_http_apikey_flights.hpp"
+#include "ngx_http_apikey_saver.hpp"
 #include "ngx_http_apikey_verifier.hpp"
 #include "ngx_http_apikey_watch.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -164,6 +166,8 @@ void on_look_timer(ngx_event_t* event) noexcept {
   }
   arm_watch(*worker.main);
   look_at_all();
+  release_dead_flights(*worker.main);
+  tick_saver();
   bool has_old = false;
   for_each_store([&](StoreConf& store) { has_old |= release_old(store); });
   if (has_old && !worker.soon_timer.timer_set) {
@@ -237,6 +241,8 @@ void start(ngx_cycle_t* cycle) noexcept {
   worker.nowhere.fd = static_cast<ngx_socket_t>(-1);
   prepare_timer(worker.look_timer, on_look_timer);
   prepare_timer(worker.soon_timer, on_soon_timer);
+  start_flights(*main);
+  start_saver(cycle, *main);
   start_verifier(cycle, on_settled);
   start_watch(cycle, on_change);
   arm_watch(*main);
@@ -254,6 +260,7 @@ void stop() noexcept {
     return;
   }
   stop_verifier();
+  stop_saver();
   stop_watch();
   for (ngx_event_t* timer : {&worker.look_timer, &worker.soon_timer}) {
     if (timer->timer_set) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_store.hpp"
 
 namespace apikey::nginx {
@@ -15,15 +16,16 @@ namespace {
 constexpr std::uint64_t kMagic = 0x31454e4f5a4b41;  // "AKZONE1"
 constexpr std::size_t kTableAlignment = 128;
 constexpr std::size_t kMinTableSize = 64 * kTableAlignment;
+constexpr std::size_t kMinFlightSlots = 64;
 
 // Differs whenever what lies in the zone differs in place, size or meaning. The first word is raised by hand when a
 // meaning changes and no size does.
 constexpr std::uint64_t make_fingerprint() noexcept {
-  Fold64 fold(8 * sizeof(std::uint64_t));
+  Fold64 fold(9 * sizeof(std::uint64_t));
   for (const std::uint64_t word :
-       {std::uint64_t{1}, std::uint64_t{sizeof(ZoneRoot)}, std::uint64_t{sizeof(Adoption)},
+       {std::uint64_t{2}, std::uint64_t{sizeof(ZoneRoot)}, std::uint64_t{sizeof(Adoption)},
         std::uint64_t{kCountedOutcomes}, std::uint64_t{kCredentialForms}, std::uint64_t{kAdoptionResultCount},
-        BucketTable::kLayout, std::uint64_t{sizeof(StoreSlot)}}) {
+        BucketTable::kLayout, std::uint64_t{sizeof(StoreSlot)}, FlightTable::kLayout}) {
     fold.word(word);
   }
   return fold.value();
@@ -33,21 +35,26 @@ constexpr std::uint64_t kFingerprint = make_fingerprint();
 // What a configuration knows of the zone: in the cycle's pool, one per cycle.
 struct ZoneContext {
   MainConf* main;
+  ngx_cycle_t* cycle;
   ZoneRoot* root;
-  BucketTable table;
-  QuotaTable quotas;
   FlightTable flights;
+  BucketTable table;
+  std::uint64_t bucket_slots;
   LimitTables limits;
 };
 static_assert(std::is_trivially_destructible_v<ZoneContext>);
 
-constexpr std::size_t table_offset() noexcept {
-  return (sizeof(ZoneRoot) + kTableAlignment - 1) / kTableAlignment * kTableAlignment;
+constexpr std::size_t round_up(std::size_t size) noexcept {
+  return (size + kTableAlignment - 1) / kTableAlignment * kTableAlignment;
 }
+
+constexpr std::size_t table_offset() noexcept { return round_up(sizeof(ZoneRoot)); }
+
+std::size_t min_flight_size() noexcept { return round_up(FlightTable::bytes_for(kMinFlightSlots)); }
 
 // The slab pool takes its header and a few words per page; 1/32 of the whole is more than that.
 std::size_t min_zone_size() noexcept {
-  const std::size_t needed = table_offset() + kMinTableSize + 2 * ngx_pagesize;
+  const std::size_t needed = table_offset() + min_flight_size() + kMinTableSize + kTableAlignment + 2 * ngx_pagesize;
   return ngx_align(needed + needed / 32, ngx_pagesize);
 }
 
@@ -62,11 +69,19 @@ ZoneRoot* find_root(const ngx_shm_zone_t& zone) noexcept {
   return is_ours && root->size == zone.shm.size ? root : nullptr;
 }
 
-// Everything behind the root, in whole pages as they were allocated.
-std::span<std::byte> table_memory(const ngx_shm_zone_t& zone, ZoneRoot& root) noexcept {
+// Everything behind the root, in whole pages as they were allocated: an eighth for requests in flight, the rest for
+// buckets.
+struct TableMemory {
+  std::span<std::byte> flights;
+  std::span<std::byte> buckets;
+};
+
+TableMemory table_memory(const ngx_shm_zone_t& zone, ZoneRoot& root) noexcept {
   auto* begin = static_cast<std::byte*>(static_cast<void*>(&root)) + table_offset();
   auto* end = static_cast<std::byte*>(static_cast<void*>(slab_pool(zone)->end));
-  return {begin, static_cast<std::size_t>(end - begin)};
+  const std::span all(begin, static_cast<std::size_t>(end - begin));
+  const std::size_t flights = std::max(round_up(all.size() / 8), min_flight_size());
+  return {all.first(flights), all.subspan(flights)};
 }
 
 std::uint64_t store_key(const StoreConf& store) noexcept {
@@ -94,14 +109,14 @@ StoreSlot& find_slot(ZoneRoot& root, std::uint64_t key) noexcept {
   return *oldest;
 }
 
-// The same zone under another size in the configuration that is being replaced; null: there is none.
-ZoneRoot* find_predecessor(const ngx_shm_zone_t& zone) noexcept {
+// The zone of this name in the configuration that is being replaced, whatever its size; null: there is none.
+const ngx_shm_zone_t* find_predecessor(const ngx_shm_zone_t& zone) noexcept {
   ngx_list_part_t* part = &const_cast<ngx_cycle_t*>(ngx_cycle)->shared_memory.part;
   for (; part != nullptr; part = part->next) {
     auto* zones = static_cast<ngx_shm_zone_t*>(part->elts);
     for (ngx_uint_t i = 0; i < part->nelts; ++i) {
       if (zones[i].tag == zone.tag && zones[i].shm.addr != nullptr && view(zones[i].shm.name) == view(zone.shm.name)) {
-        return find_root(zones[i]);
+        return &zones[i];
       }
     }
   }
@@ -146,9 +161,22 @@ void assign_stores(ZoneContext& zone, const ZoneRoot* predecessor) noexcept {
   }
 }
 
+bool attach_tables(const ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
+  const TableMemory memory = table_memory(zone, *context.root);
+  return FlightTable::attach(memory.flights, context.flights).ok() &&
+         BucketTable::attach(memory.buckets, context.table).ok();
+}
+
+bool format_tables(const ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
+  const TableMemory memory = table_memory(zone, *context.root);
+  const SipKey& seed = context.root->seed;
+  return FlightTable::format(memory.flights, seed, context.flights).ok() &&
+         BucketTable::format(memory.buckets, seed, context.table).ok();
+}
+
 ngx_int_t take_over(ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
   context.root = find_root(zone);
-  if (context.root == nullptr || !BucketTable::attach(table_memory(zone, *context.root), context.table).ok()) {
+  if (context.root == nullptr || !attach_tables(zone, context)) {
     ngx_log_error(NGX_LOG_EMERG, zone.shm.log, 0,
                   "apikey_zone \"%V\" was laid out by another version of this module and is in use; "
                   "restart nginx, or give the zone another name",
@@ -176,7 +204,7 @@ ngx_int_t lay_out(ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
     ngx_log_error(NGX_LOG_EMERG, zone.shm.log, ngx_errno, "getrandom() failed for apikey_zone \"%V\"", &zone.shm.name);
     return NGX_ERROR;
   }
-  if (!BucketTable::format(table_memory(zone, root), root.seed, context.table).ok()) {
+  if (!format_tables(zone, context)) {
     ngx_log_error(NGX_LOG_EMERG, zone.shm.log, 0,
                   "apikey_zone \"%V\" of %uz bytes has no room for buckets; make it %uz", &zone.shm.name, zone.shm.size,
                   min_zone_size());
@@ -187,7 +215,8 @@ ngx_int_t lay_out(ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
   root.magic = kMagic;
   pool->data = &root;
 
-  const ZoneRoot* predecessor = find_predecessor(zone);
+  const ngx_shm_zone_t* old = find_predecessor(zone);
+  const ZoneRoot* predecessor = old == nullptr ? nullptr : find_root(*old);
   if (predecessor != nullptr) {
     ngx_log_error(NGX_LOG_NOTICE, zone.shm.log, 0,
                   "apikey_zone \"%V\" changes its size from %uL to %uz: buckets and counters start anew",
@@ -199,9 +228,22 @@ ngx_int_t lay_out(ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
 
 ngx_int_t on_init_zone(ngx_shm_zone_t* zone, void* old_data) noexcept {
   auto& context = *static_cast<ZoneContext*>(zone->data);
-  context.limits = {&context.table, &context.quotas, &context.flights, {}, context.main->share};
   // What another version of this code may have left in old_data is not looked at: the memory speaks for itself.
-  return old_data != nullptr || zone->shm.exists ? take_over(*zone, context) : lay_out(*zone, context);
+  const ngx_int_t made = old_data != nullptr || zone->shm.exists ? take_over(*zone, context) : lay_out(*zone, context);
+  if (made != NGX_OK) {
+    return made;
+  }
+  context.bucket_slots = context.table.usage({}).slots;
+  // The same tag: it was made by this very code.
+  const ngx_shm_zone_t* old = find_predecessor(*zone);
+  const State* running = old == nullptr ? nullptr : static_cast<ZoneContext*>(old->data)->main->state;
+  if (prepare_state(context.cycle, *context.main, *zone, running) != NGX_OK) {
+    return NGX_ERROR;
+  }
+  const State* state = context.main->state;
+  context.limits = {
+      &context.table, state == nullptr ? nullptr : &state->tables.quotas, &context.flights, {}, context.main->share};
+  return NGX_OK;
 }
 
 const ZoneContext& context_of(const MainConf& conf) noexcept { return *static_cast<ZoneContext*>(conf.zone->data); }
@@ -226,6 +268,7 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
   if (context == nullptr) {
     return nullptr;
   }
+  context->cycle = cf->cycle;
   context->main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
   zone->data = context;
   zone->init = on_init_zone;
@@ -236,9 +279,17 @@ ZoneRoot& zone_root(const MainConf& conf) noexcept { return *context_of(conf).ro
 
 const BucketTable& bucket_table(const MainConf& conf) noexcept { return context_of(conf).table; }
 
+const FlightTable& flight_table(const MainConf& conf) noexcept { return context_of(conf).flights; }
+
+std::uint64_t bucket_slots(const MainConf& conf) noexcept { return context_of(conf).bucket_slots; }
+
 Adoption& adoption_of(const MainConf&, const StoreConf& store) noexcept { return store.runtime->slot->adoption; }
 
 const LimitTables& limit_tables(const MainConf& conf) noexcept { return context_of(conf).limits; }
+
+void set_flight_holder(const MainConf& conf, FlightHolder holder) noexcept {
+  static_cast<ZoneContext*>(conf.zone->data)->limits.holder = holder;
+}
 
 void count_request(const MainConf& conf, Outcome outcome, bool is_dry_run, std::string_view env,
                    CredentialForm form) noexcept {

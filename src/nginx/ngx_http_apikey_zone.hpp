@@ -1,5 +1,6 @@
-// The shared zone: one adoption state per store, the counters, the table of buckets. Laid out once when the zone is
-// new, adopted as it is by a reload. Nothing here allocates after init; nothing in it is a pointer.
+// The shared zone: one adoption state per store, the counters, the tables of requests in flight and of buckets. Laid
+// out once when the zone is new, adopted as it is by a reload. Nothing here allocates after init; nothing in it is a
+// pointer.
 #pragma once
 
 #include <array>
@@ -8,6 +9,7 @@
 
 #include "apikey/adoption.hpp"
 #include "apikey/bucket_table.hpp"
+#include "apikey/flight_table.hpp"
 #include "apikey/key_form.hpp"
 #include "apikey/limits.hpp"
 #include "apikey/verdict.hpp"
@@ -39,9 +41,11 @@ struct StoreSlot {
   Adoption adoption;
   std::array<Counter, kAdoptionResultCount> results;
   Histogram<kAdoptionBoundsNs.size()> seconds;
-  // So that all workers together say a thing once: what was complained of last, and the change found to be stale.
+  // So that all workers together say a thing once: what was complained of last, the change found to be stale, and the
+  // one found to have more keys than there is room for.
   std::atomic<std::uint64_t> complaint;
   std::atomic<std::uint64_t> stale_change;
+  std::atomic<std::uint64_t> crowded_change;
 };
 
 struct alignas(64) CounterShard {
@@ -54,6 +58,7 @@ struct ZoneRoot {
   std::uint64_t size;         // of the whole zone
   SipKey seed;
   std::atomic<std::uint64_t> configurations;  // how many have been loaded
+  std::atomic<std::uint64_t> dead_looked_ms;  // when a worker last looked for dead ones, monotonic
   std::array<StoreSlot, kStoreSlots> stores;
   std::array<CounterShard, kCounterShards> shards;
   LabelTable<kMaxEnvLabels, kMaxEnvLength / 8> envs;
@@ -69,8 +74,11 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 // Attached memory of the running configuration; only valid in a worker (after init_zone).
 ZoneRoot& zone_root(const MainConf& conf) noexcept;
 const BucketTable& bucket_table(const MainConf& conf) noexcept;
-// All tables of limits, with this node's share.
+const FlightTable& flight_table(const MainConf& conf) noexcept;
+std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets there is room for
+// All tables of limits, with this node's share and who holds what this process has in flight.
 const LimitTables& limit_tables(const MainConf& conf) noexcept;
+void set_flight_holder(const MainConf& conf, FlightHolder holder) noexcept;  // at a worker's start
 Adoption& adoption_of(const MainConf& conf, const StoreConf& store) noexcept;
 
 // Counters: sharded by worker, relaxed additions, never reset by a reload.

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.paths import BUILD, IS_ROOT, REPOSITORY, worker_user
+from harness.state import remove_state
 from harness.waiting import accepts, free_port, wait_until
 
 DEBIAN_TREE = "/usr/share/nginx/src"
@@ -106,6 +107,7 @@ def start_and_ask(binary, place, *, main=""):
     finally:
         process.send_signal(signal.SIGQUIT)
         assert process.wait(20) == 0
+        remove_state(place / "nginx.pid")
     return refusal.value, (place / "error.log").read_text()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 
 from harness.paths import IS_ROOT, MODULE, NGINX, worker_user
+from harness.state import remove_state
 from harness.waiting import accepts, free_port, wait_until
 
 LOG_FIELDS = ("status", "method=request_method", "uri", "request", "request_uri", "args", "outcome=apikey_status",
@@ -42,6 +43,7 @@ class Server:
         self.error_log_path = prefix / "error.log"
         self.access_log_path = prefix / "access.log"
         self.config_path = prefix / "nginx.conf"
+        self.pid_path = prefix / "nginx.pid"
         self.process = None
         self._allowed = []
         self._client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=20,
@@ -57,7 +59,7 @@ class Server:
                               for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
         return f"""{head}worker_processes {workers};
 daemon off;
-pid {self.prefix}/nginx.pid;
+pid {self.pid_path};
 lock_file {self.prefix}/nginx.lock;
 error_log {self.error_log_path} {log_level};
 {main}
@@ -136,12 +138,15 @@ http {{
         self._end(signal.SIGQUIT, timeout)
 
     def stop(self):
-        """Ends nginx if it still runs, then looks through its log."""
+        """Ends nginx if it still runs, removes what it left in shared memory, then looks through its log."""
         self._client.close()
+        try:
+            if self.process is not None and self.process.poll() is None:
+                self._end(signal.SIGQUIT, 20)
+        finally:
+            remove_state(self.pid_path)
         if self.process is None:
             return
-        if self.process.poll() is None:
-            self._end(signal.SIGQUIT, 20)
         bad = [line for line in (self.error_log() + self.stderr()).splitlines()
                if BAD_LINES.search(line) and not any(allowed.search(line) for allowed in self._allowed)]
         assert not bad, "nginx's error log tells of trouble:\n" + "\n".join(bad[:20])

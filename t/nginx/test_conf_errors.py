@@ -69,6 +69,8 @@ HTTP_MISTAKES = [
     ("apikey_zone zone=x:lots;", ["apikey_zone", "lots"]),
     ("apikey_zone zone=x:1m; apikey_zone zone=x:1m;", ["apikey_zone", "is duplicate"]),
     ("apikey_zone zone=x:1m colour=red;", ["apikey_zone", "colour=red"]),
+    ("apikey_zone zone=x:1m state=;", ["apikey_zone", "state="]),
+    ("apikey_zone zone=x:1m state=/a state=/b;", ["apikey_zone", "state=/b", "second of its kind"]),
     ("apikey_metrics;", ["apikey_metrics", "not allowed here"]),
 ]
 

@@ -18,6 +18,8 @@ FAMILIES = {
     "apikey_snapshot_stale": "gauge",
     "apikey_snapshot_adoptions_total": "counter",
     "apikey_adoption_seconds": "histogram",
+    "apikey_state_checkpoint_timestamp_seconds": "gauge",
+    "apikey_state_write_errors_total": "counter",
     "apikey_zone_slots": "gauge",
     "apikey_zone_slots_used": "gauge",
     "apikey_zone_forced_evictions_total": "counter",
