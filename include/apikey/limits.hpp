@@ -101,6 +101,7 @@ struct TakenLimit {
   std::uint64_t taken_ns;  // rate, rolling quota; calendar quota: begin of its window
   FlightLease lease;
   LimitKind kind;
+  CalendarUnit unit;
   std::uint8_t cost_number;
 };
 

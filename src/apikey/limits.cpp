@@ -142,6 +142,7 @@ TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease le
   }
   taken.lease = lease;
   taken.kind = use.kind;
+  taken.unit = use.unit;
   taken.cost_number = use.cost_number;
   return taken;
 }
@@ -177,8 +178,11 @@ void charge_more(const LimitTables& tables, TakenLimit& taken, std::uint64_t cos
   if (taken.kind == LimitKind::rate) {
     tables.buckets->charge(bucket_use(taken), cost, clocks.mono);
   } else if (taken.kind != LimitKind::concurrency) {
-    // Its window may be over: then it is charged to nobody, as a refund would go to nobody.
-    static_cast<void>(tables.quotas->charge(quota_order(taken, cost), clocks.wall_us));
+    QuotaOrder order = quota_order(taken, cost);
+    if (taken.kind == LimitKind::calendar_quota && clocks.wall >= order.window.end) {
+      order.window = window_at(taken.unit, clocks.wall);  // what becomes known later counts later
+    }
+    static_cast<void>(tables.quotas->charge(order, clocks.wall_us));
   }
   taken.cost += cost;
 }
@@ -327,16 +331,21 @@ TakeResult look_at_limits(const LimitTables& tables, std::span<const LimitUse> u
 
 TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
                        Takings& takings) noexcept {
-  if (uses.size() > kMaxUses || uses.size() > kMaxUses - takings.count) {
+  if (uses.size() > kMaxUses) {
     return unavailable();
   }
   if (uses.size() == 1 && takings.count == 0) {
     return take_one(tables, uses[0], clocks, takings);
   }
   std::array<LimitLevel, kMaxUses> levels;
+  std::size_t fresh = 0;
   for (std::size_t i = 0; i < uses.size(); ++i) {
     const bool is_taken = takings.has(uses[i].subject);
+    fresh += is_taken ? 0 : 1;
     levels[i] = look(tables, uses[i], is_taken ? 0 : uses[i].cost, clocks);
+  }
+  if (fresh > kMaxUses - takings.count) {
+    return unavailable();
   }
   const auto seen = std::span<const LimitLevel>(levels).first(uses.size());
   const TakeResult looked = summarize(uses, seen);
@@ -443,9 +452,8 @@ void adjust(const GatherContext& context, const LimitRow& row, std::string_view 
     if (context.now.value < granted_until) {
       use.size += share_of(row.amount, context.tables.share);
     }
-    if (last_reset <= context.now.value) {
-      use.begin = std::max(use.begin, last_reset);
-    }
+    const Window window = begun_anew({{use.begin}, {use.end}}, {last_reset}, context.now);
+    use.begin = use.kind == LimitKind::rolling_quota ? last_reset : window.begin.value;
   }
 }
 

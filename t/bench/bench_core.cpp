@@ -127,7 +127,7 @@ void measure_snapshot(const Counters& counters, const Snapshot& snapshot, const 
     credential.digests[0] = some_key(i);
     Recognition known;
     const Verdict verdict =
-        decide(policy, credential, {&snapshot, methods}, facts, {{1'800'000'000}, {1}}, known, nullptr);
+        decide(policy, credential, {&snapshot, methods}, facts, {{1'800'000'000}, {1}, {}}, known, nullptr);
     return static_cast<std::uint64_t>(verdict.outcome);
   });
 }
@@ -142,22 +142,36 @@ void measure_take(const Counters& counters) {
   if (!BucketTable::format(std::as_writable_bytes(std::span(memory)), {1, 2}, table).ok()) {
     return;
   }
+  const LimitTables tables{&table, nullptr, nullptr, {}, {}};
+  const auto use_of = [&](std::uint8_t number, const Rate& rate, std::uint64_t burst) {
+    LimitUse use{};
+    use.kind = LimitKind::rate;
+    use.cost_number = kNoCost;
+    use.subject = table.subject("bench", std::span(&number, 1));
+    use.cost = 1;
+    use.size = burst;
+    use.amount = rate.amount;
+    use.period_ns = rate.period_ns;
+    return use;
+  };
   std::array<LimitUse, 4> uses;
-  for (std::size_t i = 0; i < uses.size(); ++i) {
-    const std::array<std::uint8_t, 1> id = {static_cast<std::uint8_t>(i)};
-    uses[i] = {table.subject("bench", id), make_rate_limit({1'000'000'000, kNsPerSecond}, 1'000'000), false};
+  for (std::uint8_t i = 0; i < uses.size(); ++i) {
+    uses[i] = use_of(i, {1'000'000'000, kNsPerSecond}, 1'000'000);
   }
   std::uint64_t now = kNsPerSecond;
   for (const std::size_t count : {1U, 2U, 4U}) {
     const std::string name = "take: " + std::to_string(count) + " limit(s)";
     measure(counters, name.c_str(), [&](std::uint64_t) {
       now += 1000;
-      return table.take(std::span(uses).first(count), 1, {now}).remaining;
+      Takings takings;
+      return take_limits(tables, std::span(uses).first(count), {{}, {now}, {}}, takings).level.remaining;
     });
   }
-  const LimitUse empty = {table.subject("empty", {}), make_rate_limit({1, 3600 * kNsPerSecond}, 1), false};
-  measure(counters, "take: 1 limit, refused",
-          [&](std::uint64_t) { return table.take(std::span(&empty, 1), 1, {kNsPerSecond}).reset_ns; });
+  const LimitUse empty = use_of(9, {1, 3600 * kNsPerSecond}, 1);
+  measure(counters, "take: 1 limit, refused", [&](std::uint64_t) {
+    Takings takings;
+    return take_limits(tables, std::span(&empty, 1), {{}, {kNsPerSecond}, {}}, takings).level.reset_ns;
+  });
   measure(counters, "subject: name and key family", [&](std::uint64_t i) {
     std::array<std::uint8_t, 13> family{};
     std::memcpy(family.data(), &i, sizeof i);

@@ -77,11 +77,11 @@ class Bench {
   }
 
   [[nodiscard]] StoreView store() const { return {&snapshot_, kMethods}; }
-  [[nodiscard]] const BucketTable& table() const { return table_; }
+  [[nodiscard]] const LimitTables& tables() const { return tables_; }
   [[nodiscard]] const Snapshot& snapshot() const { return snapshot_; }
   [[nodiscard]] Charge charge() const {
     Charge charge;
-    charge.table = &table_;
+    charge.tables = &tables_;
     return charge;
   }
 
@@ -98,7 +98,7 @@ class Bench {
     return decide(credential(key), known, charge);
   }
   Verdict decide(const Credential& credential, Recognition& known, Charge* charge) const {
-    return apikey::decide(policy, credential, store(), facts, {{now}, {mono}}, known, charge);
+    return apikey::decide(policy, credential, store(), facts, {{now}, {mono}, {}}, known, charge);
   }
   [[nodiscard]] Outcome outcome(const char* key) const { return decide(key).outcome; }
 
@@ -142,6 +142,9 @@ class Bench {
   Snapshot snapshot_;
   std::vector<Line> lines_ = std::vector<Line>(200);
   BucketTable table_;
+  QuotaTable quotas_;
+  FlightTable flights_;
+  LimitTables tables_{&table_, &quotas_, &flights_, {}, {}};
 };
 
 std::string text_of(std::span<const std::byte> bytes) {
@@ -217,7 +220,7 @@ void row_4_no_usable_snapshot(void**) {
     for (const bool allows : {false, true}) {
       bench->policy.allows_on_error = allows;
       Recognition known;
-      const Verdict verdict = decide(bench->policy, credential, store, bench->facts, {{kNow}, {kMono}}, known, nullptr);
+      const Verdict verdict = decide(bench->policy, credential, store, bench->facts, {{kNow}, {kMono}, {}}, known, nullptr);
       expect(verdict.outcome, allows ? Outcome::bypass : Outcome::unavailable);
       expect(known.outcome, Outcome::unavailable);
       assert_false(known.has_record);
@@ -387,19 +390,24 @@ void row_9_limits_of_plan_key_and_owner(void**) {
           {"stranger", {.owner = 2, .family = 3}},
       },
       {rate("team", 10, 100)});
-  std::array<NamedUse, BucketTable::kMaxUses> uses;
-  std::size_t count = 0;
   Recognition known;
+  std::array<LimitUse, kMaxUses> uses;
+  const Charge looking = bench.charge();
+  const Clocks clocks{{kNow}, {kMono}, {}};
+  const auto gather = [&](std::span<LimitUse> room, std::size_t& found) {
+    return gather_limits(bench.policy, bench.snapshot(), known, bench.facts, clocks, looking, room, found);
+  };
+  std::size_t count = 0;
   recognise(Bench::credential("b"), bench.store(), {kNow}, known);
-  assert_true(gather_limits(bench.snapshot(), known, bench.table(), uses, count));
+  assert_true(gather(uses, count));
   assert_int_equal(count, 3);
-  assert_true(uses[0].name == "default");
-  assert_int_equal(uses[0].use.limit.burst, 2);
-  assert_true(uses[1].name == "hourly");
-  assert_true(uses[2].name == "team");
-  assert_int_equal(uses[2].rate.amount, 10);
+  assert_true(std::string_view(uses[0].name) == "default");
+  assert_int_equal(uses[0].size, 2);
+  assert_true(std::string_view(uses[1].name) == "hourly");
+  assert_true(std::string_view(uses[2].name) == "team");
+  assert_int_equal(uses[2].amount, 10);
   // More than there is room for: nobody knows what applies.
-  assert_false(gather_limits(bench.snapshot(), known, bench.table(), std::span(uses).first(2), count));
+  assert_false(gather(std::span(uses).first(2), count));
 
   // Two keys of a family share its buckets; another family has its own.
   const auto take = [&](const char* key) {
@@ -411,7 +419,7 @@ void row_9_limits_of_plan_key_and_owner(void**) {
     expect(verdict.outcome, Outcome::ok);
     assert_true(verdict.has_limit);
     assert_true(verdict.limit_name == "default");
-    assert_int_equal(verdict.limit_burst, 5);
+    assert_int_equal(verdict.limit_size, 5);
     assert_int_equal(verdict.remaining, 4 - i);
   }
   const Verdict refused = take("a rotated");
@@ -423,8 +431,8 @@ void row_9_limits_of_plan_key_and_owner(void**) {
   expect(take("b").outcome, Outcome::rate_limited);
   // The owner's limit counts the requests of all its keys that were let in, and only those: 5 and 2.
   recognise(Bench::credential("a"), bench.store(), {kNow}, known = {});
-  assert_true(gather_limits(bench.snapshot(), known, bench.table(), uses, count));
-  assert_int_equal(bench.table().look(std::span(&uses[2].use, 1), 0, {kMono}).remaining, 93);
+  assert_true(gather(uses, count));
+  assert_int_equal(look_at_limit(bench.tables(), uses[2], clocks).remaining, 93);
   assert_int_equal(take("stranger").remaining, 99);
 }
 
@@ -460,9 +468,10 @@ void a_client_request_is_charged_once(void**) {
     assert_int_equal(verdict.remaining, 2);
     assert_true(verdict.has_limit);
   }
-  assert_int_equal(charge.taken_count, 1);
+  assert_int_equal(charge.takings.count, 1);
   charge = bench.charge();
-  charge.cost = 2;
+  const std::array<MeasuredCost, 1> costs = {MeasuredCost{{}, 2}};
+  charge.costs = costs;
   assert_int_equal(bench.decide("a", &charge).remaining, 0);
 }
 
@@ -503,6 +512,159 @@ void each_location_decides_anew_from_one_recognition(void**) {
   expect(bench->decide(credential, known, nullptr).outcome, Outcome::scope);
 }
 
+PolicyLimit location_limit(const char* name, std::uint64_t burst, LimitBy by) {
+  PolicyLimit limit;
+  limit.limit.rate = {1, 3600 * kNsPerSecond};
+  limit.limit.burst = burst;
+  limit.limit.name = name;
+  limit.by = by;
+  return limit;
+}
+
+void row_9_a_location_has_limits_of_its_own(void**) {
+  Bench bench({{"a", {.family = 1}}, {"b", {.family = 2}}, {"other", {.owner = 2, .family = 3}}});
+  const std::array<PolicyLimit, 2> by_key = {location_limit("each", 2, LimitBy::key),
+                                             location_limit("all", 3, LimitBy::owner)};
+  bench.policy.limits = by_key;
+  const auto take = [&](const char* key, std::string_view value = {}) {
+    Charge charge = bench.charge();
+    const std::array<std::string_view, 1> values = {value};
+    charge.values = values;
+    return bench.decide(key, &charge);
+  };
+  expect(take("a").outcome, Outcome::ok);
+  expect(take("a").outcome, Outcome::ok);
+  Verdict refused = take("a");
+  expect(refused.outcome, Outcome::rate_limited);
+  assert_true(refused.limit_name == "each");
+  expect(take("b").outcome, Outcome::ok);
+  refused = take("b");
+  expect(refused.outcome, Outcome::rate_limited);
+  assert_true(refused.limit_name == "all");
+  expect(take("other").outcome, Outcome::ok);
+
+  // By a value of the request; who has none is known by his address.
+  const std::array<PolicyLimit, 1> by_value = {location_limit("value", 1, LimitBy::value)};
+  bench.policy.limits = by_value;
+  expect(take("a", "x").outcome, Outcome::ok);
+  expect(take("b", "x").outcome, Outcome::rate_limited);
+  expect(take("a", "y").outcome, Outcome::ok);
+  expect(take("a").outcome, Outcome::ok);
+  expect(take("b").outcome, Outcome::rate_limited);
+  bench.facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 4});
+  expect(take("b").outcome, Outcome::ok);
+  // Salted, it is another limit though it has the same name.
+  std::array<PolicyLimit, 1> salted = by_value;
+  salted[0].salt = 1;
+  bench.policy.limits = salted;
+  expect(take("a", "x").outcome, Outcome::ok);
+}
+
+void row_9_the_anonymous_are_limited_by_address(void**) {
+  Bench bench(Bench::Keys{{"a", {}}});
+  const std::array<PolicyLimit, 1> limits = {location_limit("each", 1, LimitBy::key)};
+  bench.policy.limits = limits;
+  bench.policy.is_optional = true;
+  Recognition known;
+  Charge charge = bench.charge();
+  expect(bench.decide(Credential{}, known, &charge).outcome, Outcome::anonymous);
+  charge = bench.charge();
+  expect(bench.decide(Credential{}, known, &charge).outcome, Outcome::rate_limited);
+  charge = bench.charge();
+  expect(bench.decide("a", &charge).outcome, Outcome::ok);
+}
+
+void row_9_a_limit_can_be_required(void**) {
+  Bench bench({{"a", {.plan = {rate("tokens", 10, 5)}}}, {"b", {}}});
+  constexpr std::array<std::string_view, 1> required = {"tokens"};
+  bench.policy.required_limits = required;
+  Charge charge = bench.charge();
+  expect(bench.decide("a", &charge).outcome, Outcome::ok);
+  charge = bench.charge();
+  const Verdict refused = bench.decide("b", &charge);
+  expect(refused.outcome, Outcome::rate_limited);
+  assert_true(refused.limit_name == "tokens");
+  assert_int_equal(refused.limit_size, 0);
+  assert_true(refused.retry_after_ns == UINT64_MAX);
+}
+
+void failed_attempts_are_counted_by_address(void**) {
+  Bench bench({{"a", {}}, {"revoked", {.flags = kFlagRevoked}}});
+  bench.policy.fail_limit = {true, false, {1, 60 * kNsPerSecond, 3}};
+  const auto attempt = [&](const char* key) {
+    Charge charge = bench.charge();
+    return bench.decide(key, &charge);
+  };
+  expect(attempt("revoked").outcome, Outcome::revoked);
+  expect(attempt("no such").outcome, Outcome::unknown);
+  // One client request is one attempt, however many locations it meets; without a credential it is none.
+  Charge charge = bench.charge();
+  Recognition known;
+  Credential malformed;
+  malformed.found = Found::malformed;
+  expect(bench.decide(malformed, known, &charge).outcome, Outcome::malformed);
+  expect(bench.decide(malformed, known, &charge).outcome, Outcome::malformed);
+  charge = bench.charge();
+  expect(bench.decide(Credential{}, known, &charge).outcome, Outcome::missing);
+  const Verdict throttled = attempt("no such");
+  expect(throttled.outcome, Outcome::throttled);
+  expect(throttled.reason, Outcome::unknown);
+  assert_int_equal(throttled.retry_after_ns, 60 * kNsPerSecond);
+  assert_true(throttled_for(bench.policy.fail_limit, bench.tables(), bench.facts.address, {bench.mono}) ==
+              60 * kNsPerSecond);
+  expect(attempt("a").outcome, Outcome::ok);
+  // A look at the key is no attempt; another address has its own.
+  expect(bench.decide("no such").outcome, Outcome::unknown);
+  std::array<std::uint8_t, 16> six = {0x20, 1, 0xd, 0xb8};
+  bench.facts.address = make_address(six);
+  for (std::uint8_t i = 0; i < 3; ++i) {
+    six[15] = i;  // one /64
+    bench.facts.address = make_address(six);
+    expect(attempt("no such").outcome, Outcome::unknown);
+  }
+  expect(attempt("no such").outcome, Outcome::throttled);
+  six[7] = 1;
+  bench.facts.address = make_address(six);
+  expect(attempt("no such").outcome, Outcome::unknown);
+  assert_true(takes_notice(bench.tables(), bench.facts.address, {bench.mono}));
+  assert_false(takes_notice(bench.tables(), bench.facts.address, {bench.mono + 59 * kNsPerSecond}));
+  assert_true(takes_notice(bench.tables(), bench.facts.address, {bench.mono + 60 * kNsPerSecond}));
+}
+
+void a_dry_run_lets_pass_what_it_names(void**) {
+  Bench bench({{"a", {.scopes = {}, .plan = {rate("default", 1, 1)}}}, {"revoked", {.flags = kFlagRevoked}}});
+  const std::array<ScopeLine, 1> lines = {ScopeLine{~MethodSet{0}, kWrite}};
+  bench.policy.scope_lines = lines;
+  const auto request = [&](const char* key, DryRun dry_run) {
+    bench.policy.dry_run = dry_run;
+    Charge charge = bench.charge();
+    return bench.decide(key, &charge);
+  };
+  Verdict verdict = request("a", DryRun::limits);
+  expect(verdict.outcome, Outcome::scope);
+  assert_false(passes(verdict));
+  // Scopes are let pass, and the limits are in force.
+  verdict = request("a", DryRun::scopes);
+  expect(verdict.outcome, Outcome::scope);
+  assert_true(passes(verdict));
+  assert_int_equal(verdict.remaining, 0);
+  verdict = request("a", DryRun::scopes);
+  expect(verdict.outcome, Outcome::rate_limited);
+  assert_false(passes(verdict));
+  verdict = request("a", DryRun::on);
+  expect(verdict.outcome, Outcome::scope);
+  assert_true(passes(verdict));
+  bench.policy.scope_lines = {};
+  verdict = request("a", DryRun::limits);
+  expect(verdict.outcome, Outcome::rate_limited);
+  assert_true(passes(verdict));
+  assert_false(passes(request("revoked", DryRun::limits)));
+  verdict = request("revoked", DryRun::on);
+  expect(verdict.outcome, Outcome::revoked);
+  assert_true(passes(verdict));
+  assert_true(dry_run_name(verdict.outcome) == "revoked_dry_run");
+}
+
 }  // namespace
 }  // namespace apikey
 
@@ -520,6 +682,11 @@ int main() {
       cmocka_unit_test(row_8_every_line_that_applies_has_to_hold),
       cmocka_unit_test(row_9_limits_of_plan_key_and_owner),
       cmocka_unit_test(row_9_comes_last_and_costs_nothing_before),
+      cmocka_unit_test(row_9_a_location_has_limits_of_its_own),
+      cmocka_unit_test(row_9_the_anonymous_are_limited_by_address),
+      cmocka_unit_test(row_9_a_limit_can_be_required),
+      cmocka_unit_test(failed_attempts_are_counted_by_address),
+      cmocka_unit_test(a_dry_run_lets_pass_what_it_names),
       cmocka_unit_test(a_client_request_is_charged_once),
       cmocka_unit_test(a_refused_request_stays_refused),
       cmocka_unit_test(each_location_decides_anew_from_one_recognition),
