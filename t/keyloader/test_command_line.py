@@ -31,6 +31,7 @@ plan.create plan.set plan.list plan.show plan.delete
 role.create role.set role.list role.delete
 key.create key.list key.show key.set key.suspend key.resume key.revoke key.delete
 snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
+quota.grant quota.reset quota.show
 audit.list audit.verify
 """.split()
 
@@ -69,7 +70,7 @@ def test_directory_by_option_and_by_environment(bare, tmp_path):
 
 
 READ_ONLY = [["owner", "list"], ["owner", "show", "acme"], ["plan", "list"], ["plan", "show", "default"], ["role", "list"],
-             ["key", "list"], ["pepper", "list"], ["snapshot", "show"], ["snapshot", "verify"], ["snapshot", "list"],
+             ["key", "list"], ["quota", "show", "--owner", "acme"], ["pepper", "list"], ["snapshot", "show"], ["snapshot", "verify"], ["snapshot", "list"],
              ["audit", "list"], ["audit", "verify"]]
 
 

@@ -70,11 +70,12 @@ def test_every_field(keyloader):
     assert {name: shown[name] for name in shown if name != "created"} == {
         "id": made["id"], "family": made["id"], "digest_method": "sha256", "owner": "acme", "plan": "gold",
         "name": "nightly", "env": "live", "prefix": "ak", "scopes": ["a:*", "b"], "roles": ["clerk"],
-        "limits": [{"name": "rate", "kind": "rate", "amount": 7, "period_ns": 60 * 10**9, "burst": 9}],
+        "limits": [{"name": "rate", "kind": "rate", "amount": 7, "period_ns": 60 * 10**9, "burst": 9, "dry_run": False}],
         "allow_ip": ["10.0.0.0/8", "2001:db8::/32"], "allow_origin": ["https://app.example.com"],
         "allow_method": ["GET"], "allow_host": ["api.example.com"], "require_tls": True,
         "meta": {"team": "a=b", "x": "ü"}, "not_before": "2030-01-01T10:00:00Z", "expires": "2040-02-29T00:00:00Z",
-        "suspended": False, "suspended_until": None, "revoked": None, "revoked_reason": "", "state": "not_yet_valid"}
+        "suspended": False, "suspended_until": None, "revoked": None, "revoked_reason": "", "state": "not_yet_valid",
+        "effective_limits": [{**made["limits"][0], "from": "key"}]}
     cleared = keyloader.json(
         "key", "set", made["id"], "--name", "none", "--scope", "none", "--role", "none", "--plan", "none", "--rate", "none",
         "--expires", "none", "--not-before", "", "--allow-ip", "none", "--allow-origin", "none", "--allow-method", "none",

@@ -51,7 +51,7 @@ def test_owner_names_in_other_scripts(keyloader):
 
 def test_plan_from_birth_to_death(keyloader):
     assert keyloader.json("plan", "create", "gold", "--rate", "100r/s", "--burst", "200")["limits"] == [
-        {"name": "rate", "kind": "rate", "amount": 100, "period_ns": 10**9, "burst": 200}]
+        {"name": "rate", "kind": "rate", "amount": 100, "period_ns": 10**9, "burst": 200, "dry_run": False}]
     # The burst stays as it was when only the rate is named.
     assert keyloader.json("plan", "set", "gold", "--rate", "30/m")["limits"][0]["burst"] == 200
     assert keyloader.json("plan", "set", "gold", "--burst", "none")["limits"][0]["burst"] == 30

@@ -2,6 +2,8 @@
 // Must never print a key: reports name line, column and reason.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <fstream>
 #include <iostream>
 
@@ -79,7 +81,9 @@ std::string json_text(const std::string& name, const Json& value) {
   if (value.is_string()) {
     return value.get<std::string>();
   }
-  const bool is_list = name == "scopes" || name == "roles" || name == "allow_ip";
+  constexpr std::array<std::string_view, 8> kLists{"scopes", "roles", "allow_ip",      "rate",
+                                                   "burst",  "quota", "rolling_quota", "concurrency"};
+  const bool is_list = std::find(kLists.begin(), kLists.end(), name) != kLists.end();
   if (is_list && value.is_array()) {
     std::string text;
     for (const Json& word : value) {
@@ -213,7 +217,8 @@ void add_import_command(Command& app, Session& session) {
   command.flag("--create-owners", options->creates_owners, "Make owners that are not there");
   command.no_publish(options->is_quiet);
   command.footer(
-      "Columns: key or digest, owner, name, scopes, roles, plan, env, expires, not_before, allow_ip, meta.<name>.\n"
+      "Columns: key or digest, owner, name, scopes, roles, plan, env, expires, not_before, allow_ip, rate, burst,\n"
+      "quota, rolling_quota, concurrency, meta.<name>.\n"
       "Lists are words with a space between. digest: 64 hex digits (SHA-256), or hmac-sha256:<pepper id>:<64 hex "
       "digits>.\n"
       "A report names line, column and reason, never the key.\n\n"

@@ -11,14 +11,16 @@
 #include "apikey/key_form.hpp"
 #include "entropy.hpp"
 #include "key_fields.hpp"
+#include "limit_rules.hpp"
 #include "owner.hpp"
 #include "registry/sqlite_rows.hpp"
 
 namespace keyloader {
 namespace {
 
-constexpr std::array<std::string_view, 11> kColumns{"key",  "digest", "owner",   "name",       "scopes",  "roles",
-                                                    "plan", "env",    "expires", "not_before", "allow_ip"};
+constexpr std::array<std::string_view, 16> kColumns{
+    "key",     "digest",     "owner",    "name", "scopes", "roles", "plan",          "env",
+    "expires", "not_before", "allow_ip", "rate", "burst",  "quota", "rolling_quota", "concurrency"};
 constexpr std::string_view kMetaPrefix = "meta.";
 constexpr std::size_t kShortestWordHidden = 2;
 
@@ -126,11 +128,45 @@ void LineImporter::set_fields(const Columns& columns, Key& key) {
   one("not_before", [](KeyFields& fields, const std::string& value) { fields.not_before = value; });
   one("expires", [](KeyFields& fields, const std::string& value) { fields.expires = value; });
   one("allow_ip", [](KeyFields& fields, const std::string& value) { fields.allow_ip = split_words(value); });
+  set_limits(columns, key);
   for (const auto& [column, value] : columns) {
     if (column.compare(0, kMetaPrefix.size(), kMetaPrefix) == 0) {
       column_ = column;
       set_meta_value(key.meta, column.substr(kMetaPrefix.size()), value);
     }
+  }
+}
+
+void LineImporter::set_limits(const Columns& columns, Key& key) {
+  struct LimitColumn {
+    const char* name;
+    Texts LimitOptions::*words;
+    const char* form;
+  };
+  constexpr std::array<LimitColumn, 5> kLimitColumns{
+      {{"rate", &LimitOptions::rates, "rates such as 100/s or tokens=90000/m"},
+       {"burst", &LimitOptions::bursts, "bursts of rates that are named in this line, such as 200 or tokens=90000"},
+       {"quota", &LimitOptions::quotas, "quotas such as 1000000/month or tokens.month=2000000/month"},
+       {"rolling_quota", &LimitOptions::rolling_quotas, "rolling quotas such as 1000/24h"},
+       {"concurrency", &LimitOptions::concurrencies, "numbers of requests at once, such as 20"}}};
+  for (const LimitColumn& each : kLimitColumns) {
+    column_ = each.name;
+    if (const auto value = value_of(columns, column_)) {
+      LimitOptions options;
+      options.*each.words = split_words(*value);
+      try {
+        apply_limits(key.limits, options, LimitHolder::key);
+      } catch (const UsageError&) {
+        // What it says quotes parts of the value.
+        throw UsageError(fmt::format("the words in it are not all {}", each.form));
+      }
+    }
+  }
+  column_.clear();
+  try {
+    check_limits(registry_, key, "the key");
+  } catch (const Failure& failure) {
+    throw UsageError(failure.what());
   }
 }
 

@@ -39,6 +39,7 @@ class LineImporter {
 
  private:
   void set_fields(const Columns& columns, Key& key);
+  void set_limits(const Columns& columns, Key& key);
   void set_secret(std::uint64_t line, const Columns& columns, Key& key);
   void set_key(std::uint64_t line, const std::string& text, Key& key);
   void set_digest(const std::string& text, Key& key);

@@ -5,6 +5,7 @@
 
 #include "key.hpp"
 #include "key_fields.hpp"
+#include "limit_rules.hpp"
 
 namespace keyloader {
 namespace {
@@ -102,6 +103,7 @@ void resume(const Session& session, const ChangeOptions& options) {
 void set(const Session& session, const ChangeOptions& options) {
   change_keys(session, options, "set", "changed", [&](Registry& registry, Key& key) {
     apply(options.fields, registry, key);
+    check_limits(registry, key, fmt::format("{} of {}", text_of(key.id), key.owner));
     return true;
   });
 }
@@ -133,8 +135,10 @@ void add_key_changes(Command& group, Session& session) {
   add_key_fields(edit, options->fields);
   edit.flag("--no-require-tls", options->fields.forgets_tls, "Not only over TLS any more");
   edit.footer(
-      "A list that is named replaces the old one.\n\n"
+      "A list that is named replaces the old one; limits are changed one by one. A limit of its own stands instead of\n"
+      "the plan's of that name, until `none` removes it.\n\n"
       "  keyloader key set key_… --expires 30d --plan gold\n"
+      "  keyloader key set key_… --rate 500/s --quota month=5000000/month\n"
       "  keyloader key set key_… --expires none --allow-ip none --rate none");
   edit.run([&session, options] { set(session, *options); });
 

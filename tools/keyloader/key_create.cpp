@@ -4,6 +4,7 @@
 #include "apikey/key_form.hpp"
 #include "key.hpp"
 #include "key_fields.hpp"
+#include "limit_rules.hpp"
 #include "owner.hpp"
 #include "secret.hpp"
 
@@ -64,6 +65,7 @@ void create(const Session& session, const CreateOptions& options) {
   key.family = key.id;
   key.method = methods.current();
   apply(options.fields, *registry, key);
+  check_limits(*registry, key, "the key");
   const SecretText secret = make_secret_key(key.prefix, key.env);
   key.digest = methods.digest(key.method, secret.view());
   change->create(key, "create");

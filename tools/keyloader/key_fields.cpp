@@ -11,7 +11,6 @@
 namespace keyloader {
 namespace {
 
-constexpr std::string_view kOwnLimit = "rate";
 constexpr std::size_t kMaxKeyName = 256;
 
 void set_list(Texts& field, const Texts& words, std::string (*tidy)(const std::string&)) {
@@ -89,7 +88,7 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
     throw UsageError(fmt::format("the key would expire ({}) before it becomes valid ({})", time_text(key.expires),
                                  time_text(key.not_before)));
   }
-  apply_rate(key.limits, fields.rate, std::string{kOwnLimit});
+  apply_limits(key.limits, fields.limits, LimitHolder::key);
   if (!fields.scopes.empty()) {
     const bool clears = fields.scopes.size() == 1 && is_none(fields.scopes.front());
     key.scopes = clears ? Texts{} : tidy_scopes(fields.scopes);
@@ -109,8 +108,7 @@ void add_key_fields(Command& command, KeyFields& fields) {
   command.words("--scope", fields.scopes, "SCOPE", "A scope it holds: orders:read, orders:* (again for more)");
   command.words("--role", fields.roles, "ROLE", "A role whose scopes it holds (again for more)");
   command.option("--plan", fields.plan, "PLAN", "The plan that limits it (default: default)");
-  command.option("--rate", fields.rate.rate, "RATE", "Its own rate instead of the plan's: 100/s, 30/m, 1000/h");
-  command.option("--burst", fields.rate.burst, "N", "Size of its bucket");
+  add_limit_options(command, fields.limits, LimitHolder::key);
   command.option("--expires", fields.expires, "WHEN", "90d, 24h, 2027-01-31, 2027-01-31T12:00:00Z, none");
   command.option("--not-before", fields.not_before, "WHEN", "Good from then on: a moment, as with --expires");
   command.words("--allow-ip", fields.allow_ip, "CIDR", "Only from this network (again for more)");

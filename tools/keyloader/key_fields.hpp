@@ -6,6 +6,7 @@
 #include <string>
 
 #include "command.hpp"
+#include "limits.hpp"
 #include "registry/registry.hpp"
 #include "values.hpp"
 
@@ -18,7 +19,7 @@ struct KeyFields {
   std::optional<std::string> env;
   std::optional<std::string> expires;
   std::optional<std::string> not_before;
-  RateOptions rate;
+  LimitOptions limits;
   Texts scopes;
   Texts roles;
   Texts allow_ip;

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "key.hpp"
+#include "limit_rules.hpp"
+#include "limits.hpp"
 #include "table.hpp"
 #include "values.hpp"
 
@@ -11,6 +13,7 @@ namespace keyloader {
 namespace {
 
 constexpr std::size_t kOutputChunk = 65'536;
+constexpr std::ptrdiff_t kRowsBeforeLimits = 4;
 
 struct ListOptions {
   KeyFilter filter;
@@ -35,13 +38,25 @@ std::string meta_words(const MetaMap& meta) {
   return words(pairs);
 }
 
-void print_key(const Key& key, Seconds now) {
-  const std::vector<Texts> rows{
+// One row a limit: what, and where it comes from.
+std::vector<Texts> limit_rows(const std::vector<EffectiveLimit>& limits) {
+  if (limits.empty()) {
+    return {{"limits", "unlimited"}};
+  }
+  std::vector<Texts> rows;
+  for (const EffectiveLimit& effective : limits) {
+    rows.push_back({rows.empty() ? "limits" : "", fmt::format("{} {} (of {})", effective.limit.name,
+                                                              limit_text(effective.limit), source_text(effective))});
+  }
+  return rows;
+}
+
+void print_key(const Key& key, const std::vector<EffectiveLimit>& limits, Seconds now) {
+  std::vector<Texts> rows{
       {"owner", key.owner},
       {"name", key.name},
       {"environment", key.env},
       {"plan", key.plan},
-      {"own limits", key.limits.empty() ? "-" : limits_text(key.limits)},
       {"scopes", words(key.scopes)},
       {"roles", words(key.roles)},
       {"allowed networks", words(key.allow_ip)},
@@ -59,6 +74,8 @@ void print_key(const Key& key, Seconds now) {
       {"digest", key.method},
       {"family", text_of(key.family)},
   };
+  const std::vector<Texts> of_limits = limit_rows(limits);
+  rows.insert(rows.begin() + kRowsBeforeLimits, of_limits.begin(), of_limits.end());
   print_out(table_text({text_of(key.id), std::string{state_of(key, now)}}, rows) + "\n");
 }
 
@@ -71,10 +88,15 @@ void show(const Session& session, const Texts& ids) {
   Json list = Json::array();
   for (const std::string& id : ids) {
     const Key key = require_key(*registry, id);
-    if (session.is_json) {
-      list.push_back(json_of(key, now));
-    } else {
-      print_key(key, now);
+    const std::vector<EffectiveLimit> limits = effective_limits(*registry, key);
+    if (!session.is_json) {
+      print_key(key, limits, now);
+      continue;
+    }
+    list.push_back(json_of(key, now));
+    list.back()["effective_limits"] = Json::array();
+    for (const EffectiveLimit& effective : limits) {
+      list.back()["effective_limits"].push_back(to_json(effective));
     }
   }
   if (session.is_json) {

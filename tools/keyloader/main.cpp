@@ -45,6 +45,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_publish_command(command, session);
   keyloader::add_snapshot_commands(command, session);
   keyloader::add_import_command(command, session);
+  keyloader::add_quota_commands(command, session);
   keyloader::add_audit_commands(command, session);
   keyloader::add_manual_commands(command, app);
 }

@@ -5,6 +5,8 @@
 
 #include <functional>
 
+#include "limit_rules.hpp"
+#include "limits.hpp"
 #include "secret.hpp"
 #include "session.hpp"
 #include "table.hpp"
@@ -13,14 +15,12 @@
 namespace keyloader {
 namespace {
 
-constexpr std::string_view kOwnerLimit = "owner";
-
 struct OwnerOptions {
   std::string name;
   std::optional<std::string> email;
   std::optional<std::string> team;
   Texts meta;
-  RateOptions rate;
+  LimitOptions limits;
   std::string duration;
   bool is_quiet = false;
 };
@@ -49,7 +49,8 @@ void apply(const OwnerOptions& options, Owner& owner) {
   set_text(owner.email, options.email, "e-mail address");
   set_text(owner.team, options.team, "team");
   apply_meta(owner.meta, options.meta);
-  apply_rate(owner.limits, options.rate, std::string{kOwnerLimit});
+  apply_limits(owner.limits, options.limits, LimitHolder::owner);
+  check_limits(owner);
 }
 
 void create(const Session& session, const OwnerOptions& options) {
@@ -136,8 +137,7 @@ void add_fields(Command& command, OwnerOptions& options) {
   command.option("--email", options.email, "ADDRESS", "Whom to write to");
   command.option("--team", options.team, "TEAM", "Who answers for it");
   command.words("--meta", options.meta, "NAME=VALUE", "A value for $apikey_meta_<name>; name= removes it");
-  command.option("--rate", options.rate.rate, "RATE", "Shared by all keys of the owner: 100/s, 30/m, 1000/h");
-  command.option("--burst", options.rate.burst, "N", "Size of the bucket");
+  add_limit_options(command, options.limits, LimitHolder::owner);
   command.no_publish(options.is_quiet);
 }
 
@@ -156,7 +156,11 @@ void add_changes(Command& group, Session& session) {
 
   Command set = group.add("set", "Change what is named; `none` clears, what is not named stays");
   add_fields(set, *options);
-  set.footer("  keyloader owner set acme --team payments\n  keyloader owner set acme --email none --rate 500/s");
+  set.footer(
+      "Limits of an owner are shared by all its keys, on top of what their plans say. Without a name they are called\n"
+      "owner, owner.day …, owner.concurrency.\n\n"
+      "  keyloader owner set acme --team payments\n"
+      "  keyloader owner set acme --email none --rate 500/s --quota 5000000/month");
   set.run([&session, options] {
     update(session, *options, "set", "changed", [&](Owner& owner) { apply(*options, owner); });
   });

@@ -1,6 +1,8 @@
 // keyloader plan: named limits that keys refer to. The plan `default` is what a key has that names none.
 #include <fmt/format.h>
 
+#include "limit_rules.hpp"
+#include "limits.hpp"
 #include "session.hpp"
 #include "table.hpp"
 #include "values.hpp"
@@ -8,11 +10,9 @@
 namespace keyloader {
 namespace {
 
-constexpr std::string_view kRateLimit = "rate";
-
 struct PlanOptions {
   std::string name;
-  RateOptions rate;
+  LimitOptions limits;
   bool is_quiet = false;
 };
 
@@ -27,8 +27,9 @@ Plan require_plan(Registry& registry, const std::string& name) {
 void create(const Session& session, const PlanOptions& options) {
   check_label("plan", options.name);
   Plan plan{.name = options.name, .limits = {}, .created = wall_clock()};
-  apply_rate(plan.limits, options.rate, std::string{kRateLimit});
+  apply_limits(plan.limits, options.limits, LimitHolder::plan);
   const auto registry = session.dir().open_registry();
+  check_limits(*registry, plan);
   const auto change = registry->begin_change();
   if (registry->plan(options.name)) {
     throw Failure(fmt::format("there is a plan \"{}\" already; `keyloader plan set` changes it", options.name));
@@ -42,7 +43,8 @@ void set(const Session& session, const PlanOptions& options) {
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   Plan plan = require_plan(*registry, options.name);
-  apply_rate(plan.limits, options.rate, std::string{kRateLimit});
+  apply_limits(plan.limits, options.limits, LimitHolder::plan);
+  check_limits(*registry, plan);
   change->update(plan, "set");
   finish_change(session, *registry, *change, options.is_quiet);
   session.report(fmt::format("plan {} is changed: {}", plan.name, limits_text(plan.limits)), to_json(plan));
@@ -54,8 +56,7 @@ void remove(const Session& session, const PlanOptions& options) {
   const Plan plan = require_plan(*registry, options.name);
   if (plan.name == kDefaultPlan) {
     throw Failure(
-        "the plan default cannot be deleted: keys that name no plan have it. `keyloader plan set default --rate none` "
-        "makes it unlimited");
+        "the plan default cannot be deleted: keys that name no plan have it. `keyloader plan set default` changes it");
   }
   std::uint64_t users = 0;
   registry->each_key({}, [&](const Key& key) {
@@ -90,9 +91,7 @@ void list(const Session& session) {
 
 void add_fields(Command& command, PlanOptions& options) {
   command.argument("NAME", options.name, "The plan");
-  command.option("--rate", options.rate.rate, "RATE", "Requests per key: 100/s, 30/m, 1000/h; none: unlimited");
-  command.option("--burst", options.rate.burst, "N",
-                 "Size of the bucket (default: one second's worth, or the rate's number)");
+  add_limit_options(command, options.limits, LimitHolder::plan);
   command.no_publish(options.is_quiet);
 }
 
@@ -104,12 +103,18 @@ void add_plan_commands(Command& app, Session& session) {
 
   Command make = group.add("create", "Make a plan");
   add_fields(make, *options);
-  make.footer("  keyloader plan create gold --rate 100/s --burst 200");
+  make.footer(
+      "All limits of a plan hold together, for each family of keys. What is not named is not limited.\n\n"
+      "  keyloader plan create gold --rate 100/s --burst 200 --quota 1000000/month --concurrency 20\n"
+      "  keyloader plan create chat --rate 60/m --rate tokens=90000/m --quota tokens.month=2000000/month");
   make.run([&session, options] { create(session, *options); });
 
   Command change = group.add("set", "Change a plan; keys that have it follow at once, buckets keep their level");
   add_fields(change, *options);
-  change.footer("  keyloader plan set gold --rate 200/s\n  keyloader plan set default --rate 10/s");
+  change.footer(
+      "A limit that is not named stays; `none` removes one. What was used of a quota stays used.\n\n"
+      "  keyloader plan set gold --rate 200/s\n"
+      "  keyloader plan set gold --quota month=none --quota 50000/day --dry-run-limit day");
   change.run([&session, options] { set(session, *options); });
 
   Command one = group.add("show", "Everything about one plan");

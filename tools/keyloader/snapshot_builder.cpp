@@ -13,6 +13,7 @@
 #include "bindings.hpp"
 #include "data_dir.hpp"
 #include "progress.hpp"
+#include "snapshot_limits.hpp"
 
 namespace keyloader {
 namespace {
@@ -21,42 +22,31 @@ using apikey::publish::SnapshotFile;
 using apikey::publish::SnapshotWriter;
 using Numbers = std::unordered_map<std::string, std::uint32_t>;
 
-std::vector<apikey::publish::Limit> limits_of(const Limits& limits) {
-  std::vector<apikey::publish::Limit> list;
-  for (const Limit& limit : limits) {
-    list.push_back({.name = limit.name,
-                    .kind = limit.kind,
-                    .unit = limit.unit,
-                    .is_dry_run = false,
-                    .amount = limit.amount,
-                    .period_ns = limit.period_ns,
-                    .burst = limit.burst});
-  }
-  return list;
-}
-
 std::string meta_text(const MetaMap& meta) { return meta.empty() ? std::string{} : Json(meta).dump(); }
 
-apikey::publish::Owner owner_row(const Owner& owner) {
+apikey::publish::Owner owner_row(const Owner& owner, const Adjustments& adjustments, Seconds now) {
   apikey::publish::Owner row;
   row.name = owner.name;
   std::transform(owner.id.begin(), owner.id.end(), row.id.begin(), [](std::uint8_t byte) { return std::byte{byte}; });
   row.meta = meta_text(owner.meta);
   row.is_suspended = owner.is_suspended;
   row.suspended_until = {owner.suspended_until};
-  row.limits = limits_of(owner.limits);
+  row.limits = limit_rows(owner.limits);
+  add_adjustments(row.limits, adjustments, limit_rows(owner.limits), now);
   return row;
 }
 
 // Writes what keys refer to, and knows its numbers.
 class RegistryTables {
  public:
-  RegistryTables(Registry& registry, SnapshotWriter& writer) : writer_(writer) {
+  RegistryTables(Registry& registry, Seconds now, SnapshotWriter& writer)
+      : writer_(writer), now_(now), adjustments_(family_adjustments(registry)) {
     for (const Owner& owner : registry.owners()) {
-      owners_[owner.name] = writer.owner(owner_row(owner));
+      owners_[owner.name] = writer.owner(owner_row(owner, registry.adjustments(owner), now));
     }
     for (const Plan& plan : registry.plans()) {
-      plans_[plan.name] = writer.plan(plan.name, limits_of(plan.limits));
+      plan_limits_[plan.name] = limit_rows(plan.limits);
+      plans_[plan.name] = writer.plan(plan.name, plan_limits_[plan.name]);
     }
     for (const Role& role : registry.roles()) {
       roles_[role.name] = role.scopes;
@@ -79,7 +69,7 @@ class RegistryTables {
     record.name = writer_.string(key.name);
     record.meta = writer_.string(meta_text(key.meta));
     record.bindings = writer_.string(encode_bindings(key));
-    record.limits = key.limits.empty() ? 0 : writer_.limits(limits_of(key.limits));
+    record.limits = own_limits(key);
     record.id = key.id;
     record.family = key.family;
     record.not_before = {key.not_before};
@@ -89,6 +79,16 @@ class RegistryTables {
   }
 
  private:
+  std::uint32_t own_limits(const Key& key) {
+    LimitRows rows = limit_rows(key.limits);
+    if (const auto found = adjustments_.find(key.family); found != adjustments_.end()) {
+      LimitRows applying = plan_limits_.at(key.plan);
+      applying.insert(applying.end(), rows.begin(), rows.end());
+      add_adjustments(rows, found->second, applying, now_);
+    }
+    return rows.empty() ? 0 : writer_.limits(rows);
+  }
+
   std::uint32_t scope_set(const Key& key) {
     std::string cache_key = fmt::format("{}|{}", fmt::join(key.scopes, " "), fmt::join(key.roles, " "));
     const auto found = scope_sets_.find(cache_key);
@@ -106,6 +106,9 @@ class RegistryTables {
   }
 
   SnapshotWriter& writer_;
+  Seconds now_;
+  FamilyAdjustments adjustments_;
+  std::unordered_map<std::string, LimitRows> plan_limits_;
   Numbers owners_;
   Numbers plans_;
   Numbers scope_sets_;
@@ -159,7 +162,7 @@ void each_key(const SnapshotFile& file,
 Built build_from_registry(Registry& registry, const SnapshotFile* old, Seconds now, SnapshotWriter& writer) {
   Built built;
   std::set<std::string> methods;
-  RegistryTables tables(registry, writer);
+  RegistryTables tables(registry, now, writer);
   Progress progress("publishing", registry.key_count());
   registry.each_key_by_digest([&](const Key& key) {
     check(writer.key(key.digest, tables.record_of(key)), "the snapshot could not be written");

@@ -8,6 +8,7 @@
 #include "data_dir.hpp"
 #include "progress.hpp"
 #include "snapshot_builder.hpp"
+#include "snapshot_limits.hpp"
 
 namespace keyloader {
 namespace {
@@ -18,9 +19,10 @@ using apikey::publish::SnapshotWriter;
 // The rows of one snapshot, copied into another: old numbers become new ones.
 class CopiedTables {
  public:
-  CopiedTables(Registry& registry, const apikey::Snapshot& from, SnapshotWriter& to) : from_(from), to_(to) {
+  CopiedTables(Registry& registry, Seconds now, const apikey::Snapshot& from, SnapshotWriter& to)
+      : from_(from), to_(to), now_(now), adjustments_(family_adjustments(registry)) {
     for (const Owner& owner : registry.owners()) {
-      suspended_[owner.id] = {owner.is_suspended, owner.suspended_until};
+      owners_today_[owner.id] = {owner, registry.adjustments(owner)};
     }
     apikey::ScopeSet known;
     require(from.known_scopes(known));
@@ -38,7 +40,7 @@ class CopiedTables {
     record.name = text(old.name);
     record.meta = text(old.meta);
     record.bindings = text(old.bindings);
-    record.limits = own_limits(old.limits);
+    record.limits = own_limits(old);
     return record;
   }
 
@@ -57,10 +59,14 @@ class CopiedTables {
 
   std::uint32_t text(std::uint32_t number) { return number == 0 ? 0 : to_.string(string_at(number)); }
 
-  std::vector<apikey::publish::Limit> limits(const apikey::LimitList& list) {
-    std::vector<apikey::publish::Limit> limits;
+  // Without adjustments: what has been granted and reset since is not rolled back, so today's are taken.
+  LimitRows limits(const apikey::LimitList& list) {
+    LimitRows limits;
     for (std::size_t i = 0; i < list.size(); ++i) {
       const apikey::LimitRow row = list[i];
+      if (row.kind == apikey::LimitKind::adjustment) {
+        continue;
+      }
       limits.push_back({.name = string_at(row.name),
                         .kind = row.kind,
                         .unit = row.unit,
@@ -72,14 +78,19 @@ class CopiedTables {
     return limits;
   }
 
-  std::uint32_t own_limits(std::uint32_t number) {
-    if (number == 0) {
-      return 0;
-    }
+  std::uint32_t own_limits(const apikey::Record& old) {
     std::span<const std::byte> bytes;
     apikey::LimitList list;
-    require(from_.bytes(number, bytes) && apikey::decode_limits(bytes, list));
-    return to_.limits(limits(list));
+    require(from_.bytes(old.limits, bytes) && apikey::decode_limits(bytes, list));
+    LimitRows rows = limits(list);
+    if (const auto found = adjustments_.find(old.family); found != adjustments_.end()) {
+      apikey::PlanRow plan;
+      require(from_.plan(old.plan, plan));
+      LimitRows applying = limits(plan.limits);
+      applying.insert(applying.end(), rows.begin(), rows.end());
+      add_adjustments(rows, found->second, applying, now_);
+    }
+    return rows.empty() ? 0 : to_.limits(rows);
   }
 
   std::uint32_t plan(std::uint32_t number) {
@@ -133,17 +144,25 @@ class CopiedTables {
     OwnerId id{};
     std::transform(row.id.begin(), row.id.end(), id.begin(),
                    [](std::byte b) { return std::to_integer<std::uint8_t>(b); });
-    const auto today = suspended_.find(id);
-    if (today != suspended_.end()) {
-      owner.is_suspended = today->second.first;
-      owner.suspended_until = {today->second.second};
+    const auto today = owners_today_.find(id);
+    if (today != owners_today_.end()) {
+      owner.is_suspended = today->second.owner.is_suspended;
+      owner.suspended_until = {today->second.owner.suspended_until};
+      add_adjustments(owner.limits, today->second.adjustments, LimitRows(owner.limits), now_);
     }
     return owner;
   }
 
   const apikey::Snapshot& from_;
   SnapshotWriter& to_;
-  std::map<OwnerId, std::pair<bool, Seconds>> suspended_;
+  struct OwnerToday {
+    Owner owner;
+    Adjustments adjustments;
+  };
+
+  Seconds now_;
+  FamilyAdjustments adjustments_;
+  std::map<OwnerId, OwnerToday> owners_today_;
   std::unordered_map<std::uint32_t, std::uint32_t> owners_;
   std::unordered_map<std::uint32_t, std::uint32_t> plans_;
   std::unordered_map<std::uint32_t, std::uint32_t> scopes_;
@@ -153,7 +172,7 @@ class CopiedTables {
 
 Copied build_from_snapshot(Registry& registry, const SnapshotFile& old, SnapshotWriter& writer) {
   Copied result;
-  CopiedTables tables(registry, old.snapshot(), writer);
+  CopiedTables tables(registry, wall_clock(), old.snapshot(), writer);
   Progress progress("rolling back", old.meta().keys);
   each_key(old, [&](const apikey::Digest& digest, const apikey::Record& before) {
     progress.advance();

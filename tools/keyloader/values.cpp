@@ -1,4 +1,4 @@
-// Parsing what people write: names, times, limits, meta, lists. Called by all commands and by import.
+// Parsing what people write: names, times, meta, lists. Called by all commands and by import.
 // Messages name the value; so no secret may ever come through here.
 #include "values.hpp"
 
@@ -8,10 +8,9 @@
 #include <array>
 #include <charconv>
 #include <ctime>
+#include <optional>
 
-#include "apikey/rate_spec.hpp"
 #include "apikey/scope_set.hpp"
-#include "data_dir.hpp"
 
 namespace keyloader {
 namespace {
@@ -229,59 +228,6 @@ void apply_meta(MetaMap& meta, const Texts& pairs) {
     }
     set_meta_value(meta, pair.substr(0, equals), pair.substr(equals + 1));
   }
-}
-
-void apply_rate(Limits& limits, const RateOptions& options, const std::string& name) {
-  const auto found = std::find_if(limits.begin(), limits.end(), [&](const Limit& limit) { return limit.name == name; });
-  if (options.rate && is_none(*options.rate)) {
-    if (options.burst) {
-      throw UsageError("--burst says nothing without a rate; leave it out with `--rate none`");
-    }
-    if (found != limits.end()) {
-      limits.erase(found);
-    }
-    return;
-  }
-  if (!options.rate && !options.burst) {
-    return;
-  }
-  if (!options.rate && found == limits.end()) {
-    throw UsageError("--burst says nothing without --rate");
-  }
-  Limit limit = found != limits.end() ? *found : Limit{.name = name};
-  if (options.rate) {
-    apikey::Rate rate;
-    if (const auto status = apikey::parse_rate(*options.rate, rate); !status.ok()) {
-      throw UsageError(fmt::format("--rate \"{}\": {}", *options.rate, sentence_of(status)));
-    }
-    limit.amount = rate.amount;
-    limit.period_ns = rate.period_ns;
-    if (found == limits.end()) {
-      limit.burst = apikey::default_burst(rate);
-    }
-  }
-  if (options.burst && !is_none(*options.burst)) {
-    if (const auto status = apikey::parse_burst(*options.burst, limit.burst); !status.ok()) {
-      throw UsageError(fmt::format("--burst \"{}\": {}", *options.burst, sentence_of(status)));
-    }
-  } else if (options.burst) {
-    limit.burst = apikey::default_burst({limit.amount, limit.period_ns});
-  }
-  if (found != limits.end()) {
-    *found = limit;
-    return;
-  }
-  limits.push_back(limit);
-  std::sort(limits.begin(), limits.end(), [](const Limit& a, const Limit& b) { return a.name < b.name; });
-}
-
-std::string limits_text(const Limits& limits) {
-  std::string text;
-  for (const Limit& limit : limits) {
-    const char* unit = limit.period_ns == 1'000'000'000 ? "s" : limit.period_ns == 60'000'000'000 ? "m" : "h";
-    text += fmt::format("{}{} {}/{} burst {}", text.empty() ? "" : ", ", limit.name, limit.amount, unit, limit.burst);
-  }
-  return text.empty() ? "unlimited" : text;
 }
 
 }  // namespace keyloader

@@ -1,8 +1,7 @@
-// What people write on the command line and in import files, made into values: names, times, limits, meta, lists.
+// What people write on the command line and in import files, made into values: names, times, meta, lists.
 // Called by all commands and by import. Each throws UsageError: what is wrong, with which value, what to write.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,15 +30,5 @@ void check_text(std::string_view what, const std::string& text, std::size_t most
 // Adds `name=value` pairs to `meta`; `name=` removes one, a lone `none` removes all.
 void apply_meta(MetaMap& meta, const Texts& pairs);
 void set_meta_value(MetaMap& meta, const std::string& name, const std::string& value);
-
-// --rate and --burst: absent keeps, a value sets, `none` clears (the rate, and with it the burst).
-struct RateOptions {
-  std::optional<std::string> rate;
-  std::optional<std::string> burst;
-};
-void apply_rate(Limits& limits, const RateOptions& options, const std::string& name);
-
-// "100/s burst 200", for people.
-[[nodiscard]] std::string limits_text(const Limits& limits);
 
 }  // namespace keyloader

@@ -135,7 +135,27 @@ CREATE TABLE audit(
 CREATE INDEX audit_by_object ON audit(object);
 )sql";
 
-constexpr std::array kSteps = {kVersion1};
+// Limits that only watch, and what has been done to quotas. A grant or reset belongs to a family, so that a rotated key
+// keeps it, and goes when the last key of the family goes.
+constexpr const char* kVersion2 = R"sql(
+ALTER TABLE key_limits ADD COLUMN dry_run INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE plan_limits ADD COLUMN dry_run INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE owner_limits ADD COLUMN dry_run INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE key_adjustments(
+  family BLOB NOT NULL CHECK(length(family) = 13),
+  quota TEXT NOT NULL, granted INTEGER NOT NULL, granted_until INTEGER NOT NULL, last_reset INTEGER NOT NULL,
+  PRIMARY KEY(family, quota)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE owner_adjustments(
+  owner INTEGER NOT NULL REFERENCES owners(num) ON DELETE CASCADE,
+  quota TEXT NOT NULL, granted INTEGER NOT NULL, granted_until INTEGER NOT NULL, last_reset INTEGER NOT NULL,
+  PRIMARY KEY(owner, quota)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX keys_by_family ON keys(family);
+)sql";
+
+constexpr std::array kSteps = {kVersion1, kVersion2};
 
 }  // namespace
 

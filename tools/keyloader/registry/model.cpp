@@ -26,6 +26,8 @@ std::string_view kind_text(apikey::LimitKind kind) {
       return "rolling_quota";
     case apikey::LimitKind::concurrency:
       return "concurrency";
+    case apikey::LimitKind::adjustment:
+      break;  // stands in snapshots only
   }
   return "unknown";
 }
@@ -81,10 +83,16 @@ std::string_view state_of(const Key& key, Seconds now) {
   return key.expires != 0 && key.expires <= now ? "expired" : "active";
 }
 
+std::string_view unit_text(apikey::CalendarUnit unit) {
+  constexpr std::array<std::string_view, 7> kNames{"none", "minute", "hour", "day", "week", "month", "year"};
+  return kNames.at(static_cast<std::size_t>(unit));
+}
+
 Json to_json(const Limit& limit) {
-  Json json{{"name", limit.name}, {"kind", kind_text(limit.kind)}, {"amount", limit.amount}};
+  Json json{
+      {"name", limit.name}, {"kind", kind_text(limit.kind)}, {"amount", limit.amount}, {"dry_run", limit.is_dry_run}};
   if (limit.kind == apikey::LimitKind::calendar_quota) {
-    json["unit"] = static_cast<unsigned>(limit.unit);
+    json["window"] = unit_text(limit.unit);
   }
   if (limit.period_ns != 0) {
     json["period_ns"] = limit.period_ns;
@@ -101,6 +109,13 @@ Json to_json(const Limits& limits) {
     list.push_back(to_json(limit));
   }
   return list;
+}
+
+Json to_json(const Adjustment& adjustment) {
+  return {{"quota", adjustment.quota},
+          {"granted", adjustment.granted},
+          {"granted_until", time_json(adjustment.granted_until)},
+          {"last_reset", time_json(adjustment.last_reset)}};
 }
 
 Json to_json(const Owner& owner) {

@@ -36,9 +36,19 @@ struct Limit {
   std::uint64_t amount = 0;
   std::uint64_t period_ns = 0;
   std::uint64_t burst = 0;
+  bool is_dry_run = false;  // counts and reports, but lets pass
   friend bool operator==(const Limit&, const Limit&) = default;
 };
 using Limits = std::vector<Limit>;  // sorted by name, no name twice
+
+// What has been done to one quota of a family of keys, or of an owner.
+struct Adjustment {
+  std::string quota;
+  std::uint64_t granted = 0;  // on top of the quota's amount …
+  Seconds granted_until = 0;  // … while now < this
+  Seconds last_reset = 0;     // what was used before is forgotten
+};
+using Adjustments = std::vector<Adjustment>;  // sorted by quota, no quota twice
 
 struct Owner {
   std::string name;
@@ -129,12 +139,16 @@ template <typename Bytes>
   return hex(bytes.data(), bytes.size());
 }
 
+// `minute` … `year`; REQUIRES: not CalendarUnit::none.
+[[nodiscard]] std::string_view unit_text(apikey::CalendarUnit unit);
+
 // `active`, `revoked`, `suspended`, `not_yet_valid`, `expired`: what the module will say of it at `now`, owner apart.
 [[nodiscard]] std::string_view state_of(const Key& key, Seconds now);
 
 // As they stand in --json output and in the audit. A key's digest is left out: it is nobody's business.
 [[nodiscard]] Json to_json(const Limit& limit);
 [[nodiscard]] Json to_json(const Limits& limits);
+[[nodiscard]] Json to_json(const Adjustment& adjustment);
 [[nodiscard]] Json to_json(const Owner& owner);
 [[nodiscard]] Json to_json(const Plan& plan);
 [[nodiscard]] Json to_json(const Role& role);

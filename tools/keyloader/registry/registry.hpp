@@ -67,6 +67,13 @@ class Change {
 
   virtual void create(const Pepper& pepper) = 0;  // becomes the current one when it says so
 
+  // What was done to a quota of the key's family, or of the owner. `action`: `reset` or `grant`; the entry is about the
+  // key or the owner and keeps the reason.
+  virtual void adjust(const Key& key, const Adjustment& adjustment, std::string_view action,
+                      const std::string& reason) = 0;
+  virtual void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
+                      const std::string& reason) = 0;
+
   // The next generation is max(the registry's, at_least) + 1. `publish`: everything changed so far will be in it.
   // `rollback`: an older content, so what has changed still wants to be published.
   enum class Generation : std::uint8_t { publish, rollback };
@@ -102,10 +109,17 @@ class Registry {
   [[nodiscard]] virtual std::optional<Key> key(const apikey::Digest& digest) = 0;
   // In order of creation. `visit` returns false to stop.
   virtual void each_key(const KeyFilter& filter, const std::function<bool(const Key&)>& visit) = 0;
+  // Those keys of a plan that have limits of their own, in no order.
+  virtual void each_key_with_limits(const Plan& plan, const std::function<void(const Key&)>& visit) = 0;
   // All keys in ascending order of their digests: what a snapshot is built from.
   virtual void each_key_by_digest(const std::function<void(const Key&)>& visit) = 0;
   [[nodiscard]] virtual std::uint64_t key_count() = 0;
   [[nodiscard]] virtual std::uint64_t key_count_of(const Owner& owner) = 0;
+  [[nodiscard]] virtual Adjustments adjustments(const apikey::KeyId& family) = 0;
+  [[nodiscard]] virtual Adjustments adjustments(const Owner& owner) = 0;
+  // Those of all families, one family behind the other.
+  virtual void each_adjustment(
+      const std::function<void(const apikey::KeyId& family, const Adjustment& adjustment)>& visit) = 0;
   // Names of the methods that keys have, in no order.
   [[nodiscard]] virtual Texts methods_in_use() = 0;
 

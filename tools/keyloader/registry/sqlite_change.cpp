@@ -18,14 +18,15 @@ void insert_limit(Query& query, const Limit& limit) {
       .bind(limit.amount)
       .bind(limit.period_ns)
       .bind(limit.burst)
+      .bind(limit.is_dry_run)
       .run();
 }
 
 void insert_limits(Database& database, const Owner& owner) {
   for (const Limit& limit : owner.limits) {
     Query query = database.query(
-        "INSERT INTO owner_limits(of, name, kind, unit, amount, period_ns, burst)"
-        " VALUES((SELECT num FROM owners WHERE id = ?), ?, ?, ?, ?, ?, ?)");
+        "INSERT INTO owner_limits(of, name, kind, unit, amount, period_ns, burst, dry_run)"
+        " VALUES((SELECT num FROM owners WHERE id = ?), ?, ?, ?, ?, ?, ?, ?)");
     insert_limit(query.bind(owner.id), limit);
   }
 }
@@ -33,8 +34,8 @@ void insert_limits(Database& database, const Owner& owner) {
 void insert_limits(Database& database, const Plan& plan) {
   for (const Limit& limit : plan.limits) {
     Query query = database.query(
-        "INSERT INTO plan_limits(of, name, kind, unit, amount, period_ns, burst)"
-        " VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, ?, ?, ?, ?)");
+        "INSERT INTO plan_limits(of, name, kind, unit, amount, period_ns, burst, dry_run)"
+        " VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, ?, ?, ?, ?, ?)");
     insert_limit(query.bind(plan.name), limit);
   }
 }
@@ -47,7 +48,8 @@ void insert_roles_and_limits(Database& database, const Key& key) {
   }
   for (const Limit& limit : key.limits) {
     Query query = database.query(
-        "INSERT INTO key_limits(of, name, kind, unit, amount, period_ns, burst) VALUES(?, ?, ?, ?, ?, ?, ?)");
+        "INSERT INTO key_limits(of, name, kind, unit, amount, period_ns, burst, dry_run)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?, ?)");
     insert_limit(query.bind(key.digest.bytes), limit);
   }
 }
@@ -58,6 +60,19 @@ void bind_common(Query& query, const Key& key) {
   query.bind(join_words(key.allow_origin)).bind(join_words(key.allow_method)).bind(join_words(key.allow_host));
   query.bind(key.requires_tls).bind(dump(key.meta)).bind(key.not_before).bind(key.expires).bind(key.is_suspended);
   query.bind(key.suspended_until).bind(key.revoked).bind(key.revoked_reason);
+}
+
+// As the audit tells it: whose quota, and what stands for it now.
+Json adjustment_entry(const Json& subject, const Adjustment& adjustment) {
+  Json json = to_json(adjustment);
+  json.update(subject);
+  return json;
+}
+
+Adjustment adjustment_of(const Adjustments& adjustments, const std::string& quota) {
+  const auto found = std::find_if(adjustments.begin(), adjustments.end(),
+                                  [&](const Adjustment& adjustment) { return adjustment.quota == quota; });
+  return found != adjustments.end() ? *found : Adjustment{.quota = quota};
 }
 
 std::string action_of(std::string_view kind, std::string_view action) {
@@ -220,6 +235,9 @@ void SqliteChange::update(const Key& key, std::string_view action) {
 
 void SqliteChange::remove(const Key& key) {
   database_.query("DELETE FROM keys WHERE digest = ?").bind(key.digest.bytes).run();
+  Query query = database_.query(
+      "DELETE FROM key_adjustments WHERE family = ?1 AND NOT EXISTS(SELECT 1 FROM keys WHERE family = ?1)");
+  query.bind(key.family.bytes).run();
   audit("key.delete", text_of(key.id), to_json(key), nullptr);
 }
 
@@ -230,6 +248,34 @@ void SqliteChange::create(const Pepper& pepper) {
   Query query = database_.query("INSERT INTO peppers(id, created, current) VALUES(?, ?, ?)");
   query.bind(pepper.id).bind(pepper.created).bind(pepper.is_current).run();
   audit("pepper.create", pepper.id, nullptr, to_json(pepper));
+}
+
+void SqliteChange::adjust(const Key& key, const Adjustment& adjustment, std::string_view action,
+                          const std::string& reason) {
+  const Json subject{{"key", text_of(key.id)}, {"family", text_of(key.family)}, {"owner", key.owner}};
+  const Adjustment before = adjustment_of(registry_.adjustments(key.family), adjustment.quota);
+  Query query = database_.query(
+      "INSERT OR REPLACE INTO key_adjustments(family, quota, granted, granted_until, last_reset) VALUES(?, ?, ?, ?, "
+      "?)");
+  query.bind(key.family.bytes).bind(adjustment.quota).bind(adjustment.granted).bind(adjustment.granted_until);
+  query.bind(adjustment.last_reset).run();
+  Json after = adjustment_entry(subject, adjustment);
+  after["reason"] = reason;
+  audit(action_of("quota", action), text_of(key.id), adjustment_entry(subject, before), after);
+}
+
+void SqliteChange::adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
+                          const std::string& reason) {
+  const Json subject{{"owner", owner.name}};
+  const Adjustment before = adjustment_of(registry_.adjustments(owner), adjustment.quota);
+  Query query = database_.query(
+      "INSERT OR REPLACE INTO owner_adjustments(owner, quota, granted, granted_until, last_reset)"
+      " VALUES((SELECT num FROM owners WHERE id = ?), ?, ?, ?, ?)");
+  query.bind(owner.id).bind(adjustment.quota).bind(adjustment.granted).bind(adjustment.granted_until);
+  query.bind(adjustment.last_reset).run();
+  Json after = adjustment_entry(subject, adjustment);
+  after["reason"] = reason;
+  audit(action_of("quota", action), owner.name, adjustment_entry(subject, before), after);
 }
 
 std::uint64_t SqliteChange::next_generation(std::uint64_t at_least, Generation kind, const Json& note) {

@@ -28,6 +28,10 @@ class SqliteChange final : public Change {
   void update(const Key& key, std::string_view action) override;
   void remove(const Key& key) override;
   void create(const Pepper& pepper) override;
+  void adjust(const Key& key, const Adjustment& adjustment, std::string_view action,
+              const std::string& reason) override;
+  void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
+              const std::string& reason) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
   std::uint64_t commit() override;
 

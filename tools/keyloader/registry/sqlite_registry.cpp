@@ -118,13 +118,22 @@ class SqliteRegistry final : public Registry {
     }
   }
 
+  void each_key_with_limits(const Plan& plan, const std::function<void(const Key&)>& visit) override {
+    Query query =
+        database_.query("SELECT * FROM key_rows WHERE digest IN (SELECT of FROM key_limits) AND plan_name = ?");
+    query.bind(plan.name);
+    while (query.step()) {
+      visit(whole_key(query));
+    }
+  }
+
   void each_key_by_digest(const std::function<void(const Key&)>& visit) override {
     Query keys = database_.query("SELECT * FROM key_rows ORDER BY digest");
     // Roles and limits come in the same order: three readers walk side by side.
     Query roles = database_.query(
         "SELECT k.digest, r.name FROM key_roles k CROSS JOIN roles r ON r.num = k.role ORDER BY k.digest, r.name");
-    Query limits =
-        database_.query("SELECT of, name, kind, unit, amount, period_ns, burst FROM key_limits ORDER BY of, name");
+    Query limits = database_.query(
+        "SELECT of, name, kind, unit, amount, period_ns, burst, dry_run FROM key_limits ORDER BY of, name");
     bool has_role = roles.step();
     bool has_limit = limits.step();
     while (keys.step()) {
@@ -152,6 +161,30 @@ class SqliteRegistry final : public Registry {
     return query.count(0);
   }
 
+  Adjustments adjustments(const apikey::KeyId& family) override {
+    Query query = database_.query(
+        "SELECT family, quota, granted, granted_until, last_reset FROM key_adjustments WHERE family = ?"
+        " ORDER BY quota");
+    return read_adjustments(query.bind(family.bytes));
+  }
+
+  Adjustments adjustments(const Owner& owner) override {
+    Query query = database_.query(
+        "SELECT owner, quota, granted, granted_until, last_reset FROM owner_adjustments"
+        " WHERE owner = (SELECT num FROM owners WHERE id = ?) ORDER BY quota");
+    return read_adjustments(query.bind(owner.id));
+  }
+
+  void each_adjustment(const std::function<void(const apikey::KeyId&, const Adjustment&)>& visit) override {
+    Query query = database_.query(
+        "SELECT family, quota, granted, granted_until, last_reset FROM key_adjustments ORDER BY family, quota");
+    while (query.step()) {
+      apikey::KeyId family;
+      query.bytes(0, family.bytes);
+      visit(family, read_adjustment(query));
+    }
+  }
+
   Texts methods_in_use() override {
     Texts methods;
     Query query = database_.query("SELECT DISTINCT pepper FROM keys");
@@ -173,6 +206,14 @@ class SqliteRegistry final : public Registry {
   }
 
  private:
+  static Adjustments read_adjustments(Query& query) {
+    Adjustments adjustments;
+    while (query.step()) {
+      adjustments.push_back(read_adjustment(query));
+    }
+    return adjustments;
+  }
+
   Key whole_key(Query& row) {
     Key key = read_key(row);
     Query roles = database_.query(
@@ -182,7 +223,7 @@ class SqliteRegistry final : public Registry {
       key.roles.push_back(roles.text(0));
     }
     Query limits = database_.query(
-        "SELECT of, name, kind, unit, amount, period_ns, burst FROM key_limits WHERE of = ? ORDER BY name");
+        "SELECT of, name, kind, unit, amount, period_ns, burst, dry_run FROM key_limits WHERE of = ? ORDER BY name");
     limits.bind(key.digest.bytes);
     while (limits.step()) {
       key.limits.push_back(read_limit(limits));

@@ -61,7 +61,7 @@ Owner read_owner(Database& database, const Query& row) {
   owner.suspended_until = row.number(7);
   owner.created = row.number(8);
   Query limits = database.query(
-      "SELECT of, name, kind, unit, amount, period_ns, burst FROM owner_limits WHERE of = ? ORDER BY name");
+      "SELECT of, name, kind, unit, amount, period_ns, burst, dry_run FROM owner_limits WHERE of = ? ORDER BY name");
   owner.limits = read_limits(limits.bind(row.number(0)));
   return owner;
 }
@@ -69,7 +69,7 @@ Owner read_owner(Database& database, const Query& row) {
 Plan read_plan(Database& database, const Query& row) {
   Plan plan{.name = row.text(1), .limits = {}, .created = row.number(2)};
   Query limits = database.query(
-      "SELECT of, name, kind, unit, amount, period_ns, burst FROM plan_limits WHERE of = ? ORDER BY name");
+      "SELECT of, name, kind, unit, amount, period_ns, burst, dry_run FROM plan_limits WHERE of = ? ORDER BY name");
   plan.limits = read_limits(limits.bind(row.number(0)));
   return plan;
 }
@@ -112,7 +112,12 @@ Limit read_limit(const Query& row) {
           .unit = static_cast<apikey::CalendarUnit>(row.number(3)),
           .amount = row.count(4),
           .period_ns = row.count(5),
-          .burst = row.count(6)};
+          .burst = row.count(6),
+          .is_dry_run = row.number(7) != 0};
+}
+
+Adjustment read_adjustment(const Query& row) {
+  return {.quota = row.text(1), .granted = row.count(2), .granted_until = row.number(3), .last_reset = row.number(4)};
 }
 
 AuditEntry read_audit_entry(const Query& row) {

@@ -22,8 +22,10 @@ namespace keyloader {
 [[nodiscard]] Role read_role(const Query& row);
 // A row of the view key_rows. Roles and limits stand elsewhere.
 [[nodiscard]] Key read_key(const Query& row);
-// Columns: of, name, kind, unit, amount, period_ns, burst.
+// Columns: of, name, kind, unit, amount, period_ns, burst, dry_run.
 [[nodiscard]] Limit read_limit(const Query& row);
+// Columns: whose, quota, granted, granted_until, last_reset.
+[[nodiscard]] Adjustment read_adjustment(const Query& row);
 // Columns: seq, time, actor, action, object, before, after, prev_hash, hash.
 [[nodiscard]] AuditEntry read_audit_entry(const Query& row);
 

@@ -1,0 +1,154 @@
+// What limits mean together. Called by the commands that change plans, keys and owners, before they write.
+// Must judge every combination that a publish can bring together, also those of keys the command did not name.
+#include "limit_rules.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "apikey/units.hpp"
+#include "limits.hpp"
+
+namespace keyloader {
+namespace {
+
+using apikey::CalendarUnit;
+using apikey::LimitKind;
+
+constexpr std::string_view kRequests = "requests";
+constexpr std::uint64_t kDay = 86'400;
+
+// What a limit counts. Names that nobody wrote count requests, the others what stands before their first dot.
+std::string_view measure_of(std::string_view name) {
+  constexpr std::array<std::string_view, 8> kDefaultNames{"rate", "minute", "hour", "day",
+                                                          "week", "month",  "year", "owner"};
+  const std::string_view measure = name.substr(0, name.find('.'));
+  const bool is_default =
+      std::find(kDefaultNames.begin(), kDefaultNames.end(), name) != kDefaultNames.end() || measure == "owner";
+  return is_default ? kRequests : measure;
+}
+
+// In seconds. Months and years are not always as long.
+struct Period {
+  std::uint64_t shortest = 0;
+  std::uint64_t longest = 0;
+};
+
+Period period_of(const Limit& limit) {
+  switch (limit.unit) {
+    case CalendarUnit::minute:
+      return {60, 60};
+    case CalendarUnit::hour:
+      return {3600, 3600};
+    case CalendarUnit::day:
+      return {kDay, kDay};
+    case CalendarUnit::week:
+      return {7 * kDay, 7 * kDay};
+    case CalendarUnit::month:
+      return {28 * kDay, 31 * kDay};
+    case CalendarUnit::year:
+      return {365 * kDay, 366 * kDay};
+    case CalendarUnit::none:
+      break;
+  }
+  const std::uint64_t seconds = limit.period_ns / apikey::kNsPerSecond;
+  return {seconds, seconds};
+}
+
+bool allows_less_in_longer(const Limit& longer, const Limit& shorter) {
+  return longer.kind != LimitKind::concurrency && shorter.kind != LimitKind::concurrency &&
+         period_of(longer).shortest > period_of(shorter).longest && longer.amount < shorter.amount &&
+         measure_of(longer.name) == measure_of(shorter.name);
+}
+
+void check_together(const Limits& limits, const std::string& whose) {
+  if (limits.size() > apikey::kMaxLimits) {
+    throw Failure(fmt::format("{}: {} limits apply together, {} can: {}", whose, limits.size(), apikey::kMaxLimits,
+                              limits_text(limits)));
+  }
+  for (const Limit& longer : limits) {
+    for (const Limit& shorter : limits) {
+      if (allows_less_in_longer(longer, shorter)) {
+        throw Failure(fmt::format(
+            "{}: {} allows {}, less than {} with {}: a longer period may not allow less than a shorter "
+            "one. Raise {} or lower {}",
+            whose, longer.name, limit_text(longer), shorter.name, limit_text(shorter), longer.name, shorter.name));
+      }
+    }
+  }
+}
+
+Limits limits_of(const Key& key, const Plan& plan) {
+  Limits limits = key.limits;
+  std::copy_if(plan.limits.begin(), plan.limits.end(), std::back_inserter(limits), [&](const Limit& of_plan) {
+    return std::none_of(key.limits.begin(), key.limits.end(),
+                        [&](const Limit& own) { return own.name == of_plan.name; });
+  });
+  std::sort(limits.begin(), limits.end(), [](const Limit& a, const Limit& b) { return a.name < b.name; });
+  return limits;
+}
+
+void check_key(const Key& key, const Plan& plan, const std::string& whose) {
+  check_together(limits_of(key, plan), fmt::format("{} with plan {}", whose, plan.name));
+}
+
+Plan plan_of(Registry& registry, const Key& key) {
+  auto plan = registry.plan(key.plan);
+  if (!plan) {
+    throw Failure(fmt::format("registry.db is damaged (plan {} is missing); restore it from a backup", key.plan));
+  }
+  return *plan;
+}
+
+}  // namespace
+
+std::vector<EffectiveLimit> effective_limits(const Key& key, const Plan& plan, const Owner& owner) {
+  std::vector<EffectiveLimit> effective;
+  for (const Limit& limit : limits_of(key, plan)) {
+    const bool is_own =
+        std::any_of(key.limits.begin(), key.limits.end(), [&](const Limit& own) { return own.name == limit.name; });
+    effective.push_back({.limit = limit, .from = is_own ? "key" : "plan:" + plan.name});
+  }
+  for (const Limit& limit : owner.limits) {
+    effective.push_back({.limit = limit, .from = "owner:" + owner.name});
+  }
+  return effective;
+}
+
+std::vector<EffectiveLimit> effective_limits(Registry& registry, const Key& key) {
+  return effective_limits(key, plan_of(registry, key), registry.owner(key.owner).value_or(Owner{}));
+}
+
+Json to_json(const EffectiveLimit& effective) {
+  Json json = to_json(effective.limit);
+  json["from"] = effective.from;
+  return json;
+}
+
+std::string source_text(const EffectiveLimit& effective) {
+  std::string text = "the " + effective.from;
+  // Only the first: an owner's name may hold more of them.
+  if (const std::size_t colon = text.find(':'); colon != std::string::npos) {
+    text[colon] = ' ';
+  }
+  return text;
+}
+
+void check_limits(const Owner& owner) { check_together(owner.limits, fmt::format("owner {}", owner.name)); }
+
+void check_limits(Registry& registry, const Plan& plan) {
+  check_together(plan.limits, fmt::format("plan {}", plan.name));
+  registry.each_key_with_limits(plan, [&](const Key& key) {
+    check_key(key, plan, fmt::format("{} of {}, which has limits of its own,", text_of(key.id), key.owner));
+  });
+}
+
+void check_limits(Registry& registry, const Key& key, const std::string& whose) {
+  // A plan alone was judged when it was made.
+  if (!key.limits.empty()) {
+    check_key(key, plan_of(registry, key), whose);
+  }
+}
+
+}  // namespace keyloader

@@ -1,0 +1,33 @@
+// Which limits apply together, where each comes from, and whether they make sense together.
+// Called by every command that changes a plan, an owner, or the plan or limits of a key, and by those that show them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "registry/registry.hpp"
+
+namespace keyloader {
+
+// A limit as it applies to a key. `from`: `plan:<name>`, `key` or `owner:<name>`.
+struct EffectiveLimit {
+  Limit limit;
+  std::string from;
+};
+
+// The plan's, replaced by the key's own of the same name; then the owner's.
+[[nodiscard]] std::vector<EffectiveLimit> effective_limits(const Key& key, const Plan& plan, const Owner& owner);
+[[nodiscard]] std::vector<EffectiveLimit> effective_limits(Registry& registry, const Key& key);
+[[nodiscard]] Json to_json(const EffectiveLimit& effective);
+// "the plan gold", "the key", "the owner acme".
+[[nodiscard]] std::string source_text(const EffectiveLimit& effective);
+
+// Each throws a Failure that names both limits when a longer period would allow less than a shorter one, or when more
+// limits come together than nginx takes at once.
+void check_limits(const Owner& owner);
+// With every key that has this plan and limits of its own.
+void check_limits(Registry& registry, const Plan& plan);
+// `whose`: how the sentence calls the key.
+void check_limits(Registry& registry, const Key& key, const std::string& whose);
+
+}  // namespace keyloader

@@ -1,0 +1,271 @@
+// keyloader quota: what an operator does to a quota that a customer has used up: grant more, or begin anew. And what
+// stands for it. How much was used is not known here but in nginx (`keyloader usage`).
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "apikey/quota_table.hpp"
+#include "apikey/quota_window.hpp"
+#include "key.hpp"
+#include "limit_rules.hpp"
+#include "limits.hpp"
+#include "table.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr std::size_t kMaxReason = 512;
+
+struct QuotaOptions {
+  std::string id;
+  std::string owner;
+  std::string quota;
+  std::string amount;
+  std::string until;
+  std::string reason;
+  bool is_quiet = false;
+};
+
+// A key, standing for its family, or an owner; and the quotas that are its own to adjust.
+struct Subject {
+  std::optional<Key> key;
+  Owner owner;
+  std::vector<EffectiveLimit> quotas;
+  Adjustments adjustments;
+
+  [[nodiscard]] std::string text() const { return key ? text_of(key->id) : "owner " + owner.name; }
+};
+
+Subject find_subject(Registry& registry, const QuotaOptions& options) {
+  if (options.id.empty() == options.owner.empty()) {
+    throw UsageError("name either the id of a key or --owner");
+  }
+  Subject subject;
+  std::vector<EffectiveLimit> limits;
+  if (!options.id.empty()) {
+    subject.key = require_key(registry, options.id);
+    subject.adjustments = registry.adjustments(subject.key->family);
+    limits = effective_limits(registry, *subject.key);
+  } else {
+    auto owner = registry.owner(options.owner);
+    if (!owner) {
+      throw Failure(fmt::format("there is no owner \"{}\"; `keyloader owner list` shows them all", options.owner));
+    }
+    subject.owner = *owner;
+    subject.adjustments = registry.adjustments(*owner);
+    limits = effective_limits(Key{}, Plan{}, *owner);
+  }
+  const bool is_owner = !subject.key;
+  std::copy_if(limits.begin(), limits.end(), std::back_inserter(subject.quotas), [&](const EffectiveLimit& each) {
+    const bool is_of_owner = each.from.compare(0, 6, "owner:") == 0;
+    return is_quota(each.limit) && is_of_owner == is_owner;
+  });
+  return subject;
+}
+
+std::string quotas_text(const Subject& subject) {
+  std::string text;
+  for (const EffectiveLimit& quota : subject.quotas) {
+    text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", quota.limit.name, limit_text(quota.limit));
+  }
+  if (!text.empty()) {
+    return "it has " + text;
+  }
+  return subject.key ? fmt::format("it has none; `keyloader key set {} --quota 1000000/month` gives it one",
+                                   text_of(subject.key->id))
+                     : fmt::format("it has none; `keyloader owner set {} --quota 1000000/month` gives it one",
+                                   subject.owner.name);
+}
+
+const EffectiveLimit& require_quota(const Subject& subject, const std::string& name) {
+  if (name.empty() && subject.quotas.size() == 1) {
+    return subject.quotas.front();
+  }
+  if (name.empty() && !subject.quotas.empty()) {
+    throw UsageError(fmt::format("say which quota of {} with --name; {}", subject.text(), quotas_text(subject)));
+  }
+  for (const EffectiveLimit& quota : subject.quotas) {
+    if (quota.limit.name == name) {
+      return quota;
+    }
+  }
+  const std::string hint = subject.key
+                               ? fmt::format(". Those of its owner are adjusted with --owner {}", subject.key->owner)
+                               : std::string{};
+  throw Failure(fmt::format("{} has no quota{}; {}{}", subject.text(),
+                            name.empty() ? std::string{} : fmt::format(" \"{}\"", name), quotas_text(subject), hint));
+}
+
+// What counts at `now`: a grant that is over is gone.
+Adjustment adjustment_of(const Subject& subject, const std::string& quota, Seconds now) {
+  Adjustment adjustment{.quota = quota};
+  for (const Adjustment& each : subject.adjustments) {
+    if (each.quota == quota) {
+      adjustment = each;
+    }
+  }
+  if (adjustment.granted_until <= now) {
+    adjustment.granted = 0;
+    adjustment.granted_until = 0;
+  }
+  return adjustment;
+}
+
+// The window of a calendar quota, begun anew by a reset; nothing for a rolling one.
+std::optional<apikey::Window> window_of(const Limit& quota, const Adjustment& adjustment, Seconds now) {
+  if (quota.kind != apikey::LimitKind::calendar_quota) {
+    return std::nullopt;
+  }
+  apikey::Window window = apikey::window_at(quota.unit, {now});
+  window.begin.value = std::max(window.begin.value, adjustment.last_reset);
+  return window;
+}
+
+Json quota_json(const Subject& subject, const EffectiveLimit& quota, const Adjustment& adjustment, Seconds now) {
+  Json json = to_json(quota);
+  json.update(to_json(adjustment));
+  json.erase("quota");  // it is the `name`
+  json["amount_now"] = quota.limit.amount + adjustment.granted;
+  json["owner"] = subject.key ? subject.key->owner : subject.owner.name;
+  if (subject.key) {
+    json["key"] = text_of(subject.key->id);
+    json["family"] = text_of(subject.key->family);
+  }
+  const auto window = window_of(quota.limit, adjustment, now);
+  json["window_begin"] = window ? time_json(window->begin.value) : Json(nullptr);
+  json["window_end"] = window ? time_json(window->end.value) : Json(nullptr);
+  return json;
+}
+
+void adjust(const Session& session, Registry& registry, Change& change, const Subject& subject,
+            const Adjustment& adjustment, std::string_view action, const QuotaOptions& options) {
+  if (!options.reason.empty()) {
+    check_text("reason", options.reason, kMaxReason);
+  }
+  if (subject.key) {
+    change.adjust(*subject.key, adjustment, action, options.reason);
+  } else {
+    change.adjust(subject.owner, adjustment, action, options.reason);
+  }
+  finish_change(session, registry, change, options.is_quiet);
+}
+
+void reset(const Session& session, const QuotaOptions& options) {
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  const Subject subject = find_subject(*registry, options);
+  const EffectiveLimit quota = require_quota(subject, options.quota);
+  const Seconds now = wall_clock();
+  Adjustment adjustment = adjustment_of(subject, quota.limit.name, now);
+  adjustment.last_reset = now;
+  adjust(session, *registry, *change, subject, adjustment, "reset", options);
+  session.report(fmt::format("{} of {} begins anew: what was used before {} is forgotten", quota.limit.name,
+                             subject.text(), time_text(now)),
+                 quota_json(subject, quota, adjustment, now));
+}
+
+// When a grant ends that does not say it: with the grant that stands, or with the window.
+Seconds end_of_grant(const Limit& quota, const Adjustment& adjustment, const std::string& until, Seconds now) {
+  if (!until.empty()) {
+    const Seconds end = parse_moment(until, now);
+    if (end <= now || end > static_cast<Seconds>(apikey::kMaxAdjustmentTime)) {
+      throw UsageError(fmt::format("\"{}\" is no end of a grant: it has to be in the future, and before {}", until,
+                                   time_text(apikey::kMaxAdjustmentTime)));
+    }
+    return end;
+  }
+  if (adjustment.granted != 0) {
+    return adjustment.granted_until;
+  }
+  const auto window = window_of(quota, adjustment, now);
+  return window ? window->end.value : now + static_cast<Seconds>(quota.period_ns / apikey::kNsPerSecond);
+}
+
+void grant(const Session& session, const QuotaOptions& options) {
+  const std::uint64_t amount = parse_quota_amount(options.amount);
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  const Subject subject = find_subject(*registry, options);
+  const EffectiveLimit quota = require_quota(subject, options.quota);
+  const Seconds now = wall_clock();
+  Adjustment adjustment = adjustment_of(subject, quota.limit.name, now);
+  if (amount > apikey::kMaxQuotaAmount - adjustment.granted) {
+    throw Failure(fmt::format("{} of {} has been granted {} already; all grants together are at most {}",
+                              quota.limit.name, subject.text(), adjustment.granted, apikey::kMaxQuotaAmount));
+  }
+  adjustment.granted_until = end_of_grant(quota.limit, adjustment, options.until, now);
+  adjustment.granted += amount;
+  adjust(session, *registry, *change, subject, adjustment, "grant", options);
+  session.report(fmt::format("{} of {} is {} and {} granted until {}", quota.limit.name, subject.text(),
+                             limit_text(quota.limit), adjustment.granted, time_text(adjustment.granted_until)),
+                 quota_json(subject, quota, adjustment, now));
+}
+
+std::string window_text(const Limit& quota, const Adjustment& adjustment, Seconds now) {
+  const auto window = window_of(quota, adjustment, now);
+  return window ? fmt::format("{} – {}", time_text(window->begin.value), time_text(window->end.value)) : "rolling";
+}
+
+void show(const Session& session, const QuotaOptions& options) {
+  const auto registry = session.dir().open_registry();
+  const Subject subject = find_subject(*registry, options);
+  const Seconds now = wall_clock();
+  Json json = Json::array();
+  std::vector<Texts> rows;
+  for (const EffectiveLimit& quota : subject.quotas) {
+    const Adjustment adjustment = adjustment_of(subject, quota.limit.name, now);
+    json.push_back(quota_json(subject, quota, adjustment, now));
+    const bool is_granted = adjustment.granted != 0;
+    rows.push_back(
+        {quota.limit.name, limit_text(quota.limit), source_text(quota),
+         is_granted ? fmt::format("{} until {}", adjustment.granted, time_text(adjustment.granted_until)) : "-",
+         adjustment.last_reset == 0 ? "-" : time_text(adjustment.last_reset),
+         window_text(quota.limit, adjustment, now)});
+  }
+  session.report(table_text({"QUOTA", "AMOUNT", "FROM", "GRANTED", "LAST RESET", "WINDOW"}, rows), json);
+}
+
+Command add_quota_command(Command& group, const std::string& name, const std::string& help, QuotaOptions& options) {
+  Command command = group.add(name, help);
+  command.optional_argument("ID", options.id, "A key: key_…; keys that it was rotated to or from follow");
+  command.option("--owner", options.owner, "OWNER", "The quota that all keys of this owner share");
+  return command;
+}
+
+void add_change_options(Command& command, QuotaOptions& options) {
+  command.option("--name", options.quota, "QUOTA", "Which, if there are several: month, tokens.month");
+  command.option("--reason", options.reason, "TEXT", "Kept in the audit");
+  command.no_publish(options.is_quiet);
+}
+
+}  // namespace
+
+void add_quota_commands(Command& app, Session& session) {
+  Command group = app.add_group("quota", "Grants on top of quotas, and resets");
+  auto options = std::make_shared<QuotaOptions>();
+
+  Command more = add_quota_command(group, "grant", "Allow more than a quota says, for a while", *options);
+  more.required_option("--amount", options->amount, "N", "How much more");
+  more.option("--until", options->until, "WHEN",
+              "24h, 2027-01-31 (default: until the window ends; of a rolling quota, for its time)");
+  add_change_options(more, *options);
+  more.footer(
+      "A second grant adds to the first while that stands, and both then end together.\n\n"
+      "  keyloader quota grant key_… --amount 50000 --reason 'ticket 4711'\n"
+      "  keyloader quota grant --owner acme --name owner.month --amount 1000000 --until 2027-01-31");
+  more.run([&session, options] { grant(session, *options); });
+
+  Command anew = add_quota_command(group, "reset", "Forget what was used of a quota", *options);
+  add_change_options(anew, *options);
+  anew.footer(
+      "A calendar window still ends when it would have; grants stay.\n\n"
+      "  keyloader quota reset key_… --name day --reason 'a loop of ours used it up'");
+  anew.run([&session, options] { reset(session, *options); });
+
+  Command all = add_quota_command(group, "show", "The quotas of a key or owner, with grants and resets", *options);
+  all.footer("  keyloader quota show key_…\n  keyloader quota show --owner acme --json");
+  all.run([&session, options] { show(session, *options); });
+}
+
+}  // namespace keyloader
