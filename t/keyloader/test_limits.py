@@ -313,7 +313,7 @@ def test_a_registry_of_the_first_schema_is_taken_over(keyloader):
 
 PERIODS = {"s": (1, 1), "m": (60, 60), "h": (3600, 3600), "minute": (60, 60), "hour": (3600, 3600), "day": (86400, 86400),
            "week": (604800, 604800), "month": (28 * 86400, 31 * 86400), "year": (365 * 86400, 366 * 86400)}
-NAMES = st.sampled_from(["rate", "day", "month", "year", "tokens", "tokens.day", "tokens.all", "requests", "requests.x", "x"])
+NAMES = st.sampled_from(["rate", "day", "month", "year", "tokens", "tokens.day", "rate.x", "tokens.all", "requests", "requests.x", "x"])
 WRITTEN = st.one_of(
     st.tuples(st.just("--rate"), NAMES, st.integers(1, 20), st.sampled_from("smh")),
     st.tuples(st.just("--quota"), NAMES, st.integers(1, 20), st.sampled_from(UNITS)),
@@ -322,7 +322,8 @@ WRITTEN = st.one_of(
 
 
 def measure(name):
-    return "requests" if name in ("rate", "day", "month", "year") else name.split(".")[0]
+    first = name.split(".")[0]
+    return "requests" if first in ("rate", "day", "month", "year") else first
 
 
 def period(option, text):

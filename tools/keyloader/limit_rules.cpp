@@ -5,9 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
-#include "apikey/units.hpp"
+#include "apikey/limits.hpp"
 #include "limits.hpp"
 
 namespace keyloader {
@@ -16,17 +15,14 @@ namespace {
 using apikey::CalendarUnit;
 using apikey::LimitKind;
 
-constexpr std::string_view kRequests = "requests";
 constexpr std::uint64_t kDay = 86'400;
 
-// What a limit counts. Names that nobody wrote count requests, the others what stands before their first dot.
-std::string_view measure_of(std::string_view name) {
-  constexpr std::array<std::string_view, 8> kDefaultNames{"rate", "minute", "hour", "day",
-                                                          "week", "month",  "year", "owner"};
-  const std::string_view measure = name.substr(0, name.find('.'));
-  const bool is_default =
-      std::find(kDefaultNames.begin(), kDefaultNames.end(), name) != kDefaultNames.end() || measure == "owner";
-  return is_default ? kRequests : measure;
+bool is_same_measure(const Limit& a, const Limit& b) {
+  const auto measure = [](const Limit& limit) {
+    const std::string_view of = apikey::measure_of(limit.name);
+    return of == "requests" ? std::string_view{} : of;
+  };
+  return measure(a) == measure(b);
 }
 
 // In seconds. Months and years are not always as long.
@@ -59,7 +55,7 @@ Period period_of(const Limit& limit) {
 bool allows_less_in_longer(const Limit& longer, const Limit& shorter) {
   return longer.kind != LimitKind::concurrency && shorter.kind != LimitKind::concurrency &&
          period_of(longer).shortest > period_of(shorter).longest && longer.amount < shorter.amount &&
-         measure_of(longer.name) == measure_of(shorter.name);
+         is_same_measure(longer, shorter);
 }
 
 void check_together(const Limits& limits, const std::string& whose) {

@@ -117,9 +117,7 @@ std::optional<apikey::Window> window_of(const Limit& quota, const Adjustment& ad
   if (quota.kind != apikey::LimitKind::calendar_quota) {
     return std::nullopt;
   }
-  apikey::Window window = apikey::window_at(quota.unit, {now});
-  window.begin.value = std::max(window.begin.value, adjustment.last_reset);
-  return window;
+  return apikey::begun_anew(apikey::window_at(quota.unit, {now}), {adjustment.last_reset}, {now});
 }
 
 Json quota_json(const Subject& subject, const EffectiveLimit& quota, const Adjustment& adjustment, Seconds now) {
