@@ -13,7 +13,8 @@ inline constexpr std::uint64_t kMaxFigure = 1'000'000'000'000;  // 10^12
 enum class FigureStatus : std::uint8_t {
   found,
   absent,        // nothing there
-  not_a_number,  // something else there, or a number below 0 or above kMaxFigure
+  not_a_number,  // something else there, or a number below 0
+  too_large,     // a number above kMaxFigure
   not_json,      // the body cannot be read
 };
 

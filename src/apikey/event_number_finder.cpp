@@ -107,8 +107,8 @@ void EventNumberFinder::end_event(bool is_whole) noexcept {
   }
   has_data_ = false;
   const Figure figure = json_.finish(is_whole);
-  const bool says_more = figure.status == FigureStatus::not_a_number && last_.status == FigureStatus::absent;
-  if (figure.status == FigureStatus::found || says_more) {
+  const bool is_no_figure = figure.status == FigureStatus::absent || figure.status == FigureStatus::not_json;
+  if (figure.status == FigureStatus::found || (last_.status != FigureStatus::found && !is_no_figure)) {
     last_ = figure;
   }
 }

@@ -112,10 +112,10 @@ Figure DecimalReader::figure() const noexcept {
   const std::int64_t scale = scale_ + (is_exponent_negative_ ? -exponent_ : exponent_);
   // Where digits were cut off there are 18 before them: with a scale of 0 or more the figure is too large anyway.
   const std::uint64_t value = scaled(digits_, scale, is_cut_);
-  if ((is_negative_ && value != 0) || value > kMaxFigure) {
+  if (is_negative_ && value != 0) {
     return {FigureStatus::not_a_number, 0};
   }
-  return {FigureStatus::found, value};
+  return value > kMaxFigure ? Figure{FigureStatus::too_large, 0} : Figure{FigureStatus::found, value};
 }
 
 Figure parse_figure(std::string_view text) noexcept {

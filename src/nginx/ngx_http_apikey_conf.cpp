@@ -95,6 +95,7 @@ void merge_values(LocConf& conf, const LocConf& outer, ngx_array_t* default_sour
   merge_limits(conf, outer);
   ngx_conf_merge_uint_value(conf.ratelimit_headers, outer.ratelimit_headers,
                             static_cast<ngx_uint_t>(RatelimitHeaders::x));
+  merge_costs(conf, outer);
 }
 
 // An `if` or limit_except inside of a location answers as the location does.
@@ -281,6 +282,8 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
   conf->concurrency = unset_array();
   conf->has_fail_limit = NGX_CONF_UNSET;
   conf->dry_run = NGX_CONF_UNSET_UINT;
+  conf->cost_lines = unset_array();
+  conf->refund_statuses = unset_array();
   return conf;
 }
 

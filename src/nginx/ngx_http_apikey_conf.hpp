@@ -6,6 +6,7 @@
 //   _conf_location.cpp  everything that may stand in a location
 //   _conf_source.cpp    apikey_from
 //   _conf_limit.cpp     apikey_limit, apikey_concurrency, apikey_fail_limit
+//   _conf_cost.cpp      apikey_cost, apikey_refund
 #pragma once
 
 #include <cstdint>
@@ -119,8 +120,10 @@ struct LocConf {
   ngx_uint_t dry_run;          // DryRun
   ngx_int_t* limit_variables;  // of by=$variable, made when merged
   ngx_uint_t limit_variable_count;
-  LocationPolicy* policy;  // what decide() is given; made when merged
-  ngx_str_t challenge;     // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
+  ngx_array_t* cost_lines;       // CostLine
+  ngx_array_t* refund_statuses;  // ngx_uint_t
+  LocationPolicy* policy;        // what decide() is given; made when merged
+  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
   bool accepts_bearer;
   bool is_content;              // apikey_verify or apikey_whoami decides here itself
   ngx_http_handler_pt content;  // of apikey_metrics, apikey_verify, apikey_whoami written here; null: none
@@ -156,6 +159,7 @@ char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t val
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) noexcept;
+void merge_costs(LocConf& conf, const LocConf& outer) noexcept;
 
 // Directive setters, one per directive of the same name.
 // set_choice serves all whose value is one of a few words.
@@ -170,6 +174,8 @@ char* set_environment(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_limit(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_concurrency(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_fail_limit(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_cost(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_refund(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_metrics(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_whoami(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;

@@ -12,6 +12,8 @@
 
 namespace apikey::nginx {
 
+struct BodyWatch;  // ngx_http_apikey_cost.cpp
+
 // Lives in the main request's pool until its end. ngx_http_internal_redirect() zeroes r->ctx; it is found again by its
 // clean-up handler, which also unpins the snapshots and wipes the digests.
 struct RequestCtx {
@@ -49,6 +51,8 @@ struct RequestCtx {
   bool has_filtered_header = false;
   bool replaces_body = false;
   ngx_str_t body{0, nullptr};
+  BodyWatch* watch = nullptr;  // looks for what the answer says it has cost; null: no line asks for it
+  bool is_refunded = false;    // `costs` was given back
 };
 
 // The ctx of the main request; null when none was made yet. get makes one (null: no memory).

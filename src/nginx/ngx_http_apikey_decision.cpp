@@ -5,6 +5,7 @@
 
 #include <ctime>
 
+#include "ngx_http_apikey_cost.hpp"
 #include "ngx_http_apikey_hide.hpp"
 #include "ngx_http_apikey_request.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -165,6 +166,7 @@ const Verdict* decide_request(ngx_http_request_t* r, bool charges) noexcept {
     return nullptr;
   }
   prepare_charge(r, conf, *ctx);
+  ctx->charge.costs = charges ? read_costs(r, conf, *ctx) : std::span<const MeasuredCost>();
   ctx->verdict = judge(r, conf, *ctx, charges ? &ctx->charge : nullptr);
   ctx->is_decided = true;
   ctx->decided_by = &conf;

@@ -1,9 +1,11 @@
-// The header and the body filter: rate headers, and problem+json where ours is the refusal that is being answered.
+// The header and the body filter: rate headers, problem+json where ours is the refusal that is being answered, and a
+// look at what passes for what the answer says it has cost.
 // Called by nginx for every answer; touches the main request's only. Also lets go of the snapshot before an answer that
 // may take long, so that open streams and WebSockets do not hold on to old generations.
 #include <algorithm>
 #include <array>
 
+#include "ngx_http_apikey_cost.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_problem.hpp"
 #include "ngx_http_apikey_reply.hpp"
@@ -172,6 +174,7 @@ ngx_int_t filter_header(ngx_http_request_t* r) noexcept {
     if (is_our_refusal(r, *ctx) && !replace_body(r, *ctx)) {
       return NGX_ERROR;
     }
+    begin_watching(r, *ctx);
   }
   if (takes_long(r)) {
     release_snapshots(r, *ctx);
@@ -183,6 +186,9 @@ ngx_int_t filter_header(ngx_http_request_t* r) noexcept {
 ngx_int_t filter_body(ngx_http_request_t* r, ngx_chain_t* in) noexcept {
   // The header filter has found it again; no need to search for each piece.
   auto* ctx = static_cast<RequestCtx*>(ngx_http_get_module_ctx(r, ngx_http_apikey_module));
+  if (in != nullptr && ctx != nullptr && ctx->watch != nullptr) {
+    watch(*ctx, in);
+  }
   if (in == nullptr || ctx == nullptr || !ctx->replaces_body) {
     return next_body_filter(r, in);
   }

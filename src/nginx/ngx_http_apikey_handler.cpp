@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "ngx_http_apikey_cost.hpp"
 #include "ngx_http_apikey_reply.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -73,6 +74,7 @@ ngx_int_t on_log(ngx_http_request_t* r) noexcept {
   if (ctx == nullptr) {
     return NGX_OK;
   }
+  settle(r, *ctx);
   if (ctx->is_decided) {
     count(r, *ctx, ctx->verdict.outcome, ctx->verdict.is_dry_run);
   } else if (current_outcome(r) == Outcome::skipped) {

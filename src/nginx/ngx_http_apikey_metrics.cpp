@@ -22,6 +22,8 @@ constexpr std::size_t kChunk = 16384;
 constexpr std::array<std::string_view, kCredentialForms> kForms = {"none", "own", "foreign"};
 constexpr std::array<std::string_view, kAdoptionResultCount> kResults = {
     "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed"};
+constexpr std::array<std::string_view, kCostMissCount> kCostMisses = {"no_figure", "not_a_number", "too_large",
+                                                                      "not_json",  "encoded",      "bad_variable"};
 
 // A response body that grows by buffers of the request's pool.
 class Text {
@@ -179,6 +181,13 @@ void write_limited(Text& out, const ZoneRoot& root) noexcept {
   }
 }
 
+void write_cost_misses(Text& out, const ZoneRoot& root) noexcept {
+  out.family("apikey_cost_misses_total", "counter", "Costs that could not be read, so that what was reserved counts.");
+  for (std::size_t i = 0; i < kCostMissCount; ++i) {
+    out << "apikey_cost_misses_total{reason=\"" << kCostMisses[i] << "\"} " << value_of(root.cost_misses[i]) << "\n";
+  }
+}
+
 // `label` is empty, or `store="x"` of which only the value is given.
 template <std::size_t N>
 void write_histogram(Text& out, std::string_view name, const StoreConf* store, const Histogram<N>& histogram,
@@ -294,6 +303,7 @@ void write_all(Text& out, const MainConf& main) noexcept {
   out << "apikey_info{version=\"" << kVersion << "\"} 1\n";
   write_requests(out, root);
   write_limited(out, root);
+  write_cost_misses(out, root);
   out.family("apikey_decision_seconds", "histogram", "Time of a decision, measured for one in 64.");
   write_histogram(out, "apikey_decision_seconds", nullptr, root.decision, kDecisionBoundsNs);
   write_snapshots(out, main);

@@ -76,6 +76,9 @@ ngx_command_t commands[] = {
     {ngx_string("apikey_dry_run"), kAnywhere | NGX_CONF_TAKE1, set_choice, NGX_HTTP_LOC_CONF_OFFSET,
      offsetof(LocConf, dry_run), dry_run_words},
 
+    {ngx_string("apikey_cost"), kAnywhere | NGX_CONF_1MORE, set_cost, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+    {ngx_string("apikey_refund"), kAnywhere | NGX_CONF_1MORE, set_refund, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
+
     {ngx_string("apikey_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
     {ngx_string("apikey_verify"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_verify, NGX_HTTP_LOC_CONF_OFFSET, 0,

@@ -313,6 +313,10 @@ void count_limited(const MainConf& conf, std::string_view plan, std::string_view
   add(root.limited[number]);
 }
 
+void count_cost_miss(const MainConf& conf, CostMiss miss) noexcept {
+  add(zone_root(conf).cost_misses[static_cast<std::size_t>(miss)]);
+}
+
 void observe_decision(const MainConf& conf, std::uint64_t ns) noexcept {
   zone_root(conf).decision.observe(kDecisionBoundsNs, ns);
 }

@@ -23,6 +23,17 @@ namespace apikey::nginx {
 enum class CredentialForm : std::uint8_t { none, own, foreign };
 inline constexpr std::size_t kCredentialForms = 3;
 
+// Why a request was charged something else than what it cost, as far as anybody knows.
+enum class CostMiss : std::uint8_t {
+  no_figure,     // the answer does not say
+  not_a_number,  // something else stands there
+  too_large,
+  not_json,
+  encoded,       // the body is compressed
+  bad_variable,  // of the cost or the reserve
+};
+inline constexpr std::size_t kCostMissCount = static_cast<std::size_t>(CostMiss::bad_variable) + 1;
+
 inline constexpr std::size_t kCounterShards = 16;  // workers add to different cache lines
 inline constexpr std::size_t kMaxEnvLabels = 15;
 inline constexpr std::size_t kEnvOther = kMaxEnvLabels;     // no room for its label
@@ -65,6 +76,7 @@ struct ZoneRoot {
   LabelTable<kMaxLimitLabels, 16> limits;  // plan, a zero byte, limit
   std::array<Counter, kMaxLimitLabels + 1> limited;
   Histogram<kDecisionBoundsNs.size()> decision;
+  std::array<Counter, kCostMissCount> cost_misses;
 };
 static_assert(std::is_standard_layout_v<ZoneRoot> && std::is_trivially_destructible_v<ZoneRoot>);
 
@@ -85,6 +97,7 @@ Adoption& adoption_of(const MainConf& conf, const StoreConf& store) noexcept;
 void count_request(const MainConf& conf, Outcome outcome, bool is_dry_run, std::string_view env,
                    CredentialForm form) noexcept;
 void count_limited(const MainConf& conf, std::string_view plan, std::string_view limit) noexcept;
+void count_cost_miss(const MainConf& conf, CostMiss miss) noexcept;
 void observe_decision(const MainConf& conf, std::uint64_t ns) noexcept;  // called for one request in 64
 void count_adoption(const MainConf& conf, const StoreConf& store, AdoptionResult result, std::uint64_t ns) noexcept;
 
