@@ -110,7 +110,8 @@ struct Takings {
   std::size_t count = 0;
   std::array<TakenLimit, kMaxUses> limits;
   Takings() noexcept {}  // NOLINT(modernize-use-equals-default): leaves the array alone, which `= default` would clear
-  [[nodiscard]] bool has(std::uint64_t subject) const noexcept;
+  // Null where this request has not taken from it.
+  [[nodiscard]] TakenLimit* find(std::uint64_t subject) noexcept;
 };
 
 struct TakeResult {
@@ -123,7 +124,8 @@ struct TakeResult {
   std::size_t dry_decided_by = 0;
 };
 
-// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at.
+// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at; they will be
+// settled by the cost that is theirs now.
 [[nodiscard]] TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
                                      Takings& takings) noexcept;
 // What take_limits() would give, without taking.

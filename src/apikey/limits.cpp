@@ -265,7 +265,7 @@ std::size_t take_each(const LimitTables& tables, std::span<const LimitUse> uses,
   std::array<std::uint8_t, kMaxUses> buffer;
   const std::size_t first = takings.count;
   for (const std::size_t i : order_by_subject(uses, buffer)) {
-    if (takings.has(uses[i].subject)) {
+    if (takings.find(uses[i].subject) != nullptr) {
       continue;
     }
     FlightLease lease;
@@ -312,9 +312,11 @@ std::string_view measure_of(std::string_view limit_name) noexcept {
                                                                                              : std::string_view();
 }
 
-bool Takings::has(std::uint64_t subject) const noexcept {
-  return std::any_of(limits.begin(), limits.begin() + static_cast<std::ptrdiff_t>(count),
-                     [&](const TakenLimit& taken) { return taken.subject == subject; });
+TakenLimit* Takings::find(std::uint64_t subject) noexcept {
+  const auto taken = std::span(limits).first(count);
+  const auto found =
+      std::find_if(taken.begin(), taken.end(), [&](const TakenLimit& t) { return t.subject == subject; });
+  return found == taken.end() ? nullptr : &*found;
 }
 
 LimitLevel look_at_limit(const LimitTables& tables, const LimitUse& use, const Clocks& clocks) noexcept {
@@ -340,9 +342,13 @@ TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses
   std::array<LimitLevel, kMaxUses> levels;
   std::size_t fresh = 0;
   for (std::size_t i = 0; i < uses.size(); ++i) {
-    const bool is_taken = takings.has(uses[i].subject);
-    fresh += is_taken ? 0 : 1;
-    levels[i] = look(tables, uses[i], is_taken ? 0 : uses[i].cost, clocks);
+    TakenLimit* taken = takings.find(uses[i].subject);
+    if (taken == nullptr) {
+      ++fresh;
+    } else {
+      taken->cost_number = uses[i].cost_number;
+    }
+    levels[i] = look(tables, uses[i], taken == nullptr ? uses[i].cost : 0, clocks);
   }
   if (fresh > kMaxUses - takings.count) {
     return unavailable();

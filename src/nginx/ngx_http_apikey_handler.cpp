@@ -37,6 +37,14 @@ ngx_http_handler_pt* push_handler(ngx_http_core_main_conf_t& core, ngx_uint_t ph
   return static_cast<ngx_http_handler_pt*>(ngx_array_push(&core.phases[phase].handlers));
 }
 
+// Moves the handlers of a phase up by one, over the last of them. RETURNS: the first place.
+ngx_http_handler_pt* make_room_in_front(ngx_http_core_main_conf_t& core, ngx_uint_t phase,
+                                        ngx_http_handler_pt* last) noexcept {
+  auto* first = static_cast<ngx_http_handler_pt*>(core.phases[phase].handlers.elts);
+  std::move_backward(first, last, last + 1);
+  return first;
+}
+
 }  // namespace
 
 ngx_int_t on_preaccess(ngx_http_request_t* r) noexcept {
@@ -92,12 +100,11 @@ ngx_int_t install_handlers(ngx_conf_t* cf) noexcept {
     return NGX_ERROR;
   }
   // nginx runs the handlers of a phase backwards. The last of preaccess runs first: the key is hidden before limit_req,
-  // auth_request or a mirror can see it. The first of access runs last: what others refuse is charged nothing.
+  // auth_request or a mirror can see it. The first of access runs last: what others refuse is charged nothing. The log
+  // phase alone runs forwards: a request is settled and counted before its line is in the access log.
   *preaccess = on_preaccess;
-  *log = on_log;
-  auto* first = static_cast<ngx_http_handler_pt*>(core.phases[NGX_HTTP_ACCESS_PHASE].handlers.elts);
-  std::move_backward(first, access, access + 1);
-  *first = on_access;
+  *make_room_in_front(core, NGX_HTTP_ACCESS_PHASE, access) = on_access;
+  *make_room_in_front(core, NGX_HTTP_LOG_PHASE, log) = on_log;
   return NGX_OK;
 }
 

@@ -1,0 +1,372 @@
+"""apikey_cost and apikey_refund: what is taken first, what the answer settles, what is given back, to the token."""
+
+import gzip
+import re
+import threading
+import time
+
+import pytest
+
+from harness.chat import Chat, completion, cut, events
+from harness.waiting import wait_until
+
+# One token an hour: what is left is exact for as long as a test runs.
+LIMITS = 'apikey "chat"; apikey_scope any; apikey_limit rate=1r/h burst=1000 name=tokens;'
+SETTLED = "apikey_cost 1 of=tokens reserve=100 response=json:usage.total_tokens;"
+PATH = "/v1/chat/completions"
+
+
+@pytest.fixture
+def chat():
+    server = Chat()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def key(registry):
+    return registry.key()
+
+
+def gateway(nginx, chat, inside=SETTLED, *, server=LIMITS, locations="", **parts):
+    return nginx(f"""location /v1/ {{ {inside} proxy_pass {chat.url}; }}
+                     location = /whoami {{ apikey_whoami; }} {locations}""", server=server, **parts)
+
+
+def ask(server, key, *, path=PATH, **more):
+    """One request, and the end of it: what it costs is settled before its line is in the access log."""
+    before = len(server.access_log())
+    answer = server.request("POST", path, key=key, content=b'{"messages":[]}', **more)
+    server.logged(before + 1)
+    return answer
+
+
+def left(server, key, name="tokens"):
+    limits = server.get("/whoami", key=key).json()["limits"]
+    return next(limit["remaining"] for limit in limits if limit["name"] == name)
+
+
+def misses(server, reason):
+    return server.metric("apikey_cost_misses_total", reason=reason)
+
+
+def test_the_answer_settles_what_was_reserved(nginx, chat, key):
+    server = gateway(nginx, chat)
+    chat.answer(completion(21))
+    assert ask(server, key).status_code == 200
+    assert left(server, key) == 979, "100 were taken first, 79 given back"
+    chat.answer(completion(300))
+    ask(server, key)
+    assert left(server, key) == 679, "100 were taken first, 200 more charged"
+    assert server.metric("apikey_cost_misses_total") == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_streams_in_pieces_of_any_size(nginx, chat, key, size, end):
+    server = gateway(nginx, chat, SETTLED + "proxy_buffering off;")
+    stream = events(42, end)
+    chat.stream(cut(stream, size))
+    answer = ask(server, key)
+    assert answer.content == stream, "the body goes on as it came"
+    assert left(server, key) == 958
+
+
+@pytest.mark.parametrize("buffering", ["on", "off"])
+def test_a_json_body_in_single_bytes(nginx, chat, key, buffering):
+    server = gateway(nginx, chat, SETTLED + f"proxy_buffering {buffering};")
+    chat.answer(cut(completion(42), 1))
+    assert ask(server, key).content == completion(42)
+    assert left(server, key) == 958
+
+
+def test_nothing_is_held_up(nginx, chat, key):
+    server = gateway(nginx, chat, SETTLED + "proxy_buffering off;")
+    gates = [threading.Event() for _ in range(3)]
+    pieces = [b'data: {"us', b'age":{"total_tok', b'ens":5}}\n', b"\ndata: [DONE]\n\n"]
+    chat.stream([pieces[0], gates[0], pieces[1], gates[1], pieces[2], gates[2], pieces[3]])
+    with server._client.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
+        seen = answer.iter_raw()
+        for piece, gate in zip(pieces, gates):
+            assert next(seen) == piece, "each piece is here before the next one was sent"
+            assert left(server, key) == 900, "the reserve is taken while the answer goes on"
+            gate.set()
+        assert b"".join(seen) == pieces[3]
+    server.last_logged(PATH)
+    assert left(server, key) == 995
+
+
+def test_a_long_body_that_nginx_puts_into_a_file(nginx, chat, key):
+    padding = b'{"padding":"' + b"x" * 20_000_000 + b'",'
+    body = padding + completion(77)[1:]
+    chat.answer(body)
+    server = gateway(nginx, chat, SETTLED + "proxy_buffer_size 4k; proxy_buffers 2 4k; proxy_busy_buffers_size 4k;",
+                     http="sendfile on;")
+    with server._client.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
+        seen = answer.iter_raw()
+        start = next(seen)
+        server.wait_for_log("an upstream response is buffered to a temporary file")
+        assert start + b"".join(seen) == body
+    server.last_logged(PATH)
+    assert left(server, key) == 923
+
+
+def test_below_nothing_and_back(nginx, chat, key):
+    limits = LIMITS.replace("rate=1r/h burst=1000", "rate=100r/s burst=100")
+    server = gateway(nginx, chat, SETTLED.replace("reserve=100", "reserve=10"), server=limits)
+    chat.answer(completion(150))
+    assert ask(server, key).status_code == 200
+    started = time.monotonic()
+    refused = ask(server, key)
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+    chat.answer(completion(1))
+    wait_until(lambda: ask(server, key).status_code == 200, 5, "tokens coming back")
+    assert time.monotonic() - started >= 0.4, "60 tokens at 100 a second, less what a slow test took before"
+
+
+def test_how_far_below_nothing_is_known(nginx, chat, key):
+    server = gateway(nginx, chat, server=LIMITS.replace("rate=1r/h burst=1000", "rate=1r/m burst=100"))
+    chat.answer(completion(150))
+    ask(server, key)
+    refused = ask(server, key)
+    assert refused.status_code == 429
+    # 50 below nothing, and 100 are to be reserved: 150 minutes, less what a slow test took.
+    assert 8990 <= int(refused.headers["Retry-After"]) <= 9000
+
+
+def leave(server, key, chat, start, whole):
+    """Sends a request, reads `start` of the answer and goes away while the stand-in waits."""
+    gate = threading.Event()
+    chat.stream([start, gate, *cut(whole[len(start):], 5)])
+    with server.connect() as connection:
+        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key.secret}\r\n"
+                           "Content-Length: 0\r\n\r\n".encode())
+        seen = b""
+        while start not in seen:
+            seen += connection.recv(4096)
+    server.logged(1)
+    gate.set()
+
+
+def test_a_client_that_leaves_before_the_figure_pays_the_reserve(nginx, chat, key):
+    server = gateway(nginx, chat, SETTLED + "proxy_buffering off;")
+    leave(server, key, chat, events(42)[:40], events(42))
+    assert (left(server, key), misses(server, "no_figure")) == (900, 1)
+
+
+def test_a_client_that_leaves_after_the_figure_pays_it(nginx, chat, key):
+    server = gateway(nginx, chat, SETTLED + "proxy_buffering off;")
+    start = b'data: {"usage":{"total_tokens":42}}\n\n'
+    leave(server, key, chat, start, start + events(None))
+    assert (left(server, key), misses(server, "no_figure")) == (958, 0)
+
+
+def test_a_header_settles_even_when_the_client_has_left(nginx, chat, key):
+    server = gateway(nginx, chat, "apikey_cost 100 of=tokens response=$upstream_http_x_tokens; proxy_buffering off;")
+    start, gate = events(None)[:40], threading.Event()
+    chat.stream([start, gate, b"more"], headers={"X-Tokens": "250"})
+    with server.connect() as connection:
+        connection.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key.secret}\r\n\r\n".encode())
+        assert connection.recv(4096)
+    server.logged(1)
+    gate.set()
+    assert left(server, key) == 750
+
+
+def test_a_compressed_body_is_left_alone(nginx, chat, key):
+    server = gateway(nginx, chat)
+    body = gzip.compress(completion(21))
+    chat.answer(body, headers={"Content-Encoding": "gzip"})
+    answer = server._client.stream("POST", PATH, headers={"X-API-Key": key.secret, "Accept-Encoding": "gzip"})
+    with answer as seen:
+        assert b"".join(seen.iter_raw()) == body
+    server.logged(1)
+    assert (left(server, key), misses(server, "encoded")) == (900, 1)
+
+
+def test_what_nginx_compresses_itself_was_seen_before(nginx, chat, key):
+    server = gateway(nginx, chat, SETTLED + "gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;")
+    chat.answer(completion(21))
+    answer = ask(server, key, headers={"Accept-Encoding": "gzip"})
+    assert (answer.headers["Content-Encoding"], answer.content) == ("gzip", completion(21))
+    assert left(server, key) == 979
+
+
+@pytest.mark.parametrize("body, content_type, reason", [
+    (completion(None), "application/json", "no_figure"),
+    (b'{"usage":null}', "application/json", "no_figure"),
+    (b"", "application/json", "no_figure"),
+    (events(None), "text/event-stream", "no_figure"),
+    (b'{"usage":{"total_tokens":"21"}}', "application/json", "not_a_number"),
+    (b'{"usage":{"total_tokens":-21}}', "application/json", "not_a_number"),
+    (b'data: {"usage":{"total_tokens":[21]}}\n\n', "text/event-stream", "not_a_number"),
+    (b'{"usage":{"total_tokens":1000000000001}}', "application/json", "too_large"),
+    (b"<html>no</html>", "text/html", "not_json"),
+    (b'{"usage":{"total_tokens":21}}{', "application/json", "not_json"),
+    (b'{"usage":{"total_tokens":21}', "application/json", "not_json"),
+    (events(21), "application/json", "not_json"),
+])
+def test_without_a_figure_the_reserve_stays_and_is_counted(nginx, chat, key, body, content_type, reason):
+    server = gateway(nginx, chat)
+    chat.answer(body, content_type=content_type)
+    assert ask(server, key).content == body
+    assert (left(server, key), misses(server, reason)) == (900, 1)
+    assert server.metric("apikey_cost_misses_total") == 1
+
+
+def test_a_head_has_no_body(nginx, chat, key):
+    server = gateway(nginx, chat, "apikey_cost 7 of=tokens response=json:usage.total_tokens;")
+    assert server.request("HEAD", "/v1/x", key=key).status_code in (200, 501)
+    server.logged(1)
+    assert (left(server, key), misses(server, "no_figure")) == (993, 1)
+
+
+@pytest.mark.parametrize("status, remains", [(502, 1000), (503, 1000), (504, 1000), (500, 979), (200, 979)])
+def test_refund_by_the_final_status(nginx, chat, key, status, remains):
+    server = gateway(nginx, chat, SETTLED + "apikey_refund 502 503 504;")
+    chat.answer(completion(21), status=status)
+    assert ask(server, key).status_code == status
+    assert left(server, key) == remains
+    assert server.metric("apikey_cost_misses_total") == 0
+
+
+def test_refund_when_the_upstream_is_not_there(nginx, chat, key):
+    server = gateway(nginx, chat, "apikey_cost 30; apikey_refund 502 503 504;")
+    chat.close()
+    server.allow_log(r"connect\(\) failed")
+    assert [ask(server, key).status_code for _ in range(3)] == [502] * 3
+    assert left(server, key) == 1000
+
+
+def test_refund_of_an_error_page(nginx, chat, key):
+    server = gateway(nginx, chat, SETTLED + "apikey_refund 503; proxy_intercept_errors on; error_page 500 =503 /sorry;",
+                     locations='location = /sorry { apikey off; return 503 "sorry"; }')
+    chat.answer(completion(21), status=500)
+    assert ask(server, key).status_code == 503
+    assert left(server, key) == 1000
+
+
+def test_free(nginx, chat, key):
+    server = gateway(nginx, chat, "apikey_cost 0;", locations=f"location /dear {{ apikey_cost 1000; proxy_pass {chat.url}; }}")
+    assert {ask(server, key).status_code for _ in range(4)} == {200}
+    assert left(server, key) == 1000
+    assert [ask(server, key, path="/dear").status_code for _ in range(2)] == [200, 429]
+    assert ask(server, key).status_code == 200, "what is free passes an exhausted limit"
+
+
+def test_a_free_reserve_still_finds_an_exhausted_limit(nginx, chat, key):
+    server = gateway(nginx, chat, SETTLED.replace("reserve=100", "reserve=0"))
+    chat.answer(completion(5))
+    ask(server, key)
+    assert left(server, key) == 995
+    chat.answer(completion(2000))
+    assert [ask(server, key).status_code for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("value, remains", [("5", 995), ("0", 1000), ("1.5", 998), ("1e2", 900)])
+def test_a_cost_from_a_variable(nginx, chat, key, value, remains):
+    server = gateway(nginx, chat, "apikey_cost $http_x_cost;")
+    assert ask(server, key, headers={"X-Cost": value}).status_code == 200
+    assert left(server, key) == remains
+
+
+@pytest.mark.parametrize("value", [None, "", "abc", "-5", "5 apples"])
+def test_a_variable_that_is_no_number_costs_1(nginx, chat, key, value):
+    server = gateway(nginx, chat, "apikey_cost $http_x_cost;")
+    for _ in range(2):
+        assert ask(server, key, headers={} if value is None else {"X-Cost": value}).status_code == 200
+    assert (left(server, key), misses(server, "bad_variable")) == (998, 2)
+    said = re.findall(r'\[error\].*apikey_cost: a variable of location "/v1/" holds no number', server.error_log())
+    assert 1 <= len(said) <= 2, "at most once a second and worker"
+
+
+def test_a_cost_that_is_too_large_is_the_largest(nginx, chat, key):
+    server = gateway(nginx, chat, "apikey_cost $http_x_cost;",
+                     server=LIMITS.replace("burst=1000", "burst=1000000000"))
+    assert ask(server, key, headers={"X-Cost": "9" * 30}).status_code == 200
+    assert left(server, key) == 0
+    assert ask(server, key, headers={"X-Cost": "1"}).status_code == 429
+
+
+@pytest.mark.parametrize("said, remains, reason", [
+    ("21", 979, None), ("2000", 0, None), ("0", 1000, None), ("20.2", 979, None),
+    (None, 900, "no_figure"), ("many", 900, "not_a_number"), ("10, 11", 900, "not_a_number")])
+def test_a_figure_from_a_header(nginx, chat, key, said, remains, reason):
+    server = gateway(nginx, chat, "apikey_cost 100 of=tokens response=$upstream_http_x_tokens;")
+    chat.answer(completion(5), headers={} if said is None else {"X-Tokens": said})
+    ask(server, key)
+    assert left(server, key) == remains
+    assert server.metric("apikey_cost_misses_total") == (0 if reason is None else misses(server, reason) == 1)
+
+
+def test_each_measure_has_its_own_cost(nginx, chat, key):
+    limits = LIMITS + "apikey_limit rate=1r/h burst=50 name=calls; apikey_limit rate=1r/h burst=500 name=tokens.day;"
+    costs = "apikey_cost 3; apikey_cost 100 of=tokens response=json:usage.total_tokens;"
+    server = gateway(nginx, chat, costs, server=limits)
+    chat.answer(completion(21))
+    ask(server, key)
+    assert [left(server, key, name) for name in ("tokens", "tokens.day", "calls")] == [979, 479, 47]
+
+
+def test_without_a_line_for_it_a_limit_counts_requests(nginx, chat, key):
+    server = gateway(nginx, chat, server=LIMITS + "apikey_limit rate=1r/h burst=50 name=calls;")
+    ask(server, key)
+    assert left(server, key, "calls") == 49
+
+
+def test_lines_of_an_inner_level_replace_the_outer_ones(nginx, chat, key):
+    inner = "".join(f"location {path} {{ {said} proxy_pass {chat.url}; }}"
+                    for path, said in (("/same", ""), ("/other", "apikey_cost 2;"),
+                                       ("/keeps", "apikey_cost 2; apikey_refund 500;")))
+    server = gateway(nginx, chat, "", server=LIMITS + "apikey_cost 10; apikey_refund 200;", locations=inner)
+    for path, remains in (("/same", 1000), ("/other", 1000), ("/keeps", 998)):
+        ask(server, key, path=path)
+        assert left(server, key) == remains
+
+
+def test_a_request_refused_by_a_limit_costs_nothing(nginx, chat, key):
+    limits = LIMITS + "apikey_limit rate=1r/h burst=1 name=calls;"
+    server = gateway(nginx, chat, "apikey_cost 100 of=tokens;", server=limits)
+    assert [ask(server, key).status_code for _ in range(3)] == [200, 429, 429]
+    assert left(server, key) == 900
+
+
+def test_internal_redirects_charge_and_settle_once(nginx, chat, key):
+    server = gateway(nginx, chat, "", server=LIMITS + SETTLED,
+                     locations=f"location /try {{ try_files /none @model; }} location @model {{ proxy_pass {chat.url}; }}")
+    chat.answer(completion(21))
+    ask(server, key, path="/try")
+    assert left(server, key) == 979
+
+
+def test_the_location_that_ends_the_request_says_where_the_figure_stands(nginx, chat, key):
+    server = gateway(nginx, chat, "", locations=f"""location /try {{ try_files /none @model; }}
+        location @model {{ {SETTLED} proxy_pass {chat.url}; }}""")
+    chat.answer(completion(21))
+    ask(server, key, path="/try")
+    assert left(server, key) == 979
+
+
+def test_forgotten_by_a_later_refusal(nginx, chat, registry):
+    key = registry.key(scope="a")
+    server = gateway(nginx, chat, "", server=LIMITS.replace("apikey_scope any;", "apikey_scope a;") + "apikey_cost 10;",
+                     locations="location /try { try_files /none @other; } location @other { apikey_scope b; return 204; }")
+    server.request("GET", "/try", key=key)
+    server.logged(1)
+    assert left(server, key) == 1000
+
+
+def test_survives_a_reload_in_the_middle(nginx, chat, key):
+    server = gateway(nginx, chat, SETTLED + "proxy_buffering off;")
+    gate = threading.Event()
+    stream = events(21)
+    chat.stream([stream[:50], gate, stream[50:]])
+    with server._client.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
+        seen = answer.iter_raw()
+        start = next(seen)
+        server.reload(wait_for_old=False)
+        assert left(server, key) == 900
+        gate.set()
+        assert start + b"".join(seen) == stream
+    server.last_logged(PATH)
+    assert left(server, key) == 979
