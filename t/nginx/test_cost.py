@@ -350,9 +350,9 @@ def test_the_location_that_ends_the_request_says_where_the_figure_stands(nginx, 
 def test_forgotten_by_a_later_refusal(nginx, chat, registry):
     key = registry.key(scope="a")
     server = gateway(nginx, chat, "", server=LIMITS.replace("apikey_scope any;", "apikey_scope a;") + "apikey_cost 10;",
-                     locations="location /try { try_files /none @other; } location @other { apikey_scope b; return 204; }")
-    server.request("GET", "/try", key=key)
-    server.logged(1)
+                     locations=f"""location /try {{ try_files /none @other; }}
+                             location @other {{ apikey_scope b; proxy_pass {chat.url}; }}""")
+    assert ask(server, key, path="/try").status_code == 403
     assert left(server, key) == 1000
 
 

@@ -10,6 +10,7 @@ A CHECK is 'Header: value' of the answer, upstream:'Header: value' or upstream-p
 import json
 import re
 import shlex
+import shutil
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ from harness.waiting import wait_until
 
 EXAMPLES = sorted((REPOSITORY / "conf" / "examples").glob("*.conf"))
 TOPICS = {"minimal", "bearer-beside-jwt", "scopes-by-method", "tiers", "environments", "satisfy-any", "json-access-log",
-          "query-keys", "browser-keys", "forward-auth"}
+          "query-keys", "browser-keys", "forward-auth", "ai-gateway"}
 
 
 class ExampleServer(Server):
@@ -35,7 +36,9 @@ class ExampleServer(Server):
         replaced = {
             "/var/lib/apikey": str(self.registry.dir),
             "/var/log/nginx/": f"{self.prefix}/",
+            "/var/lib/nginx-apikey": str(self.state_directory()),
             "/run/nginx.pid": f"{self.prefix}/nginx.pid",
+            "unix:/run/": f"unix:{self.prefix}/",
             "listen 8080": f"listen 127.0.0.1:{self.port}",
             "127.0.0.1:8080": f"127.0.0.1:{self.port}",
             "http://127.0.0.1:3000": self.upstream.url,
@@ -47,6 +50,13 @@ class ExampleServer(Server):
         for old in sorted(replaced, key=len, reverse=True):
             text = text.replace(old, replaced[old])
         return "daemon off;\nworker_processes 2;\n" + text
+
+    def state_directory(self):
+        directory = self.prefix / "state"
+        directory.mkdir(exist_ok=True)
+        if IS_ROOT:
+            shutil.chown(directory, worker_user())
+        return directory
 
     def additions(self):
         """Temporary files of our own, and a place to ask which snapshot is in service."""

@@ -11,6 +11,7 @@ from harness.waiting import wait_until
 FAMILIES = {
     "apikey_requests_total": "counter",
     "apikey_limited_total": "counter",
+    "apikey_cost_misses_total": "counter",
     "apikey_decision_seconds": "histogram",
     "apikey_snapshot_generation": "gauge",
     "apikey_snapshot_keys": "gauge",
