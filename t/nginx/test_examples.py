@@ -10,72 +10,17 @@ A CHECK is 'Header: value' of the answer, upstream:'Header: value' or upstream-p
 import json
 import re
 import shlex
-import shutil
 
 import httpx
 import pytest
 
-from harness.paths import IS_ROOT, MODULE, REPOSITORY, worker_user
-from harness.server import Server
+from harness.example import ExampleServer, make_keys
+from harness.paths import REPOSITORY
 from harness.waiting import wait_until
 
 EXAMPLES = sorted((REPOSITORY / "conf" / "examples").glob("*.conf"))
 TOPICS = {"minimal", "bearer-beside-jwt", "scopes-by-method", "tiers", "environments", "satisfy-any", "json-access-log",
           "query-keys", "browser-keys", "forward-auth", "ai-gateway"}
-
-
-class ExampleServer(Server):
-    """A Server whose configuration is the example's text with this machine's paths and ports."""
-
-    def __init__(self, prefix, text, registry, upstream):
-        self.text, self.registry, self.upstream = text, registry, upstream
-        super().__init__(prefix)
-
-    def config(self, **_):
-        text = self.text
-        replaced = {
-            "/var/lib/apikey": str(self.registry.dir),
-            "/var/log/nginx/": f"{self.prefix}/",
-            "/var/lib/nginx-apikey": str(self.state_directory()),
-            "/run/nginx.pid": f"{self.prefix}/nginx.pid",
-            "unix:/run/": f"unix:{self.prefix}/",
-            "listen 8080": f"listen 127.0.0.1:{self.port}",
-            "127.0.0.1:8080": f"127.0.0.1:{self.port}",
-            "http://127.0.0.1:3000": self.upstream.url,
-            "user www-data;": f"user {worker_user()};" if IS_ROOT else "",
-            "load_module /usr/lib/nginx/modules/ngx_http_apikey_module.so;": f"load_module {MODULE};" if MODULE else "",
-            "\nhttp {": f"\nhttp {{\n{self.additions()}",
-        }
-        # First the line that contains another one's text.
-        for old in sorted(replaced, key=len, reverse=True):
-            text = text.replace(old, replaced[old])
-        return "daemon off;\nworker_processes 2;\n" + text
-
-    def state_directory(self):
-        directory = self.prefix / "state"
-        directory.mkdir(exist_ok=True)
-        if IS_ROOT:
-            shutil.chown(directory, worker_user())
-        return directory
-
-    def additions(self):
-        """Temporary files of our own, and a place to ask which snapshot is in service."""
-        return f"""proxy_temp_path {self.prefix}/proxy; client_body_temp_path {self.prefix}/body;
-            server {{
-                listen unix:{self.admin_socket};
-                access_log off;
-                location = /metrics {{ apikey off; apikey_metrics; }}
-            }}"""
-
-
-def make_keys(text, registry):
-    keys = {}
-    for name, command in re.findall(r"^# setup(?: (\w+))?: keyloader (.*)$", text, re.MULTILINE):
-        done = registry.run(*shlex.split(command))
-        if name:
-            keys[name] = done.stdout.strip()
-            assert re.fullmatch(r"ak_[a-z0-9]+_[0-9A-Za-z]{38}", keys[name]), "the key alone is on standard output"
-    return keys
 
 
 def send(server, promise, keys):
@@ -127,7 +72,7 @@ def test_example(path, place, registry, upstream, nginx):
     keys = make_keys(text, registry)
     prefix = place / "example"
     prefix.mkdir()
-    server = ExampleServer(prefix, text, registry, upstream)
+    server = ExampleServer(prefix, text, registry, upstream.url)
     nginx.all.append(server)
     server.start()
     server.wait_for_generation(registry.generation())
