@@ -63,8 +63,8 @@ def test_the_headers_are_as_if_it_counted(serve):
 
 
 def test_one_limit_of_a_plan(registry, nginx, upstream):
-    registry.plan("trial", "--quota", "2/day", "--dry-run-limit", "day", rate="5/h", burst=5)
+    registry.plan("trial", "--quota", "5/day", "--dry-run-limit", "rate", rate="2/h", burst=2)
     key = registry.key(plan="trial")
     server = nginx(f'location / {{ apikey "api"; apikey_scope any; proxy_pass {upstream.url}; }}')
     assert [server.status(key=key) for _ in range(6)] == [200] * 5 + [429]
-    assert outcomes(server, 6) == ["ok"] * 2 + ["quota_exceeded_dry_run"] * 3 + ["rate_limited"]
+    assert outcomes(server, 6) == ["ok"] * 2 + ["rate_limited_dry_run"] * 3 + ["quota_exceeded"]

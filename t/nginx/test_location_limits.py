@@ -43,7 +43,7 @@ def test_the_anonymous_are_known_by_their_address(registry, nginx, upstream):
 
 
 def test_all_or_none_with_the_limits_of_the_key(registry, nginx, upstream):
-    registry.plan("small", "--quota", "5/day", rate="100/h", burst=4)
+    registry.plan("small", "--quota", "5/day", rate="4/h", burst=4)
     key = registry.key(plan="small")
     server = nginx(location(upstream, "apikey_limit rate=2r/h burst=2;", path="/tight")
                    + location(upstream, path="/wide") + 'location = /me { apikey "api"; apikey_whoami; }')
