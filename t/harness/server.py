@@ -107,6 +107,23 @@ http {{
             raise AssertionError(f"nginx ended with {self.process.returncode}:\n" + self.stderr() + self.error_log())
         return self
 
+    def start_detached(self):
+        """So that it takes USR2: a master does only when whoever started it has gone. End it with end_master()."""
+        with subprocess.Popen(["sh", "-c", '"$@" & read line', "sh", *self.command()], stdin=subprocess.PIPE) as shell:
+            wait_until(lambda: accepts(self.port), what="nginx listening")
+            shell.stdin.close()
+        return self
+
+    def kill_all(self):
+        """SIGKILL for the master and then, when it can start no others, for every worker."""
+        self.allow_log("exited on signal 9")
+        everybody = [self.master, *_children(self.master)]
+        for pid in everybody:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait(20)
+        wait_until(lambda: not any(map(is_alive, everybody)), what="the workers' end")
+        self.admin_socket.unlink(missing_ok=True)  # nobody was left to remove it
+
     def stderr(self) -> str:
         return (self.prefix / "stderr.log").read_text()
 
@@ -248,6 +265,19 @@ http {{
     def clear_access_log(self):
         with open(self.access_log_path, "r+b") as log:
             log.truncate(0)
+
+
+def is_alive(pid) -> bool:
+    """Running, or at least not yet a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def end_master(pid):
+    os.kill(pid, signal.SIGQUIT)
+    wait_until(lambda: not is_alive(pid), 20, "the master's end")
 
 
 def read_all(connection) -> bytes:

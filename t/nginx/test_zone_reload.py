@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
 import threading
 
 import pytest
 
-from harness.server import BAD_LINES
+from harness.server import BAD_LINES, end_master
 from harness.store import LOCATION, Generations, Store
-from harness.waiting import accepts, wait_until
+from harness.waiting import wait_until
 
 
 @pytest.fixture
@@ -149,19 +148,11 @@ def daemon(nginx, store, made):
     """nginx that can be upgraded: it takes USR2 only when whoever started it has gone. RETURNS: (server, pid)."""
     store.put(made.snapshots[0])
     server = nginx.make(LOCATION, store=store.path)
-    pid_file = server.prefix / "nginx.pid"
-    with subprocess.Popen(["sh", "-c", '"$@" & read line', "sh", *server.command()], stdin=subprocess.PIPE) as shell:
-        wait_until(lambda: accepts(server.port), what="nginx listening")
-        shell.stdin.close()
-    yield server, pid_file
-    if pid_file.exists():
-        end(int(pid_file.read_text()))
+    server.start_detached()
+    yield server, server.pid_path
+    if server.pid_path.exists():
+        end_master(int(server.pid_path.read_text()))
     assert not [line for line in server.error_log().splitlines() if BAD_LINES.search(line)]
-
-
-def end(master):
-    os.kill(master, signal.SIGQUIT)
-    wait_until(lambda: not os.path.exists(f"/proc/{master}"), 20, "the master's end")
 
 
 def test_a_binary_upgrade_interrupts_nobody(daemon, made, asking):
@@ -172,7 +163,7 @@ def test_a_binary_upgrade_interrupts_nobody(daemon, made, asking):
         os.kill(int(old), signal.SIGUSR2)
         wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() not in ("", old), 20, "the new master")
         wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")
-        end(int(old))
+        end_master(int(old))
     assert server.status(key=made.keys[0]) == 200
 
 
