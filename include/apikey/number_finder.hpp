@@ -58,7 +58,7 @@ class NumberFinder {
   };
   [[nodiscard]] bool is_on_path() const noexcept { return on_path_ == depth_; }
   [[nodiscard]] bool is_in_object() const noexcept;
-  [[nodiscard]] bool compares() const noexcept { return is_name_ && is_on_path(); }
+  [[nodiscard]] bool compares() const noexcept { return is_name_ && name_matches_; }
   State step(char c) noexcept;
   State begin_value(char c) noexcept;
   State begin_name() noexcept;
@@ -89,7 +89,7 @@ class NumberFinder {
   std::uint8_t hex_digits_ = 0;
   State state_ = State::value;
   bool is_name_ = false;       // the string being read is a member's name …
-  bool name_matches_ = false;  // … and so far the one the path wants here
+  bool name_matches_ = false;  // … and so far the one that the path wants in this object
   bool is_wanted_ = false;     // the value that comes is the one the path leads to from here
   bool is_figure_ = false;     // the number being read is the figure
 };

@@ -205,7 +205,7 @@ NumberFinder::State NumberFinder::end_string() noexcept {
   if (!is_name_) {
     return end_value();
   }
-  is_wanted_ = name_matches_ && high_ == 0 && is_on_path() && name_size_ == path_->names[on_path_ - 1].size();
+  is_wanted_ = name_matches_ && high_ == 0 && name_size_ == path_->names[on_path_ - 1].size();
   high_ = 0;
   if (is_wanted_) {
     figure_ = {};  // what an earlier member of this name held does not count
@@ -262,7 +262,7 @@ NumberFinder::State NumberFinder::read_number(char c) noexcept {
 }
 
 void NumberFinder::compare_byte(char c) noexcept {
-  if (!compares() || !name_matches_) {
+  if (!compares()) {
     return;
   }
   const std::string_view wanted = path_->names[on_path_ - 1];

@@ -337,6 +337,43 @@ def test_internal_redirects_charge_and_settle_once(nginx, chat, key):
     chat.answer(completion(21))
     ask(server, key, path="/try")
     assert left(server, key) == 979
+    assert server.metric("apikey_cost_misses_total") == 0, "apikey_whoami has nothing to settle"
+
+
+def test_auth_request_charges_and_the_answer_settles(nginx, chat, key):
+    server = gateway(nginx, chat, "", server=LIMITS, locations=f"""
+        location = /verify {{ internal; apikey_verify; {SETTLED} apikey_refund 502; }}
+        location /app {{ apikey off; auth_request /verify; proxy_pass {chat.url}; }}""")
+    chat.answer(completion(21))
+    assert ask(server, key, path="/app").status_code == 200
+    assert left(server, key) == 979
+    chat.answer(completion(21), status=502)
+    ask(server, key, path="/app")
+    assert left(server, key) == 979
+
+
+def test_a_cached_answer_costs_what_it_says(nginx, chat, key, place):
+    cached = SETTLED + "proxy_cache answers; proxy_cache_valid 200 1m; proxy_cache_methods POST;"
+    server = gateway(nginx, chat, cached, http=f"proxy_cache_path {place}/cache keys_zone=answers:1m;")
+    chat.answer(completion(21))
+    for remains in (979, 958):
+        assert ask(server, key).content == completion(21)
+        assert left(server, key) == remains
+    assert len(chat.requests) == 1
+
+
+def test_an_unfinished_answer_counts_as_far_as_it_came(nginx, chat, key):
+    server = gateway(nginx, chat)
+    whole = b'{"usage":{"total_tokens":42},"text":"' + b"x" * 50_000
+    chat.answer(whole, headers={"Connection": "close"})
+    chat.headers["Content-Length"] = str(len(whole) + 1)
+    server.allow_log("upstream prematurely closed connection")
+    with server.connect() as connection:
+        connection.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key.secret}\r\n\r\n".encode())
+        while connection.recv(65536):
+            pass
+    server.logged(1)
+    assert left(server, key) == 958
 
 
 def test_the_location_that_ends_the_request_says_where_the_figure_stands(nginx, chat, key):

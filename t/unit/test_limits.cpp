@@ -218,6 +218,18 @@ void costs_are_settled_when_they_are_known(void**) {
   assert_int_equal(left(2, 300), 49);
 }
 
+void a_later_pass_says_by_which_cost_a_limit_is_settled(void**) {
+  TestTables tables;
+  std::array uses = {rate(tables, 1, 1, 100), quota(tables, 1, 100, kWall)};
+  Takings takings;
+  assert_true(take_limits(tables.all, uses, clocks_at(0), takings).outcome == Outcome::ok);
+  uses[0].cost_number = 1;
+  assert_true(take_limits(tables.all, uses, clocks_at(0), takings).outcome == Outcome::ok);
+  settle_cost(tables.all, takings, 1, 30, clocks_at(0));
+  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 70);
+  assert_int_equal(look_at_limit(tables.all, uses[1], clocks_at(0)).remaining, 99);
+}
+
 void a_refund_gives_everything_back_but_the_flight(void**) {
   TestTables tables;
   const std::array uses = {rate(tables, 1, 1, 10, 7), quota(tables, 1, 10, kWall, 7), concurrency(tables, 1, 5)};
@@ -465,6 +477,7 @@ int main() {
       cmocka_unit_test(a_limit_in_dry_run_counts_and_refuses_nobody),
       cmocka_unit_test(a_table_without_room_is_not_a_limit_that_is_used_up),
       cmocka_unit_test(costs_are_settled_when_they_are_known),
+      cmocka_unit_test(a_later_pass_says_by_which_cost_a_limit_is_settled),
       cmocka_unit_test(a_refund_gives_everything_back_but_the_flight),
       cmocka_unit_test(a_cost_of_nothing_is_free),
       cmocka_unit_test(what_a_limit_measures_is_in_its_name),
