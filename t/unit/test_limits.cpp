@@ -218,6 +218,32 @@ void costs_are_settled_when_they_are_known(void**) {
   assert_int_equal(left(2, 300), 49);
 }
 
+// The table in docs/limits.md.
+void the_documented_example(void**) {
+  TestTables tables;
+  std::array uses = {rate(tables, 1, 100 * 3600, 1000, 200)};
+  uses[0].cost_number = 0;
+  const auto left = [&](std::uint64_t seconds) {
+    return look_at_limit(tables.all, uses[0], clocks_at(seconds)).remaining;
+  };
+  Takings a;
+  Takings b;
+  Takings c;
+  assert_true(take_limits(tables.all, uses, clocks_at(0), a).outcome == Outcome::ok);
+  assert_int_equal(left(0), 800);
+  assert_true(take_limits(tables.all, uses, clocks_at(0), b).outcome == Outcome::ok);
+  assert_int_equal(left(0), 600);
+  settle_cost(tables.all, a, 0, 50, clocks_at(1));
+  assert_int_equal(left(1), 800);
+  settle_cost(tables.all, b, 0, 1500, clocks_at(2));
+  assert_int_equal(left(2), 0);
+  const TakeResult refused = take_limits(tables.all, uses, clocks_at(3), c);
+  assert_true(refused.outcome == Outcome::rate_limited);
+  assert_int_equal(refused.level.retry_after_ns, 5'000'000'000);
+  assert_true(take_limits(tables.all, uses, clocks_at(8), c).outcome == Outcome::ok);
+  assert_int_equal(left(8), 0);
+}
+
 void a_later_pass_says_by_which_cost_a_limit_is_settled(void**) {
   TestTables tables;
   std::array uses = {rate(tables, 1, 1, 100), quota(tables, 1, 100, kWall)};
@@ -477,6 +503,7 @@ int main() {
       cmocka_unit_test(a_limit_in_dry_run_counts_and_refuses_nobody),
       cmocka_unit_test(a_table_without_room_is_not_a_limit_that_is_used_up),
       cmocka_unit_test(costs_are_settled_when_they_are_known),
+      cmocka_unit_test(the_documented_example),
       cmocka_unit_test(a_later_pass_says_by_which_cost_a_limit_is_settled),
       cmocka_unit_test(a_refund_gives_everything_back_but_the_flight),
       cmocka_unit_test(a_cost_of_nothing_is_free),
