@@ -1,86 +1,22 @@
-// What the steps of a decision cost: user instructions and cycles per call, counted by the processor, and time.
-// Built by `ninja bench_core`, run by people; never part of a test, since its numbers depend on the machine.
-// Where the processor's counters cannot be read (a container, perf_event_paranoid), it prints the time alone.
-#include <linux/perf_event.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
+// What the steps of a decision cost before it comes to limits (those are in bench_limits.cpp): digest, look-up, rows 1
+// to 8. Built by `ninja bench_core`, run by people; never part of a test, since its numbers depend on the machine.
 #include <array>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <string>
-#include <vector>
 
 #include "apikey/authenticator.hpp"
+#include "measure.hpp"
 #include "snapshot_fixture.hpp"
 
 namespace apikey {
 namespace {
 
-constexpr std::uint64_t kRounds = 300'000;
+using bench::Counters;
+using bench::measure;
+
 constexpr std::size_t kKeys = 100'000;
-
-// One counter of this process, user space only.
-class Counter {
- public:
-  explicit Counter(std::uint64_t event) {
-    perf_event_attr attributes{};
-    attributes.type = PERF_TYPE_HARDWARE;
-    attributes.size = sizeof attributes;
-    attributes.config = event;
-    attributes.exclude_kernel = 1;
-    attributes.exclude_hv = 1;
-    fd_ = static_cast<int>(::syscall(SYS_perf_event_open, &attributes, 0, -1, -1, PERF_FLAG_FD_CLOEXEC));
-  }
-  ~Counter() {
-    if (fd_ >= 0) {
-      (void)::close(fd_);
-    }
-  }
-  Counter(const Counter&) = delete;
-  Counter& operator=(const Counter&) = delete;
-  [[nodiscard]] bool works() const { return fd_ >= 0; }
-  [[nodiscard]] std::uint64_t read() const {
-    std::uint64_t value = 0;
-    return fd_ >= 0 && ::read(fd_, &value, sizeof value) == sizeof value ? value : 0;
-  }
-
- private:
-  int fd_ = -1;
-};
-
-struct Counters {
-  Counter instructions{PERF_COUNT_HW_INSTRUCTIONS};
-  Counter cycles{PERF_COUNT_HW_CPU_CYCLES};
-};
-
-// Calls `function(i)` many times. What it returns is summed up, so that nothing is optimised away.
-template <class Function>
-void measure(const Counters& counters, const char* name, Function function) {
-  volatile std::uint64_t sink = 0;
-  for (std::uint64_t i = 0; i < kRounds / 10; ++i) {
-    sink = sink + function(i);
-  }
-  const std::uint64_t instructions = counters.instructions.read();
-  const std::uint64_t cycles = counters.cycles.read();
-  const auto begin = std::chrono::steady_clock::now();
-  for (std::uint64_t i = 0; i < kRounds; ++i) {
-    sink = sink + function(i);
-  }
-  const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - begin;
-  const auto per_call = [](std::uint64_t total) { return static_cast<double>(total) / kRounds; };
-  std::printf("%-44s", name);
-  if (counters.instructions.works()) {
-    std::printf(" %8.0f instructions", per_call(counters.instructions.read() - instructions));
-  }
-  if (counters.cycles.works()) {
-    std::printf(" %8.0f cycles", per_call(counters.cycles.read() - cycles));
-  }
-  std::printf(" %8.1f ns\n", time.count() / kRounds);
-}
 
 void measure_digest(const Counters& counters) {
   std::string key = "ak_live_0123456789abcdefghijklmnopqrstuv012345";
@@ -132,58 +68,9 @@ void measure_snapshot(const Counters& counters, const Snapshot& snapshot, const 
   });
 }
 
-struct alignas(128) Line {
-  std::array<std::byte, 128> bytes{};
-};
-
-void measure_take(const Counters& counters) {
-  std::vector<Line> memory(BucketTable::bytes_for(kKeys) / sizeof(Line));
-  BucketTable table;
-  if (!BucketTable::format(std::as_writable_bytes(std::span(memory)), {1, 2}, table).ok()) {
-    return;
-  }
-  const LimitTables tables{&table, nullptr, nullptr, {}, {}};
-  const auto use_of = [&](std::uint8_t number, const Rate& rate, std::uint64_t burst) {
-    LimitUse use{};
-    use.kind = LimitKind::rate;
-    use.cost_number = kNoCost;
-    use.subject = table.subject("bench", std::span(&number, 1));
-    use.cost = 1;
-    use.size = burst;
-    use.amount = rate.amount;
-    use.period_ns = rate.period_ns;
-    return use;
-  };
-  std::array<LimitUse, 4> uses;
-  for (std::uint8_t i = 0; i < uses.size(); ++i) {
-    uses[i] = use_of(i, {1'000'000'000, kNsPerSecond}, 1'000'000);
-  }
-  std::uint64_t now = kNsPerSecond;
-  for (const std::size_t count : {1U, 2U, 4U}) {
-    const std::string name = "take: " + std::to_string(count) + " limit(s)";
-    measure(counters, name.c_str(), [&](std::uint64_t) {
-      now += 1000;
-      Takings takings;
-      return take_limits(tables, std::span(uses).first(count), {{}, {now}, {}}, takings).level.remaining;
-    });
-  }
-  const LimitUse empty = use_of(9, {1, 3600 * kNsPerSecond}, 1);
-  measure(counters, "take: 1 limit, refused", [&](std::uint64_t) {
-    Takings takings;
-    return take_limits(tables, std::span(&empty, 1), {{}, {kNsPerSecond}, {}}, takings).level.reset_ns;
-  });
-  measure(counters, "subject: name and key family", [&](std::uint64_t i) {
-    std::array<std::uint8_t, 13> family{};
-    std::memcpy(family.data(), &i, sizeof i);
-    return table.subject("default", family);
-  });
-}
-
 int run() {
   const Counters counters;
-  if (!counters.instructions.works()) {
-    std::puts("The processor's counters cannot be read here (kernel.perf_event_paranoid?): time only.");
-  }
+  bench::say_what_is_counted(counters);
   measure_digest(counters);
   const fixture::TempDir dir;
   fixture::Keys keys;
@@ -195,7 +82,6 @@ int run() {
     return 1;
   }
   measure_snapshot(counters, snapshot, keys);
-  measure_take(counters);
   return 0;
 }
 
