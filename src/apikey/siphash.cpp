@@ -3,11 +3,12 @@
 #include "apikey/siphash.hpp"
 
 #include <bit>
+#include <cstring>
 
 namespace apikey {
 namespace {
 
-void sip_round(std::uint64_t& v0, std::uint64_t& v1, std::uint64_t& v2, std::uint64_t& v3) noexcept {
+inline void sip_round(std::uint64_t& v0, std::uint64_t& v1, std::uint64_t& v2, std::uint64_t& v3) noexcept {
   v0 += v1;
   v1 = std::rotl(v1, 13) ^ v0;
   v0 = std::rotl(v0, 32);
@@ -20,6 +21,28 @@ void sip_round(std::uint64_t& v0, std::uint64_t& v1, std::uint64_t& v2, std::uin
   v2 = std::rotl(v2, 32);
 }
 
+// As the processor has them: first byte lowest.
+static_assert(std::endian::native == std::endian::little);
+std::uint64_t load_word(std::span<const std::byte> data) noexcept {
+  std::uint64_t word;
+  std::memcpy(&word, data.data(), sizeof word);
+  return word;
+}
+
+// Of less than 8 bytes.
+std::uint64_t load_rest(std::span<const std::byte> data) noexcept {
+  std::uint64_t word = 0;
+  std::size_t at = 0;
+  if (data.size() >= 4) {
+    std::memcpy(&word, data.data(), 4);
+    at = 4;
+  }
+  for (; at < data.size(); ++at) {
+    word |= std::to_integer<std::uint64_t>(data[at]) << (8 * at);
+  }
+  return word;
+}
+
 }  // namespace
 
 SipHash::SipHash(const SipKey& key) noexcept
@@ -28,7 +51,7 @@ SipHash::SipHash(const SipKey& key) noexcept
       v2_(key[0] ^ 0x6c7967656e657261),
       v3_(key[1] ^ 0x7465646279746573) {}
 
-void SipHash::compress(std::uint64_t word) noexcept {
+inline void SipHash::compress(std::uint64_t word) noexcept {
   v3_ ^= word;
   sip_round(v0_, v1_, v2_, v3_);
   sip_round(v0_, v1_, v2_, v3_);
@@ -36,13 +59,18 @@ void SipHash::compress(std::uint64_t word) noexcept {
 }
 
 void SipHash::update(std::span<const std::byte> data) noexcept {
-  for (const std::byte byte : data) {
-    pending_ |= std::to_integer<std::uint64_t>(byte) << (8 * (length_ % 8));
-    ++length_;
-    if (length_ % 8 == 0) {
-      compress(pending_);
-      pending_ = 0;
-    }
+  const auto filled = static_cast<unsigned>(8 * (length_ % 8));  // bits of `pending_`
+  length_ += data.size();
+  for (; data.size() >= 8; data = data.subspan(8)) {
+    const std::uint64_t word = load_word(data);
+    compress(pending_ | word << filled);
+    pending_ = filled == 0 ? 0 : word >> (64 - filled);
+  }
+  const std::uint64_t rest = load_rest(data);
+  pending_ |= rest << filled;
+  if (filled + 8 * data.size() >= 64) {
+    compress(pending_);
+    pending_ = rest >> (64 - filled);
   }
 }
 

@@ -20,8 +20,10 @@ class Gathering {
  public:
   explicit Gathering(Format format) noexcept : format_(format) {}
   ~Gathering() {
-    wipe(std::span<char>(first_));
-    wipe(std::span<char>(second_));
+    if (has_decoded_) {
+      wipe(std::span<char>(first_));
+      wipe(std::span<char>(second_));
+    }
   }
   Gathering(const Gathering&) = delete;
   Gathering& operator=(const Gathering&) = delete;
@@ -47,7 +49,10 @@ class Gathering {
   [[nodiscard]] bool has_own_form() const noexcept { return has_own_form_; }
 
  private:
-  std::span<char> buffer() noexcept { return presented_.found() == Found::key ? second_ : first_; }
+  std::span<char> buffer() noexcept {
+    has_decoded_ = true;
+    return presented_.found() == Found::key ? second_ : first_;
+  }
 
   void add(Found found, std::string_view value) noexcept {
     if (found == Found::key || found == Found::malformed) {
@@ -106,6 +111,7 @@ class Gathering {
   Format format_;
   Presented presented_;
   bool has_own_form_ = false;
+  bool has_decoded_ = false;  // a buffer was asked for
   std::array<char, kBasicBufferSize> first_;
   std::array<char, kBasicBufferSize> second_;
 };
