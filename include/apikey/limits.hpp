@@ -50,7 +50,7 @@ struct LimitTables {
 };
 
 // What a request costs the limits of one measure. What a limit measures is its name up to the first `.`; the names that
-// limits have where none is written (rate, minute … year, owner, owner.day …) measure requests.
+// limits have where none is written (rate, minute … year, owner, owner.day …, a location's) measure requests.
 struct MeasuredCost {
   std::string_view measure;  // empty: all limits that no other one is for
   std::uint64_t cost = 1;
@@ -124,8 +124,8 @@ struct TakeResult {
   std::size_t dry_decided_by = 0;
 };
 
-// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at; they will be
-// settled by the cost that is theirs now.
+// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at; they will
+// be settled by the cost that is theirs now.
 [[nodiscard]] TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
                                      Takings& takings) noexcept;
 // What take_limits() would give, without taking.

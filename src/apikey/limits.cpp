@@ -13,8 +13,8 @@ __extension__ using Wide = unsigned __int128;
 using Status = LimitLevel::Status;
 
 // Names that limits have where none is written: all of them measure requests.
-constexpr std::array<std::string_view, 8> kRequestNames = {"rate", "minute", "hour", "day",
-                                                           "week", "month",  "year", "owner"};
+constexpr std::array<std::string_view, 9> kRequestNames = {"rate",  "minute", "hour",  "day",   "week",
+                                                           "month", "year",   "owner", "server"};
 
 std::uint64_t share_of(std::uint64_t amount, const Share& share) noexcept {
   if (share.part == share.whole) {
@@ -308,8 +308,11 @@ TakeResult take_one(const LimitTables& tables, const LimitUse& use, const Clocks
 
 std::string_view measure_of(std::string_view limit_name) noexcept {
   const std::string_view first = limit_name.substr(0, limit_name.find('.'));
-  return std::find(kRequestNames.begin(), kRequestNames.end(), first) == kRequestNames.end() ? first
-                                                                                             : std::string_view();
+  // A limit of a location that has no name of its own is called by the location's: /orders, @fallback.
+  const bool is_location = first.empty() || first.front() == '/' || first.front() == '@';
+  return !is_location && std::find(kRequestNames.begin(), kRequestNames.end(), first) == kRequestNames.end()
+             ? first
+             : std::string_view();
 }
 
 TakenLimit* Takings::find(std::uint64_t subject) noexcept {

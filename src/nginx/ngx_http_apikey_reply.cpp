@@ -14,8 +14,8 @@
 namespace apikey::nginx {
 namespace {
 
-constexpr std::int64_t kRetryUnavailable = 5;       // seconds: a snapshot is adopted within one
-constexpr std::int64_t kLongestRetryAfter = 86400;  // what can never be admitted may as well be tried tomorrow
+constexpr std::int64_t kRetryUnavailable = 5;  // seconds: a snapshot is adopted within one
+constexpr std::int64_t kRetryNever = 86400;    // what can never be admitted may as well be tried tomorrow
 constexpr std::size_t kLongestOwnerInLog = 128;
 
 void append_challenge(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept {
@@ -71,7 +71,7 @@ bool challenge_scope(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
 }
 
 bool add_retry_after(ngx_http_request_t* r, std::int64_t seconds) noexcept {
-  const ngx_str_t value = number_text(r->pool, std::clamp<std::int64_t>(seconds, 1, kLongestRetryAfter));
+  const ngx_str_t value = number_text(r->pool, std::max<std::int64_t>(seconds, 1));
   return value.len > 0 && add_header(r, "Retry-After", value) != nullptr;
 }
 
@@ -86,6 +86,9 @@ bool add_refusal_headers(ngx_http_request_t* r, const RequestCtx& ctx, ngx_int_t
     return ctx.verdict.outcome != Outcome::scope || challenge_scope(r, ctx);
   }
   const bool is_limited = status == NGX_HTTP_TOO_MANY_REQUESTS;
+  if (is_limited && ctx.verdict.retry_after_ns == UINT64_MAX) {
+    return add_retry_after(r, kRetryNever);
+  }
   return add_retry_after(r, is_limited ? whole_seconds(ctx.verdict.retry_after_ns) : kRetryUnavailable);
 }
 

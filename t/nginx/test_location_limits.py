@@ -2,6 +2,8 @@
 
 import pytest
 
+from harness.waiting import wait_until
+
 BUCKET = "rate=3r/h burst=3"
 
 
@@ -78,16 +80,14 @@ def test_inner_levels_replace_outer_ones(registry, nginx, upstream):
 def test_a_redirected_request_is_charged_once_and_new_limits_are_taken(registry, nginx, upstream):
     registry.plan("small", rate="4/h", burst=4)
     key = registry.key(plan="small")
-    server = nginx('location /go { apikey "api"; apikey_scope any; apikey_limit rate=3r/h burst=3 name=first; '
-                   "error_page 418 = @there; return 418; }"
-                   'location /start { apikey "api"; apikey_scope any; apikey_limit rate=3r/h burst=3 name=first; '
+    server = nginx('location /start { apikey "api"; apikey_scope any; apikey_limit rate=3r/h burst=3 name=first; '
                    "try_files /none @there; }"
                    'location @there { apikey "api"; apikey_scope any; apikey_limit rate=2r/h burst=2 name=second; '
                    f"proxy_pass {upstream.url}; }}"
                    'location = /me { apikey "api"; apikey_whoami; }')
     assert statuses(server, 3, "/start", key=key) == [200, 200, 429]
-    left = {limit["name"]: limit["remaining"] for limit in server.get("/me", key=key).json()["limits"]}
-    assert left["rate"] == 1, "three requests, each charged once, though each was decided twice"
+    # Each was decided twice and charged once; the third, refused in its second pass, has got everything back.
+    wait_until(lambda: server.get("/me", key=key).json()["limits"][0]["remaining"] == 2, what="two of four left")
 
 
 def test_a_required_limit(registry, nginx, upstream):

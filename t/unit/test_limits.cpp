@@ -282,7 +282,7 @@ void a_cost_of_nothing_is_free(void**) {
 void what_a_limit_measures_is_in_its_name(void**) {
   assert_true(measure_of("tokens") == "tokens");
   assert_true(measure_of("tokens.month") == "tokens");
-  for (const char* name : {"rate", "day", "month", "owner", "owner.day"}) {
+  for (const char* name : {"rate", "day", "month", "owner", "owner.day", "/orders", "@fallback", "server"}) {
     assert_true(measure_of(name).empty());
   }
   TestTables tables;
