@@ -68,7 +68,7 @@ void SipHash::update(std::span<const std::byte> data) noexcept {
   }
   const std::uint64_t rest = load_rest(data);
   pending_ |= rest << filled;
-  if (filled + 8 * data.size() >= 64) {
+  if (filled != 0 && filled + 8 * data.size() >= 64) {
     compress(pending_);
     pending_ = rest >> (64 - filled);
   }
