@@ -197,6 +197,9 @@ def test_a_longer_period_may_not_allow_less(keyloader):
     keyloader("key", "set", key["id"], "--plan", "gold")
     assert_names_both(keyloader.refused("plan", "set", "gold", "--quota", "1000/hour"), key["id"], "acme", "plan gold")
     assert_names_both(keyloader.refused("key", "set", key["id"], "--quota", "1000/hour"), key["id"])
+    # A revoked key stands in nobody's way.
+    revoked = keyloader.key("acme", "--plan", "gold", "--quota", "9/day")
+    keyloader("key", "revoke", revoked["id"])
     # What replaces the plan's limit of its name is what counts.
     keyloader("plan", "set", "gold", "--quota", "500/hour")
     keyloader("plan", "set", "gold", "--quota", "1000/day")

@@ -73,6 +73,9 @@ Outcome import_csv(std::istream& in, LineImporter& importer) {
   return outcome;
 }
 
+constexpr std::array<std::string_view, 8> kListColumns{"scopes", "roles", "allow_ip",      "rate",
+                                                       "burst",  "quota", "rolling_quota", "concurrency"};
+
 // Lists may be arrays of strings or words in one string; null is the same as not there.
 std::string json_text(const std::string& name, const Json& value) {
   if (value.is_null()) {
@@ -81,9 +84,7 @@ std::string json_text(const std::string& name, const Json& value) {
   if (value.is_string()) {
     return value.get<std::string>();
   }
-  constexpr std::array<std::string_view, 8> kLists{"scopes", "roles", "allow_ip",      "rate",
-                                                   "burst",  "quota", "rolling_quota", "concurrency"};
-  const bool is_list = std::find(kLists.begin(), kLists.end(), name) != kLists.end();
+  const bool is_list = std::find(kListColumns.begin(), kListColumns.end(), name) != kListColumns.end();
   if (is_list && value.is_array()) {
     std::string text;
     for (const Json& word : value) {

@@ -21,6 +21,18 @@ namespace {
 constexpr std::array<std::string_view, 16> kColumns{
     "key",     "digest",     "owner",    "name", "scopes", "roles", "plan",          "env",
     "expires", "not_before", "allow_ip", "rate", "burst",  "quota", "rolling_quota", "concurrency"};
+// A column of limits: the words of one option.
+struct LimitColumn {
+  const char* name;
+  Texts LimitOptions::*words;
+  const char* form;
+};
+constexpr std::array<LimitColumn, 5> kLimitColumns{
+    {{"rate", &LimitOptions::rates, "rates such as 100/s or tokens=90000/m"},
+     {"burst", &LimitOptions::bursts, "bursts of rates that are named in this line, such as 200 or tokens=90000"},
+     {"quota", &LimitOptions::quotas, "quotas such as 1000000/month or tokens.month=2000000/month"},
+     {"rolling_quota", &LimitOptions::rolling_quotas, "rolling quotas such as 1000/24h"},
+     {"concurrency", &LimitOptions::concurrencies, "numbers of requests at once, such as 20"}}};
 constexpr std::string_view kMetaPrefix = "meta.";
 constexpr std::size_t kShortestWordHidden = 2;
 
@@ -138,17 +150,6 @@ void LineImporter::set_fields(const Columns& columns, Key& key) {
 }
 
 void LineImporter::set_limits(const Columns& columns, Key& key) {
-  struct LimitColumn {
-    const char* name;
-    Texts LimitOptions::*words;
-    const char* form;
-  };
-  constexpr std::array<LimitColumn, 5> kLimitColumns{
-      {{"rate", &LimitOptions::rates, "rates such as 100/s or tokens=90000/m"},
-       {"burst", &LimitOptions::bursts, "bursts of rates that are named in this line, such as 200 or tokens=90000"},
-       {"quota", &LimitOptions::quotas, "quotas such as 1000000/month or tokens.month=2000000/month"},
-       {"rolling_quota", &LimitOptions::rolling_quotas, "rolling quotas such as 1000/24h"},
-       {"concurrency", &LimitOptions::concurrencies, "numbers of requests at once, such as 20"}}};
   for (const LimitColumn& each : kLimitColumns) {
     column_ = each.name;
     if (const auto value = value_of(columns, column_)) {

@@ -5,7 +5,7 @@
 
 #include "key.hpp"
 #include "limit_rules.hpp"
-#include "limits.hpp"
+#include "limit_text.hpp"
 #include "table.hpp"
 #include "values.hpp"
 
@@ -44,6 +44,7 @@ std::vector<Texts> limit_rows(const std::vector<EffectiveLimit>& limits) {
     return {{"limits", "unlimited"}};
   }
   std::vector<Texts> rows;
+  rows.reserve(limits.size());
   for (const EffectiveLimit& effective : limits) {
     rows.push_back({rows.empty() ? "limits" : "", fmt::format("{} {} (of {})", effective.limit.name,
                                                               limit_text(effective.limit), source_text(effective))});

@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "apikey/limits.hpp"
-#include "limits.hpp"
+#include "limit_text.hpp"
 
 namespace keyloader {
 namespace {
@@ -136,6 +136,9 @@ void check_limits(const Owner& owner) { check_together(owner.limits, fmt::format
 void check_limits(Registry& registry, const Plan& plan) {
   check_together(plan.limits, fmt::format("plan {}", plan.name));
   registry.each_key_with_limits(plan, [&](const Key& key) {
+    if (key.revoked != 0) {
+      return;  // nothing comes of its limits any more
+    }
     check_key(key, plan, fmt::format("{} of {}, which has limits of its own,", text_of(key.id), key.owner));
   });
 }

@@ -1,4 +1,4 @@
-// From words to limits and back. Called by the commands of plans, keys and owners, and by import.
+// From words to limits. Called by the commands of plans, keys and owners, and by import.
 // Must never let through an amount that a snapshot would refuse (is_consistent() in rows.cpp).
 #include "limits.hpp"
 
@@ -64,54 +64,6 @@ NamedValue named_value(const std::string& word) {
   NamedValue named{.name = word.substr(0, equals), .value = word.substr(equals + 1)};
   check_label("limit", named.name);
   return named;
-}
-
-std::string default_name(LimitKind kind, LimitHolder holder) {
-  const bool is_owner = holder == LimitHolder::owner;
-  if (kind == LimitKind::concurrency) {
-    return is_owner ? "owner.concurrency" : "concurrency";
-  }
-  return is_owner ? "owner" : "rate";
-}
-
-std::uint64_t period_seconds(const Limit& limit) { return limit.period_ns / apikey::kNsPerSecond; }
-
-// "30d", "90m": in the largest unit it is a whole number of.
-std::string duration_text(std::uint64_t seconds) {
-  constexpr std::array<std::pair<std::uint64_t, char>, 3> kLarger{{{86'400, 'd'}, {3600, 'h'}, {60, 'm'}}};
-  for (const auto& [length, unit] : kLarger) {
-    if (seconds % length == 0) {
-      return fmt::format("{}{}", seconds / length, unit);
-    }
-  }
-  return fmt::format("{}s", seconds);
-}
-
-// The unit that a rolling period is called by; none for a period without a name.
-CalendarUnit unit_like(std::uint64_t seconds) {
-  constexpr std::array<std::pair<std::uint64_t, CalendarUnit>, 7> kLengths{{{60, CalendarUnit::minute},
-                                                                            {3600, CalendarUnit::hour},
-                                                                            {86'400, CalendarUnit::day},
-                                                                            {7 * 86'400, CalendarUnit::week},
-                                                                            {30 * 86'400, CalendarUnit::month},
-                                                                            {365 * 86'400, CalendarUnit::year},
-                                                                            {366 * 86'400, CalendarUnit::year}}};
-  for (const auto& [length, unit] : kLengths) {
-    if (length == seconds) {
-      return unit;
-    }
-  }
-  return CalendarUnit::none;
-}
-
-std::string default_quota_name(const Limit& quota, LimitHolder holder) {
-  const bool is_rolling = quota.kind == LimitKind::rolling_quota;
-  const CalendarUnit unit = is_rolling ? unit_like(period_seconds(quota)) : quota.unit;
-  const bool is_owner = holder == LimitHolder::owner;
-  if (unit == CalendarUnit::none) {
-    return fmt::format("{}.{}", is_owner ? "owner" : "requests", duration_text(period_seconds(quota)));
-  }
-  return fmt::format("{}{}", is_owner ? "owner." : "", unit_text(unit));
 }
 
 // `1000000/month` → both sides; false when there is no slash.
@@ -236,7 +188,8 @@ class LimitEditor {
   }
 
   void set_burst(const NamedValue& named) {
-    const std::string name = named.name.empty() ? default_name(LimitKind::rate, holder_) : named.name;
+    const std::string name =
+        named.name.empty() ? default_limit_name({.name = {}, .kind = LimitKind::rate}, holder_) : named.name;
     const auto found = find(name);
     if (found == limits_.end() || found->kind != LimitKind::rate) {
       throw UsageError(fmt::format("--burst \"{}\" says nothing without the rate {}; give --rate too, or leave it out",
@@ -288,7 +241,7 @@ class LimitEditor {
       return named.name;
     }
     if (kind == LimitKind::rate || kind == LimitKind::concurrency) {
-      return default_name(kind, holder_);
+      return default_limit_name({.name = {}, .kind = kind}, holder_);
     }
     Texts names;
     for (const Limit& limit : limits_) {
@@ -321,15 +274,7 @@ struct Words {
   Limit (*parse)(const std::string& text);
 };
 
-std::string name_of(const Limit& limit, LimitHolder holder) {
-  return is_quota(limit) ? default_quota_name(limit, holder) : default_name(limit.kind, holder);
-}
-
 }  // namespace
-
-bool is_quota(const Limit& limit) {
-  return limit.kind == LimitKind::calendar_quota || limit.kind == LimitKind::rolling_quota;
-}
 
 std::uint64_t parse_quota_amount(const std::string& text) {
   return parse_amount("quota", text, apikey::kMaxQuotaAmount);
@@ -355,7 +300,7 @@ void apply_limits(Limits& limits, const LimitOptions& options, LimitHolder holde
         continue;
       }
       Limit limit = each.parse(named.value);
-      limit.name = named.name.empty() ? name_of(limit, holder) : named.name;
+      limit.name = named.name.empty() ? default_limit_name(limit, holder) : named.name;
       editor.set(limit);
     }
   }
@@ -369,30 +314,6 @@ void apply_limits(Limits& limits, const LimitOptions& options, LimitHolder holde
     editor.set_dry_run(name, false);
   }
   editor.finish();
-}
-
-std::string limit_text(const Limit& limit) {
-  const char* suffix = limit.is_dry_run ? " (dry run)" : "";
-  switch (limit.kind) {
-    case LimitKind::calendar_quota:
-      return fmt::format("{}/{}{}", limit.amount, unit_text(limit.unit), suffix);
-    case LimitKind::rolling_quota:
-      return fmt::format("{}/{} rolling{}", limit.amount, duration_text(period_seconds(limit)), suffix);
-    case LimitKind::concurrency:
-      return fmt::format("{} at once{}", limit.amount, suffix);
-    default:
-      break;
-  }
-  const char* unit = period_seconds(limit) == 1 ? "s" : period_seconds(limit) == 60 ? "m" : "h";
-  return fmt::format("{}/{} burst {}{}", limit.amount, unit, limit.burst, suffix);
-}
-
-std::string limits_text(const Limits& limits) {
-  std::string text;
-  for (const Limit& limit : limits) {
-    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", limit.name, limit_text(limit));
-  }
-  return text.empty() ? "unlimited" : text;
 }
 
 void add_limit_options(Command& command, LimitOptions& options, LimitHolder holder) {

@@ -1,19 +1,16 @@
-// The limits of plans, keys and owners as people write them (--rate, --quota, …) and read them.
+// The limits of plans, keys and owners as people write them: --rate, --quota and so on.
 // Called by the commands that make or change any of the three, and by import. Whether limits go together is judged by
 // limit_rules.hpp.
 #pragma once
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "command.hpp"
+#include "limit_text.hpp"
 #include "registry/registry.hpp"
 
 namespace keyloader {
-
-// Whose limits: it decides what a limit is called where no name is written, and what --help says.
-enum class LimitHolder : std::uint8_t { plan, key, owner };
 
 // Words of the command line, `VALUE` or `NAME=VALUE`. A limit that is not named stays; the value `none` removes one.
 struct LimitOptions {
@@ -33,12 +30,5 @@ void apply_limits(Limits& limits, const LimitOptions& options, LimitHolder holde
 
 // Something to be counted, 1 to kMaxQuotaAmount: an amount of a quota or of a grant.
 [[nodiscard]] std::uint64_t parse_quota_amount(const std::string& text);
-
-[[nodiscard]] bool is_quota(const Limit& limit);
-
-// For people: "100/s burst 200", "1000000/month", "1000/30d rolling", "20 at once", each maybe with "(dry run)".
-[[nodiscard]] std::string limit_text(const Limit& limit);
-// "month 1000000/month, rate 100/s burst 200"; "unlimited".
-[[nodiscard]] std::string limits_text(const Limits& limits);
 
 }  // namespace keyloader

@@ -16,6 +16,8 @@
 namespace keyloader {
 namespace {
 
+constexpr std::array<std::string_view, 7> kUnitNames{"none", "minute", "hour", "day", "week", "month", "year"};
+
 std::string_view kind_text(apikey::LimitKind kind) {
   switch (kind) {
     case apikey::LimitKind::rate:
@@ -83,10 +85,7 @@ std::string_view state_of(const Key& key, Seconds now) {
   return key.expires != 0 && key.expires <= now ? "expired" : "active";
 }
 
-std::string_view unit_text(apikey::CalendarUnit unit) {
-  constexpr std::array<std::string_view, 7> kNames{"none", "minute", "hour", "day", "week", "month", "year"};
-  return kNames.at(static_cast<std::size_t>(unit));
-}
+std::string_view unit_text(apikey::CalendarUnit unit) { return kUnitNames.at(static_cast<std::size_t>(unit)); }
 
 Json to_json(const Limit& limit) {
   Json json{
