@@ -13,6 +13,7 @@
 #include "apikey/version.hpp"
 #include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_store.hpp"
+#include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -289,6 +290,15 @@ void write_zone(Text& out, const MainConf& main) noexcept {
 
 void write_state(Text& out, const MainConf& main) noexcept {
   const StateHeader& header = *state_header(main);
+  const QuotaTable::Usage quotas = quota_table(main).usage({wall_us()});
+  out.family("apikey_quota_slots", "gauge", "Quotas the state has room for.");
+  out << "apikey_quota_slots " << quotas.slots << "\n";
+  out.family("apikey_quota_slots_used", "gauge",
+             "Quotas whose window is not over; when all slots are, requests with new ones are answered with 503.");
+  out << "apikey_quota_slots_used " << quotas.used << "\n";
+  out.family("apikey_requests_in_flight", "gauge",
+             "Requests in flight under limits of concurrency, each limit by itself.");
+  out << "apikey_requests_in_flight " << flight_table(main).usage().in_flight << "\n";
   out.family("apikey_state_checkpoint_timestamp_seconds", "gauge",
              "The moment up to which all use of quotas is in the checkpoint; 0: there is none.");
   out << "apikey_state_checkpoint_timestamp_seconds ";

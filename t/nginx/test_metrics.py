@@ -9,6 +9,9 @@ from harness.store import LOCATION
 from harness.waiting import wait_until
 
 FAMILIES = {
+    "apikey_quota_slots": "gauge",
+    "apikey_quota_slots_used": "gauge",
+    "apikey_requests_in_flight": "gauge",
     "apikey_requests_total": "counter",
     "apikey_limited_total": "counter",
     "apikey_cost_misses_total": "counter",

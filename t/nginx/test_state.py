@@ -46,9 +46,12 @@ def spend_rest(server, key, most=1000):
 
 def test_a_reload(nginx, key):
     server = nginx(LOCATION)
+    assert server.metric("apikey_quota_slots_used") == 0
     spend(server, key, 4)
+    assert server.metric("apikey_quota_slots_used") == 1
     server.reload()
     assert spend_rest(server, key) == QUOTA - 4
+    assert server.metric("apikey_quota_slots_used") == 1
 
 
 def test_a_restart(nginx, key):
