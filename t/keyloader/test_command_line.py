@@ -22,7 +22,7 @@ def all_commands(*path):
     return [path] if not below else [command for word in below for command in all_commands(*path, word)]
 
 
-COMMANDS = all_commands()
+COMMANDS = all_commands() + [("usage",)]  # it shows something itself, too
 EXPECTED = """
 init find publish import completion manual
 pepper.create pepper.list
@@ -33,6 +33,7 @@ key.create key.list key.show key.set key.suspend key.resume key.revoke key.delet
 snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
 quota.grant quota.reset quota.show
 audit.list audit.verify
+usage usage.collect usage.statement usage.merge
 """.split()
 
 

@@ -1,17 +1,20 @@
 // keyloader audit: who changed what, when; and whether anybody has tampered with that.
+#include "audit.hpp"
+
 #include <fmt/format.h>
 
 #include "session.hpp"
 #include "table.hpp"
 
 namespace keyloader {
-namespace {
 
 std::string actor_text(const Json& actor) {
   const std::string user = actor.value("user", std::string{});
   const std::string behind = actor.value("sudo_user", std::string{});
   return behind.empty() ? user : fmt::format("{} as {}", behind, user);
 }
+
+namespace {
 
 // The fields that differ: `expires: null → "2027-…"`.
 std::string difference(const Json& before, const Json& after) {

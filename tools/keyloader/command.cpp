@@ -91,4 +91,13 @@ Command& Command::run(std::function<void()> action) {
   return *this;
 }
 
+Command& Command::run_alone(std::function<void()> action) {
+  app_->callback([app = app_, action = std::move(action)] {
+    if (app->get_subcommands().empty()) {
+      action();
+    }
+  });
+  return *this;
+}
+
 }  // namespace keyloader

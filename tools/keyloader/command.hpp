@@ -48,6 +48,8 @@ class Command {
   Command& footer(const std::string& text);
   // What the command does, once everything has been read.
   Command& run(std::function<void()> action);
+  // The same for a command that has others below it: when none of them was asked for.
+  Command& run_alone(std::function<void()> action);
 
  private:
   CLI::App* app_;

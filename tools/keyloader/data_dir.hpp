@@ -19,6 +19,8 @@ class DataDir {
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] std::filesystem::path registry_file() const { return path_ / "registry.db"; }
   [[nodiscard]] std::filesystem::path snapshot_file() const { return path_ / "keys.mdb"; }
+  [[nodiscard]] std::filesystem::path usage_file() const { return path_ / "usage.db"; }
+  [[nodiscard]] std::filesystem::path usage_socket() const { return path_ / "usage.sock"; }
   [[nodiscard]] std::filesystem::path history() const { return path_ / "history"; }
   [[nodiscard]] std::filesystem::path peppers() const { return path_ / "peppers"; }
 

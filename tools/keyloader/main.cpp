@@ -47,6 +47,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_import_command(command, session);
   keyloader::add_quota_commands(command, session);
   keyloader::add_audit_commands(command, session);
+  keyloader::add_usage_commands(command, session);
   keyloader::add_manual_commands(command, app);
 }
 

@@ -111,12 +111,13 @@ std::string roff_commands(const CLI::App& app, const std::string& path) {
   std::string text;
   for (const CLI::App* command : commands_of(app)) {
     const std::string name = path + " " + command->get_name();
-    if (!commands_of(*command).empty()) {
+    if (command->get_require_subcommand_min() != 0) {
       text += roff_commands(*command, name);
       continue;
     }
     text += fmt::format(".SS {}\n{}.\n{}", roff(name), roff(command->get_description()), roff_options(*command));
     text += fmt::format(".PP\n.nf\n{}\n.fi\n", roff(command->get_footer()));
+    text += roff_commands(*command, name);
   }
   return text;
 }

@@ -47,6 +47,7 @@ void add_snapshot_commands(Command& app, Session& session);
 void add_import_command(Command& app, Session& session);
 void add_quota_commands(Command& app, Session& session);
 void add_audit_commands(Command& app, Session& session);
+void add_usage_commands(Command& app, Session& session);
 void add_manual_commands(Command& app, CLI::App& all);  // made from the whole command line
 
 }  // namespace keyloader

@@ -1,5 +1,5 @@
 // The skin over sqlite3: opening with the right pragmas, and every sqlite error turned into a sentence with a remedy.
-// Called by sqlite_registry.cpp and migrations.cpp. Must never print what was bound.
+// Called by the registry's files and by usage_store.cpp. Must never print what was bound.
 #include "registry/sqlite_db.hpp"
 
 #include <fmt/format.h>
@@ -14,7 +14,13 @@ namespace {
 
 constexpr int kBusyTimeoutMs = 60'000;
 
-[[noreturn]] void fail(sqlite3* database) {
+// "registry.db" of the whole path.
+std::string file_name(sqlite3* database) {
+  const char* path = database != nullptr ? sqlite3_db_filename(database, "main") : nullptr;
+  return path != nullptr ? std::filesystem::path{path}.filename().string() : "the database";
+}
+
+[[noreturn]] void fail(sqlite3* database, const std::string& file) {
   int code = database != nullptr ? sqlite3_errcode(database) & 0xff : SQLITE_NOMEM;
   if (database != nullptr && code == SQLITE_IOERR && sqlite3_system_errno(database) == ENOSPC) {
     code = SQLITE_FULL;
@@ -23,24 +29,25 @@ constexpr int kBusyTimeoutMs = 60'000;
   switch (code) {
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      throw Failure(
-          fmt::format("another process has been writing to the registry for {} seconds; nothing was changed, try again",
-                      kBusyTimeoutMs / 1000));
+      throw Failure(fmt::format("another process has been writing to {} for {} seconds; nothing was changed, try again",
+                                file, kBusyTimeoutMs / 1000));
     case SQLITE_FULL:
-      throw Failure("the disk is full; nothing was changed in the registry: make room and try again");
+      throw Failure(fmt::format("the disk is full; nothing was changed in {}: make room and try again", file));
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_CANTOPEN:
-      throw Failure(fmt::format(
-          "registry.db cannot be opened for writing ({}); run keyloader as the owner of the directory", detail));
+      throw Failure(fmt::format("{} cannot be opened for writing ({}); run keyloader as the owner of the directory",
+                                file, detail));
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       throw Failure(
-          fmt::format("registry.db is damaged ({}); restore it from a backup. nginx goes on with keys.mdb", detail));
+          fmt::format("{} is damaged ({}); restore it from a backup. nginx goes on with keys.mdb", file, detail));
     default:
-      throw Failure(fmt::format("the registry could not be used: {}", detail));
+      throw Failure(fmt::format("{} could not be used: {}", file, detail));
   }
 }
+
+[[noreturn]] void fail(sqlite3* database) { fail(database, file_name(database)); }
 
 }  // namespace
 
@@ -108,8 +115,8 @@ std::string Query::text(int column) const { return std::string{view(column)}; }
 void Query::bytes(int column, std::span<std::uint8_t> out) const {
   const std::string_view value = view(column);
   if (value.size() != out.size()) {
-    throw Failure(fmt::format("registry.db is damaged (a value of {} bytes where {} belong); restore it from a backup",
-                              value.size(), out.size()));
+    throw Failure(fmt::format("{} is damaged (a value of {} bytes where {} belong); restore it from a backup",
+                              file_name(sqlite3_db_handle(statement_)), value.size(), out.size()));
   }
   std::copy(value.begin(), value.end(), out.begin());
 }
@@ -120,7 +127,7 @@ Database::Database(const std::filesystem::path& path, bool create) {
   const int code = sqlite3_open_v2(path.c_str(), &database, flags, nullptr);
   database_.reset(database);
   if (code != SQLITE_OK) {
-    fail(database);
+    fail(database, path.filename().string());
   }
   sqlite3_busy_timeout(database, kBusyTimeoutMs);
   // FULL: what the snapshot already says must not be forgotten by the registry when the power fails.

@@ -1,5 +1,5 @@
 // A thin, owning skin over sqlite3: one database, its prepared statements, rows read by position.
-// Called by sqlite_registry.cpp and migrations.cpp only. Knows nothing of keys; throws Failure with a sentence.
+// Called by the registry's files and by usage_store.cpp. Knows nothing of keys; throws Failure with a sentence.
 #pragma once
 
 #include <sqlite3.h>
@@ -52,7 +52,7 @@ class Query {
 
 class Database {
  public:
-  // Opens registry.db for reading and writing. `create`: makes it when it is not there (0600 by the umask).
+  // Opens a file for reading and writing. `create`: makes it when it is not there (0600 by the umask).
   Database(const std::filesystem::path& path, bool create);
 
   // The statement of this literal, prepared once. REQUIRES: no other Query on the same literal is alive.

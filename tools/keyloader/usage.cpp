@@ -1,0 +1,229 @@
+// keyloader usage: what keys and owners have used, collected from nginx and kept in usage.db; and the commands below
+// it. Shows counts only; exporting, merging and statements are in files of their own.
+#include "usage.hpp"
+
+#include <fmt/format.h>
+
+#include "table.hpp"
+#include "usage_client.hpp"
+#include "usage_collect.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+std::string socket_of(const Session& session, const std::string& socket) {
+  return std::filesystem::absolute(socket.empty() ? session.dir().usage_socket() : std::filesystem::path{socket});
+}
+
+// A time, or how long ago: "2026-11-01", "7d".
+Seconds parse_past(const std::string& text) {
+  const Seconds now = wall_clock();
+  try {
+    return now - parse_duration(text);
+  } catch (const UsageError&) {
+    return parse_moment(text, now);
+  }
+}
+
+UsageFilter filter_of(const UsageOptions& options, const UsageNames& names) {
+  UsageFilter filter;
+  if (!options.from.empty()) {
+    filter.from = parse_past(options.from) / apikey::kUsageHour * apikey::kUsageHour;
+  }
+  if (!options.to.empty()) {
+    filter.to = parse_past(options.to);
+  }
+  if (filter.from >= filter.to) {
+    throw UsageError("--from must be before --to");
+  }
+  if (!options.owner.empty()) {
+    filter.owner = names.owner_id(options.owner);
+  }
+  if (!options.key.empty()) {
+    filter.key = key_id_from(options.key);
+    if (!filter.key) {
+      throw UsageError(fmt::format("\"{}\" is not the id of a key; ids look like key_ and 20 characters", options.key));
+    }
+  }
+  return filter;
+}
+
+struct Sums {
+  std::map<std::pair<std::string, std::string>, UsageCounters> keys;  // owner, key
+  std::map<std::string, UsageCounters> owners;
+  std::map<std::string, OwnerId> owner_ids;
+  UsageCounters total{};
+};
+
+Sums sum_up(UsageStore& store, const UsageNames& names, const UsageFilter& filter) {
+  Sums sums;
+  store.each(filter, [&](const UsageRecord& record) {
+    const std::string owner = names.owner(record.owner);
+    add(sums.keys[{owner, usage_key_text(record.key)}], record.counters);
+    add(sums.owners[owner], record.counters);
+    add(sums.total, record.counters);
+    sums.owner_ids[owner] = record.owner;
+  });
+  return sums;
+}
+
+Texts columns(const std::string& owner, const std::string& key, const UsageCounters& counters) {
+  return {owner.empty() ? "-" : owner,
+          key,
+          std::to_string(counters[apikey::kUsageAdmitted]),
+          std::to_string(counters[apikey::kUsageCost]),
+          std::to_string(counters[apikey::kUsageRefunded]),
+          std::to_string(refused_total(counters)),
+          std::to_string(counters[apikey::kUsageBytes]),
+          upstream_seconds(counters)};
+}
+
+// Each owner's keys, then what they come to together.
+std::string text_of(const Sums& sums) {
+  std::vector<Texts> rows;
+  for (const auto& [owner, together] : sums.owners) {
+    std::size_t keys = 0;
+    for (auto at = sums.keys.lower_bound({owner, {}}); at != sums.keys.end() && at->first.first == owner; ++at) {
+      const std::string& key = at->first.second;
+      rows.push_back(columns(owner, key.empty() ? "(no room for the key)" : key, at->second));
+      ++keys;
+    }
+    if (keys > 1) {
+      rows.push_back(columns(owner, fmt::format("({} keys)", keys), together));
+    }
+  }
+  rows.push_back(columns("total", "", sums.total));
+  return table_text({"OWNER", "KEY", "ADMITTED", "COST", "REFUNDED", "REFUSED", "BYTES", "UPSTREAM_S"}, rows);
+}
+
+Json json_of(const Sums& sums, const UsageFilter& filter, const std::vector<UsageDoubt>& doubts) {
+  Json keys = Json::array();
+  for (const auto& [name, counters] : sums.keys) {
+    Json line = to_json(counters);
+    line.update({{"owner", name.first}, {"owner_id", hex(sums.owner_ids.at(name.first))}, {"key", name.second}});
+    keys.push_back(line);
+  }
+  Json owners = Json::array();
+  for (const auto& [name, counters] : sums.owners) {
+    Json line = to_json(counters);
+    line.update({{"owner", name}, {"owner_id", hex(sums.owner_ids.at(name))}});
+    owners.push_back(line);
+  }
+  Json may_be_short = Json::array();
+  for (const UsageDoubt& doubt : doubts) {
+    Json line = doubt.json;
+    line["sentence"] = doubt.sentence;
+    may_be_short.push_back(line);
+  }
+  const bool is_open = filter.to == UsageFilter{}.to;
+  return {{"from", time_json(filter.from)},
+          {"to", is_open ? Json(nullptr) : time_json(filter.to)},
+          {"keys", keys},
+          {"owners", owners},
+          {"total", to_json(sums.total)},
+          {"may_be_short", may_be_short}};
+}
+
+// The hour that is running is not worth a line each time somebody looks.
+bool is_worth_saying(const UsageDoubt& doubt) { return doubt.json.at("kind") != "incomplete"; }
+
+void show(const Session& session, const UsageOptions& options) {
+  UsageStore store(session.dir());
+  const UsageNames names(session.dir());
+  const UsageFilter filter = filter_of(options, names);
+  collect_if_answering(session, store, options.socket);
+  const std::vector<UsageDoubt> doubts = doubts_of(store, filter);
+  if (!options.format.empty()) {
+    export_usage(store, names, filter, options.format);
+  } else {
+    const Sums sums = sum_up(store, names, filter);
+    session.report(text_of(sums), json_of(sums, filter, doubts));
+  }
+  for (const UsageDoubt& doubt : doubts) {
+    if (is_worth_saying(doubt)) {
+      Session::warn("counts may be short: " + doubt.sentence);
+    }
+  }
+}
+
+void collect(const Session& session, const UsageOptions& options) {
+  UsageStore store(session.dir());
+  const std::string socket = socket_of(session, options.socket);
+  const Collected collected = collect_usage(store, socket);
+  session.report(fmt::format("{} row(s) collected from {}; complete to {}", collected.rows, socket,
+                             time_text(collected.complete_to)),
+                 {{"rows", collected.rows},
+                  {"socket", socket},
+                  {"instance", hex(collected.instance)},
+                  {"complete_to", time_text(collected.complete_to)}});
+}
+
+void add_show_options(Command& command, UsageOptions& options) {
+  command.option("--socket", options.socket, "PATH", "nginx's socket; without it usage.sock in the directory");
+  command.option("--from", options.from, "TIME", "From the hour of this time on; a date, a time, or how long ago (7d)");
+  command.option("--to", options.to, "TIME", "Only hours that begin before");
+  command.option("--owner", options.owner, "NAME", "Only this owner's; a name or an owner id");
+  command.option("--key", options.key, "ID", "Only this key's");
+}
+
+void add_statement_command(Command& usage, Session& session) {
+  auto options = std::make_shared<UsageOptions>();
+  Command command = usage.add("statement", "Everything that settles a dispute about an owner's month");
+  command.required_option("--owner", options->owner, "NAME", "A name or an owner id");
+  command.required_option("--month", options->month, "MONTH", "In UTC, e.g. 2026-11");
+  command.option("--socket", options->socket, "PATH", "nginx's socket; without it usage.sock in the directory");
+  command.footer(
+      "The counts per key; every grant, reset, change of plan, limit or key with its audit entry; and every window in\n"
+      "which counts may be short, with its bound.\n\n"
+      "  keyloader usage statement --owner acme --month 2026-11\n"
+      "  keyloader usage statement --owner acme --month 2026-11 --json | jq .total");
+  command.run([&session, options] { state_usage(session, *options); });
+}
+
+}  // namespace
+
+bool collect_if_answering(const Session& session, UsageStore& store, const std::string& socket) {
+  try {
+    static_cast<void>(collect_usage(store, socket_of(session, socket)));
+    return true;
+  } catch (const NotAnswering& failure) {
+    Session::warn(fmt::format(
+        "{}, so only what was collected before is shown. In nginx: server {{ listen unix:{}; location = /usage {{ "
+        "apikey_usage; }} }}",
+        failure.what(), socket_of(session, socket)));
+    return false;
+  }
+}
+
+void add_usage_commands(Command& app, Session& session) {
+  auto options = std::make_shared<UsageOptions>();
+  Command usage = app.add("usage", "What keys and owners have used");
+  add_show_options(usage, *options);
+  usage.choice("--export", options->format, {"csv", "ndjson"}, "FORMAT",
+               "Exact counts per key, owner and hour, for billing: csv or ndjson");
+  usage.footer(
+      "Collects from nginx first, when it answers. Counts are kept in usage.db; collecting again changes nothing.\n\n"
+      "  keyloader usage --from 7d\n"
+      "  keyloader usage --export csv --from 2026-11-01 --to 2026-12-01 > november.csv");
+  usage.run_alone([&session, options] { show(session, *options); });
+
+  auto collected = std::make_shared<UsageOptions>();
+  Command collect_now = usage.add("collect", "Take over what nginx has counted, and show nothing");
+  collect_now.option("--socket", collected->socket, "PATH", "nginx's socket; without it usage.sock in the directory");
+  collect_now.footer("For a timer, every few minutes.\n\n  keyloader usage collect");
+  collect_now.run([&session, collected] { collect(session, *collected); });
+
+  add_statement_command(usage, session);
+
+  auto merged = std::make_shared<UsageOptions>();
+  Command merge = usage.add("merge", "Take over what other nodes have exported");
+  merge.arguments("FILE", merged->files, "What `keyloader usage --export ndjson` wrote there");
+  merge.footer(
+      "All files or none. What is here already is refused, with file and line: nothing is ever counted twice.\n\n"
+      "  ssh node2 keyloader usage --export ndjson --from 2026-11-01 --to 2026-12-01 > node2.ndjson\n"
+      "  keyloader usage merge node2.ndjson");
+  merge.run([&session, merged] { merge_usage(session, merged->files); });
+}
+
+}  // namespace keyloader

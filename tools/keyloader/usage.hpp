@@ -1,0 +1,43 @@
+// What the commands of `keyloader usage` share: what was asked for, and windows in which counts may be short.
+// Made by usage.cpp.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "session.hpp"
+#include "usage_names.hpp"
+#include "usage_store.hpp"
+
+namespace keyloader {
+
+struct UsageOptions {
+  std::string socket;  // empty: usage.sock of the directory
+  std::string from;
+  std::string to;
+  std::string owner;
+  std::string key;
+  std::string format;
+  std::string month;
+  std::vector<std::string> files;
+};
+
+// RETURNS: false when nginx does not answer; then standard error says what that means.
+bool collect_if_answering(const Session& session, UsageStore& store, const std::string& socket);
+
+// Where and when counts may be short, and by how much, for people and as JSON.
+struct UsageDoubt {
+  std::string sentence;
+  Json json;
+};
+[[nodiscard]] std::vector<UsageDoubt> doubts_of(UsageStore& store, const UsageFilter& filter);
+
+// usage_export.cpp
+void export_usage(UsageStore& store, const UsageNames& names, const UsageFilter& filter, const std::string& format);
+// usage_merge.cpp
+void merge_usage(const Session& session, const std::vector<std::string>& files);
+// usage_statement.cpp
+void state_usage(const Session& session, const UsageOptions& options);
+
+}  // namespace keyloader

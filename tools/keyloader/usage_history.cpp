@@ -1,0 +1,138 @@
+// Reading the whole audit once, from its first entry: only so is it known whose a key was and which plan it had.
+// Called by `usage statement`. Must never leave out an entry because it is not understood.
+#include "usage_history.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <set>
+
+namespace keyloader {
+namespace {
+
+constexpr std::array<std::string_view, 13> kFields = {
+    "owner",           "plan",    "limits",  "granted",    "granted_until", "last_reset", "reason", "suspended",
+    "suspended_until", "revoked", "expires", "not_before", "revoked_reason"};
+
+Json field(const Json& object, std::string_view name) {
+  return object.is_object() ? object.value(std::string{name}, Json{}) : Json{};
+}
+
+std::string text_field(const Json& object, std::string_view name) {
+  const Json value = field(object, name);
+  return value.is_string() ? value.get<std::string>() : std::string{};
+}
+
+class Reader {
+ public:
+  Reader(std::string owner, Seconds from, Seconds to) : owner_(std::move(owner)), from_(from), to_(to) {}
+
+  void read(const AuditEntry& entry) {
+    check_chain(entry);
+    if (entry.time >= to_) {
+      return;
+    }
+    const bool is_ours = is_about_owner(entry);
+    if (entry.time >= from_ && (is_ours || is_of(entry, "plan."))) {
+      candidates_.push_back(entry);
+    }
+    if (is_of(entry, "key.")) {
+      follow_key(entry);
+    }
+  }
+
+  UsageHistory finish() {
+    for (const auto& [key, plan] : plans_) {
+      plans_had_.insert(plan);
+    }
+    for (AuditEntry& entry : candidates_) {
+      if (!is_of(entry, "plan.") || plans_had_.count(entry.object) != 0) {
+        history_.entries.push_back(std::move(entry));
+      }
+    }
+    return std::move(history_);
+  }
+
+ private:
+  static bool is_of(const AuditEntry& entry, std::string_view family) {
+    return std::string_view{entry.action}.substr(0, family.size()) == family;
+  }
+
+  void check_chain(const AuditEntry& entry) {
+    const bool fits = entry.seq == history_.audit_entries + 1 && entry.prev_hash == history_.last_hash &&
+                      chain_hash(entry) == entry.hash;
+    if (!fits && history_.broken_at == 0) {
+      history_.broken_at = entry.seq;
+    }
+    history_.audit_entries = entry.seq;
+    history_.last_hash = entry.hash;
+  }
+
+  [[nodiscard]] bool is_about_owner(const AuditEntry& entry) const {
+    if (is_of(entry, "owner.")) {
+      return entry.object == owner_;
+    }
+    if (is_of(entry, "key.") || is_of(entry, "quota.")) {
+      return entry.object == owner_ || plans_.count(entry.object) != 0 || text_field(entry.before, "owner") == owner_ ||
+             text_field(entry.after, "owner") == owner_;
+    }
+    return false;
+  }
+
+  // Which plan each of the owner's keys has; what a key had in the window is kept.
+  void follow_key(const AuditEntry& entry) {
+    const auto known = plans_.find(entry.object);
+    if (known != plans_.end() && entry.time >= from_) {
+      plans_had_.insert(known->second);
+    }
+    if (text_field(entry.after, "owner") == owner_) {
+      plans_[entry.object] = text_field(entry.after, "plan");
+    } else if (known != plans_.end()) {
+      plans_.erase(known);
+    }
+  }
+
+  std::string owner_;
+  Seconds from_;
+  Seconds to_;
+  std::map<std::string, std::string> plans_;
+  std::set<std::string> plans_had_;
+  std::vector<AuditEntry> candidates_;
+  UsageHistory history_;
+};
+
+// What shows that a key's entry bears on use; others' entries always do.
+bool bears_on_use(const AuditEntry& entry) {
+  return entry.action.substr(0, 4) != "key." || !change_text(entry).empty();
+}
+
+}  // namespace
+
+UsageHistory history_of(Registry& registry, const std::string& owner, Seconds from, Seconds to) {
+  Reader reader(owner, from, to);
+  registry.each_audit_entry({}, 0, [&](const AuditEntry& entry) { reader.read(entry); });
+  UsageHistory history = reader.finish();
+  history.entries.erase(std::remove_if(history.entries.begin(), history.entries.end(),
+                                       [](const AuditEntry& entry) { return !bears_on_use(entry); }),
+                        history.entries.end());
+  return history;
+}
+
+std::string change_text(const AuditEntry& entry) {
+  std::string text = text_field(entry.after, "quota");
+  text += text.empty() ? "" : ": ";
+  std::string between;
+  for (const std::string_view name : kFields) {
+    const Json before = field(entry.before, name);
+    const Json after = field(entry.after, name);
+    if (before != after && !(before.is_null() && (after == false || after == Json::array() || after == ""))) {
+      text += fmt::format("{}{}: {} → {}", between, name, before.dump(), after.dump());
+      between = ", ";
+    }
+  }
+  return text;
+}
+
+}  // namespace keyloader
