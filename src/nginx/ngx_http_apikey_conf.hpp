@@ -62,7 +62,7 @@ struct MainConf {
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`
   bool has_mapped_store;
-  bool has_metrics;              // some location says `apikey_metrics`
+  bool has_metrics;              // some location says `apikey_metrics` or `apikey_usage`
   bool meets_debug_log;          // some location with apikey writes a log at debug
   ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
   ngx_array_t named_limits;      // LimitConf: all that have a name of their own
@@ -126,7 +126,7 @@ struct LocConf {
   ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
   bool accepts_bearer;
   bool is_content;              // apikey_verify or apikey_whoami decides here itself
-  ngx_http_handler_pt content;  // of apikey_metrics, apikey_verify, apikey_whoami written here; null: none
+  ngx_http_handler_pt content;  // of apikey_metrics, apikey_usage, … written here; null: none
 };
 static_assert(std::is_standard_layout_v<LocConf> && std::is_trivially_destructible_v<LocConf>);
 static_assert(std::is_standard_layout_v<MainConf> && std::is_trivially_destructible_v<MainConf>);
@@ -177,6 +177,7 @@ char* set_fail_limit(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_cost(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_refund(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_metrics(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_whoami(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 

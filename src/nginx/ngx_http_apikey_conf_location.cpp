@@ -6,6 +6,7 @@
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
 #include "ngx_http_apikey_metrics.hpp"
+#include "ngx_http_apikey_usage.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -222,6 +223,12 @@ char* set_metrics(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
   auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
   main->has_metrics = true;
   return set_content(cf, cmd, *static_cast<LocConf*>(conf), on_metrics);
+}
+
+char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
+  auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
+  main->has_metrics = true;
+  return set_content(cf, cmd, *static_cast<LocConf*>(conf), on_usage);
 }
 
 char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {

@@ -2,6 +2,8 @@
 // Called by _decision, _handler and whoever shows what was decided. Decides nothing itself.
 #include "ngx_http_apikey_ctx.hpp"
 
+#include <algorithm>
+
 #include "apikey/digest.hpp"
 
 namespace apikey::nginx {
@@ -150,6 +152,12 @@ void release_snapshots(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
     if (identity == nullptr) {
       return;
     }
+    auto* owner_id = static_cast<std::byte*>(ngx_pnalloc(r->pool, ctx.known.owner.id.size()));
+    if (owner_id == nullptr) {
+      return;
+    }
+    std::copy(ctx.known.owner.id.begin(), ctx.known.owner.id.end(), owner_id);
+    ctx.known.owner.id = {owner_id, ctx.known.owner.id.size()};
     ctx.known.env = identity->env;
   }
   for (Verdict* verdict : {&ctx.verdict, &ctx.peeked}) {

@@ -7,6 +7,7 @@
 
 #include "ngx_http_apikey_cost.hpp"
 #include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_usage.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -85,6 +86,7 @@ ngx_int_t on_log(ngx_http_request_t* r) noexcept {
   settle(r, *ctx);
   if (ctx->is_decided) {
     count(r, *ctx, ctx->verdict.outcome, ctx->verdict.is_dry_run);
+    count_usage(r, *ctx);
   } else if (current_outcome(r) == Outcome::skipped) {
     count(r, *ctx, Outcome::skipped, false);
   }

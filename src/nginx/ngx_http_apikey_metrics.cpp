@@ -307,6 +307,17 @@ void write_state(Text& out, const MainConf& main) noexcept {
   out << "apikey_state_write_errors_total " << header.checkpoint_errors.load() << "\n";
 }
 
+void write_usage(Text& out, const MainConf& main) noexcept {
+  const UsageTable::Usage usage = usage_table(main).usage();
+  out.family("apikey_usage_slots", "gauge", "Pairs of key and hour the state has room for until they are collected.");
+  out << "apikey_usage_slots " << usage.slots << "\n";
+  out.family("apikey_usage_slots_used", "gauge", "Pairs of key and hour that were not collected for good yet.");
+  out << "apikey_usage_slots_used " << usage.used << "\n";
+  out.family("apikey_usage_overflow_total", "counter",
+             "Requests counted without their key; above 0 the zone is too small, or nobody collects.");
+  out << "apikey_usage_overflow_total " << usage.overflows << "\n";
+}
+
 void write_all(Text& out, const MainConf& main) noexcept {
   const ZoneRoot& root = zone_root(main);
   out.family("apikey_info", "gauge", "The version of the module.");
@@ -320,6 +331,7 @@ void write_all(Text& out, const MainConf& main) noexcept {
   write_adoptions(out, main);
   write_zone(out, main);
   write_state(out, main);
+  write_usage(out, main);
 }
 
 }  // namespace

@@ -27,6 +27,9 @@ FAMILIES = {
     "apikey_zone_slots": "gauge",
     "apikey_zone_slots_used": "gauge",
     "apikey_zone_forced_evictions_total": "counter",
+    "apikey_usage_slots": "gauge",
+    "apikey_usage_slots_used": "gauge",
+    "apikey_usage_overflow_total": "counter",
     "apikey_worker_generation_skew": "gauge",
     "apikey_info": "gauge",
 }
