@@ -22,6 +22,7 @@ def blocks():
 
 def adapted(text, place):
     """With this machine's paths: the module's, and a directory that exists for the rest."""
+    (place / "apikey").mkdir(exist_ok=True)
     text = text.replace("load_module modules/ngx_http_apikey_module.so;", f"load_module {MODULE};" if MODULE else "")
     return text.replace("/var/lib/apikey", f"{place}/apikey").replace("listen 8080", "listen 127.0.0.1:8080")
 

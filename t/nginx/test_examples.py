@@ -20,7 +20,8 @@ from harness.waiting import wait_until
 
 EXAMPLES = sorted((REPOSITORY / "conf" / "examples").glob("*.conf"))
 TOPICS = {"minimal", "bearer-beside-jwt", "scopes-by-method", "tiers", "environments", "satisfy-any", "json-access-log",
-          "query-keys", "browser-keys", "forward-auth", "ai-gateway"}
+          "query-keys", "browser-keys", "forward-auth", "ai-gateway",
+          "usage"}
 
 
 def send(server, promise, keys):
