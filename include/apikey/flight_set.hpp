@@ -130,7 +130,7 @@ Turn try_enter(Memory& table, const FlightOrder& order, FlightDraft& draft, Flig
 }
 
 template <class Memory>
-Turn try_look(Memory& table, std::uint64_t tag, std::uint64_t most, FlightResult& result) {
+Turn try_look_flight(Memory& table, std::uint64_t tag, std::uint64_t most, FlightResult& result) {
   const Place place = find_place(table, tag);
   if (place.index == table.size() && find_room(table).index == table.size()) {
     return Turn::full;
@@ -139,14 +139,6 @@ Turn try_look(Memory& table, std::uint64_t tag, std::uint64_t most, FlightResult
   result = count < most ? FlightResult{FlightResult::Status::admitted, most - count}
                         : FlightResult{FlightResult::Status::refused, 0};
   return Turn::done;
-}
-
-// From here on the lease is the caller's alone, and `leaving`. RETURNS: false when it was not the holder's.
-template <class Memory>
-bool begin_leave(Memory& table, std::size_t number, std::uint64_t word, FlightHolder self) {
-  const Lease lease = decode_lease(word);
-  return lease.state == LeaseState::held &&
-         table.swap_lease(number, word, encode_lease({self, LeaseState::leaving, lease.slot}));
 }
 
 // Takes one off the slot of a lease that is leaving.
@@ -181,6 +173,73 @@ Turn try_recount(Memory& table, std::uint32_t slot, IsDead is_dead) {
   return is_flight_tentative(word) || table.swap_slot(slot, word, next_flight(word, flight_tag(word), held))
              ? Turn::done
              : Turn::again;
+}
+
+// A request that ends, from one step to the next.
+struct FlightExit {
+  std::uint32_t lease = UINT32_MAX;
+  std::uint32_t slot = 0;
+  bool is_counted_down = false;
+};
+
+// Takes a held lease over, from oneself or from a dead process: from here on it is self's alone, and `leaving`. Should
+// self die as well, that is the lease it was just changing. RETURNS: false when somebody else was faster.
+template <class Memory>
+bool begin_leave(Memory& table, std::uint32_t number, std::uint64_t word, FlightHolder self, FlightExit& exit) {
+  const Lease lease = decode_lease(word);
+  if (lease.state != LeaseState::held ||
+      !table.swap_lease(number, word, encode_lease({self, LeaseState::leaving, lease.slot}))) {
+    return false;
+  }
+  exit = {number, lease.slot, false};
+  return true;
+}
+
+// One step on after begin_leave().
+template <class Memory>
+Turn try_leave(Memory& table, FlightExit& exit) {
+  if (!exit.is_counted_down) {
+    exit.is_counted_down = try_count_down(table, exit.slot) == Turn::done;
+    return Turn::again;
+  }
+  table.put_lease(exit.lease, 0);
+  exit = {};
+  return Turn::done;
+}
+
+// A walk over all leases that lets go of what dead processes held, from one step to the next.
+struct FlightSweep {
+  std::uint32_t next = 0;
+  std::uint32_t recounts = 0;  // of the next lease's slot
+  FlightExit exit;
+  std::uint64_t released = 0;
+};
+inline constexpr std::uint32_t kMaxRecounts = 256;  // each reads all leases; what it fails at is left to the next walk
+
+template <class Memory, class IsDead>
+Turn try_sweep(Memory& table, FlightHolder self, IsDead is_dead, FlightSweep& sweep) {
+  if (sweep.exit.lease != UINT32_MAX) {
+    sweep.released += try_leave(table, sweep.exit) == Turn::done ? 1 : 0;
+    return Turn::again;
+  }
+  if (sweep.next == table.lease_count()) {
+    return Turn::done;
+  }
+  const std::uint32_t number = sweep.next;
+  const std::uint64_t word = table.lease(number);
+  const Lease lease = decode_lease(word);
+  const bool is_left = lease.state != LeaseState::free && is_dead(lease.holder);
+  if (is_left && lease.state == LeaseState::held) {
+    begin_leave(table, number, word, self, sweep.exit);
+  } else if (is_left) {
+    if (try_recount(table, lease.slot, is_dead) == Turn::again && ++sweep.recounts < kMaxRecounts) {
+      return Turn::again;
+    }
+    sweep.released += sweep.recounts < kMaxRecounts && table.swap_lease(number, word, 0) ? 1 : 0;
+  }
+  sweep.recounts = 0;
+  ++sweep.next;
+  return Turn::again;
 }
 
 }  // namespace apikey

@@ -75,7 +75,6 @@ class FlightTable {
   struct LeaseWord;
   class View;
   [[nodiscard]] static std::uint64_t slots_in(std::size_t bytes) noexcept;
-  static void finish_leave(View& view, std::uint32_t index) noexcept;
   void lay_over(std::span<std::byte> memory) noexcept;
   Header* header_ = nullptr;
   Slot* slots_ = nullptr;

@@ -51,6 +51,9 @@ constexpr WidePair encode_claim(std::uint64_t tag, std::uint64_t number) noexcep
                     {kTentativeKind, {static_cast<std::int64_t>(number >> kQuotaValueBits)}, number & kMaxQuotaValue});
 }
 
+// The order of a charge: when its window is not that of `now` any more, what was used counts in the one that is.
+[[nodiscard]] QuotaOrder order_at(const QuotaOrder& order, WallUs now) noexcept;
+
 // What a slot (a tentative one: of a newcomer) says at `now`, in the window that the order counts in.
 [[nodiscard]] QuotaUse use_under(const QuotaUse& slot, const QuotaOrder& order, WallUs now) noexcept;
 

@@ -1,6 +1,6 @@
-// Where a subject may stand in a table of slots: in one of four groups that its tag points to. Two subjects seldom share
-// more than one of them, and newcomers go where there is room (claim_set.hpp), so that of a table of 50,000 slots 19 in
-// 20 are in use before anybody finds none. A table of another size is filled from it by tags alone.
+// Where a subject may stand in a table of slots: in one of four groups that its tag points to. Two subjects seldom
+// share more than one of them, and newcomers go where there is room (claim_set.hpp), so that of a table of 50,000 slots
+// 19 in 20 are in use before anybody finds none. A table of another size is filled from it by tags alone.
 #pragma once
 
 #include <algorithm>
@@ -24,8 +24,8 @@ class SlotReach {
   [[nodiscard]] std::size_t size() const noexcept { return std::min(kGroups, groups_) * kGroupSize; }
   // The number of the i-th slot.
   [[nodiscard]] std::size_t operator[](std::size_t i) const noexcept {
-    const std::size_t group = (first_ + i / kGroupSize * step_) % groups_;
-    return group * kGroupSize + i % kGroupSize;
+    const std::size_t group = first_ + i / kGroupSize * step_;  // < 2 · groups_
+    return (group < groups_ ? group : group - groups_) * kGroupSize + i % kGroupSize;
   }
 
  private:

@@ -20,7 +20,6 @@ __extension__ using Wide = unsigned __int128;
 
 constexpr std::uint64_t kMagic = 0x3130594c46594b41;  // "AKYFLY01" in memory
 constexpr unsigned kMaxRounds = 4096;
-constexpr unsigned kMaxRecounts = 256;  // each reads all leases; what it fails at is left to the next call
 constexpr std::size_t kGroupSize = 8;
 static_assert(SlotReach<kGroupSize, kFlightTagBits>::kReach == FlightTable::kReach);
 constexpr std::size_t kLeasesPerSlot = 4;
@@ -127,8 +126,8 @@ namespace {
 
 // Repeats a step until it is done. RETURNS: false when there is no room, or too many races in a row were lost.
 template <class StepFunction>
-bool run(StepFunction step, unsigned rounds = kMaxRounds) noexcept {
-  for (unsigned round = 0; round < rounds; ++round) {
+bool run(StepFunction step) noexcept {
+  for (unsigned round = 0; round < kMaxRounds; ++round) {
     const Turn turn = step();
     if (turn != Turn::again) {
       return turn == Turn::done;
@@ -143,7 +142,7 @@ constexpr std::uint64_t tag_of_subject(std::uint64_t subject) noexcept {
 
 constexpr bool is_same(FlightHolder a, FlightHolder b) noexcept { return a.pid == b.pid && a.mark == b.mark; }
 
-// Asks about each process once.
+// Asks about each process once, unless another one came by its id.
 class Mourner {
  public:
   Mourner(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) noexcept : self_(self), is_alive_(is_alive) {}
@@ -152,15 +151,15 @@ class Mourner {
       return !is_same(holder, self_);
     }
     Answer& answer = answers_[holder.pid % answers_.size()];
-    if (answer.pid != holder.pid) {
-      answer = {holder.pid, !is_alive_(holder.pid)};
+    if (!is_same(answer.holder, holder)) {
+      answer = {holder, !is_alive_(holder.pid)};
     }
     return answer.is_dead;
   }
 
  private:
   struct Answer {
-    std::uint32_t pid = 0;
+    FlightHolder holder;
     bool is_dead = false;
   };
   FlightHolder self_;
@@ -270,7 +269,7 @@ FlightResult FlightTable::look(std::uint64_t subject, std::uint64_t most) const 
   }
   View view(*this, tag_of_subject(subject));
   FlightResult result;
-  return run([&] { return try_look(view, tag_of_subject(subject), std::min(most, kMaxConcurrency), result); })
+  return run([&] { return try_look_flight(view, tag_of_subject(subject), std::min(most, kMaxConcurrency), result); })
              ? result
              : FlightResult{};
 }
@@ -281,45 +280,25 @@ void FlightTable::leave(FlightLease& lease, FlightHolder holder) const noexcept 
   if (header_ == nullptr || index >= header_->slot_count * kLeasesPerSlot) {
     return;
   }
-  View view(*this, 0);
+  View view(*this, 1);
   const std::uint64_t word = view.lease(index);
-  if (is_same(decode_lease(word).holder, holder) && begin_leave(view, index, word, holder)) {
-    finish_leave(view, index);
+  FlightExit exit;
+  if (is_same(decode_lease(word).holder, holder) && begin_leave(view, index, word, holder, exit)) {
+    while (try_leave(view, exit) != Turn::done) {
+    }
   }
-}
-
-void FlightTable::finish_leave(View& view, std::uint32_t index) noexcept {
-  const std::uint32_t slot = decode_lease(view.lease(index)).slot;
-  while (try_count_down(view, slot) != Turn::done) {
-  }
-  view.put_lease(index, 0);
 }
 
 std::uint64_t FlightTable::release_dead(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) const noexcept {
-  if (header_ == nullptr) {
-    return 0;
-  }
-  View view(*this, 0);
-  Mourner mourner(self, is_alive);
-  const auto is_dead = [&](FlightHolder holder) { return mourner.is_dead(holder); };
-  std::uint64_t released = 0;
-  for (std::uint32_t j = 0; j < view.lease_count(); ++j) {
-    const std::uint64_t word = view.lease(j);
-    const Lease lease = decode_lease(word);
-    if (lease.state == LeaseState::free || !is_dead(lease.holder)) {
-      continue;
-    }
-    if (lease.state == LeaseState::held) {
-      // Now it is our own: should we die as well, it is ours that is counted anew.
-      if (begin_leave(view, j, word, self)) {
-        finish_leave(view, j);
-        ++released;
-      }
-    } else if (run([&] { return try_recount(view, lease.slot, is_dead); }, kMaxRecounts)) {
-      released += view.swap_lease(j, word, 0) ? 1 : 0;
+  FlightSweep sweep;
+  if (header_ != nullptr) {
+    View view(*this, 1);
+    Mourner mourner(self, is_alive);
+    while (try_sweep(
+               view, self, [&](FlightHolder holder) { return mourner.is_dead(holder); }, sweep) != Turn::done) {
     }
   }
-  return released;
+  return sweep.released;
 }
 
 FlightTable::Usage FlightTable::usage() const noexcept {

@@ -141,6 +141,15 @@ std::uint64_t wait_of(const QuotaUse& use, const QuotaOrder& order, const QuotaR
 
 }  // namespace
 
+QuotaOrder order_at(const QuotaOrder& order, WallUs now) noexcept {
+  const UnixSec now_sec = seconds_of(now);
+  QuotaOrder current = order;
+  if (order.period_ns == 0 && (order.window.end <= now_sec || is_ahead(order.window.begin, now_sec))) {
+    current.window = window_at(unit_reaching(order.window.begin, order.window.end), now_sec);
+  }
+  return current;
+}
+
 QuotaUse use_under(const QuotaUse& slot, const QuotaOrder& order, WallUs now) noexcept {
   return order.period_ns != 0 ? rolling_under(slot, order, now) : calendar_under(slot, order, now);
 }

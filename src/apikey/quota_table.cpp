@@ -179,9 +179,10 @@ bool QuotaTable::charge(const QuotaOrder& order, WallUs now) const noexcept {
   if (header_ == nullptr) {
     return false;
   }
+  const QuotaOrder current = order_at(order, now);
   Reach reach(*header_, slots_, quota_tag_of(order.subject), now);
   QuotaResult result;
-  return order.cost == 0 || run([&] { return try_take_quota(reach, order, now, Charge::whatever_is_left, result); });
+  return order.cost == 0 || run([&] { return try_take_quota(reach, current, now, Charge::whatever_is_left, result); });
 }
 
 void QuotaTable::give_back(const QuotaOrder& order, WallUs now) const noexcept {

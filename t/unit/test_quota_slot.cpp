@@ -135,6 +135,22 @@ void nothing_is_given_back_to_another_window(void**) {
   assert_int_equal(remaining(slot, after, at(kNoon + 60)), 10);
 }
 
+// A long answer must not be free because a window ended meanwhile.
+void what_is_known_late_is_charged_to_the_window_that_runs(void**) {
+  QuotaUse slot;
+  const QuotaOrder first = calendar(CalendarUnit::minute, kNoon, 10, 2);
+  assert_true(take(slot, first, at(kNoon)).status == Status::admitted);
+  QuotaOrder rest = first;
+  rest.cost = 7;
+  assert_true(order_at(rest, at(kNoon + 59)).window == first.window);
+  charge(slot, order_at(rest, at(kNoon + 300)), at(kNoon + 300));
+  assert_int_equal(remaining(slot, calendar(CalendarUnit::minute, kNoon + 300, 10), at(kNoon + 300)), 3);
+  // A clock that was set back by an hour keeps what was used since.
+  charge(slot, order_at(rest, at(kNoon - 3600)), at(kNoon - 3600));
+  assert_int_equal(remaining(slot, calendar(CalendarUnit::minute, kNoon - 3600, 20), at(kNoon - 3600)), 6);
+  assert_true(order_at(rolling(60 * kSecondUs, 1), at(kNoon)).window.begin.value == 0);
+}
+
 void a_reset_forgets_what_was_used_before(void**) {
   QuotaUse slot;
   QuotaOrder order = calendar(CalendarUnit::day, kNoon, 10, 8);
@@ -390,6 +406,7 @@ int main() {
       cmocka_unit_test(what_is_left_follows_the_amount),
       cmocka_unit_test(a_charge_goes_past_the_end),
       cmocka_unit_test(nothing_is_given_back_to_another_window),
+      cmocka_unit_test(what_is_known_late_is_charged_to_the_window_that_runs),
       cmocka_unit_test(a_reset_forgets_what_was_used_before),
       cmocka_unit_test(a_clock_that_is_behind_begins_nothing),
       cmocka_unit_test(a_clock_that_is_set_back_keeps_the_use),
