@@ -38,17 +38,29 @@ struct Place {
   WidePair word;
 };
 
-template <class Memory>
-Place find_place(Memory& slots, std::uint64_t tag) {
+template <class Memory, class IsWanted>
+Place find_place(Memory& slots, std::uint64_t tag, IsWanted is_wanted) {
   for (std::size_t i = 0; i < slots.size(); ++i) {
     if (slots.holds(i, tag)) {
       const Place place{i, slots.load(i)};
-      if (slots.tag(place.word) == tag) {
+      if (slots.tag(place.word) == tag && is_wanted(place.word)) {
         return place;
       }
     }
   }
   return {slots.size(), {}};
+}
+
+// The subject's slot, or a claim of it.
+template <class Memory>
+Place find_place(Memory& slots, std::uint64_t tag) {
+  return find_place(slots, tag, [](const WidePair&) { return true; });
+}
+
+// The subject's slot. A claim with the same tag is passed over: it may be about to be withdrawn.
+template <class Memory>
+Place find_final_place(Memory& slots, std::uint64_t tag) {
+  return find_place(slots, tag, [&](const WidePair& word) { return !slots.is_tentative(word); });
 }
 
 // The slot a newcomer would claim: in the first group of which a quarter is free, or else in the one with the most free

@@ -131,7 +131,7 @@ Turn try_enter(Memory& table, const FlightOrder& order, FlightDraft& draft, Flig
 
 template <class Memory>
 Turn try_look_flight(Memory& table, std::uint64_t tag, std::uint64_t most, FlightResult& result) {
-  const Place place = find_place(table, tag);
+  const Place place = find_final_place(table, tag);
   if (place.index == table.size() && find_room(table).index == table.size()) {
     return Turn::full;
   }

@@ -14,6 +14,13 @@ constexpr std::uint64_t quota_tag_of(std::uint64_t subject) noexcept {
   return std::max<std::uint64_t>(subject >> (64 - kQuotaTagBits), 1);
 }
 
+constexpr bool is_quota_claim(const WidePair& slot) noexcept {
+  return quota_tag(slot) != 0 && decode_use(slot).kind == kTentativeKind;
+}
+inline bool is_quota_free(const WidePair& slot, WallUs now) noexcept {
+  return quota_tag(slot) == 0 || is_over(decode_use(slot), now);
+}
+
 enum class Charge : std::uint8_t { if_left, whatever_is_left };
 
 // A refusal writes what it read: that proves that the two words belonged together.
@@ -36,7 +43,7 @@ Turn try_take_quota(Memory& slots, const QuotaOrder& order, WallUs now, Charge c
 // What try_take_quota() would give, changing nothing.
 template <class Memory>
 Turn try_look_quota(Memory& slots, const QuotaOrder& order, WallUs now, QuotaResult& result) {
-  const Place place = find_place(slots, quota_tag_of(order.subject));
+  const Place place = find_final_place(slots, quota_tag_of(order.subject));
   const bool is_new = place.index == slots.size();
   if (is_new && order.cost != 0 && find_room(slots).index == slots.size()) {
     return Turn::full;
@@ -50,12 +57,13 @@ Turn try_look_quota(Memory& slots, const QuotaOrder& order, WallUs now, QuotaRes
 template <class Memory>
 Turn try_give_back_quota(Memory& slots, const QuotaOrder& order, WallUs now) {
   const std::uint64_t tag = quota_tag_of(order.subject);
-  const Place place = find_place(slots, tag);
-  if (place.index == slots.size() || slots.is_tentative(place.word)) {
+  const Place place = find_final_place(slots, tag);
+  if (place.index == slots.size()) {
     return Turn::done;
   }
   const WidePair next = encode_use(tag, give_back_to(decode_use(place.word), order, now));
-  return next == place.word || slots.swap(place.index, place.word, next) ? Turn::done : Turn::again;
+  // That nothing is to be given back has to be proven as well.
+  return slots.swap(place.index, place.word, next) ? Turn::done : Turn::again;
 }
 
 }  // namespace apikey

@@ -55,12 +55,8 @@ class Reach {
     return at(i).swap(expected, desired);
   }
   [[nodiscard]] std::uint64_t tag(const WidePair& word) const noexcept { return quota_tag(word); }
-  [[nodiscard]] bool is_tentative(const WidePair& word) const noexcept {
-    return quota_tag(word) != 0 && decode_use(word).kind == kTentativeKind;
-  }
-  [[nodiscard]] bool is_free(const WidePair& word) const noexcept {
-    return quota_tag(word) == 0 || is_over(decode_use(word), now_);
-  }
+  [[nodiscard]] bool is_tentative(const WidePair& word) const noexcept { return is_quota_claim(word); }
+  [[nodiscard]] bool is_free(const WidePair& word) const noexcept { return is_quota_free(word, now_); }
   WidePair claim(std::uint64_t tag, const WidePair&) noexcept {
     return encode_claim(tag, header_.claims.fetch_add(1, std::memory_order_relaxed));
   }
@@ -208,7 +204,7 @@ bool QuotaTable::save(std::size_t slot, Saved& saved) const noexcept {
   WideWord& word = slots_[slot].word;
   while (true) {
     const WidePair pair = word.peek();
-    if (quota_tag(pair) == 0 || decode_use(pair).kind == kTentativeKind) {
+    if (quota_tag(pair) == 0 || is_quota_claim(pair)) {
       return false;
     }
     // The same is written again: that proves that the two words stood together.

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "state_search.hpp"
+
 #include "cmocka_cpp.hpp"
 
 namespace apikey {
@@ -231,20 +233,6 @@ void step(World& world, std::size_t k, Flaw flaw) {
   begin_attempt(worker);
 }
 
-// 64 bits that stand for a state. Two states of ten million sharing theirs is a matter of one in 300,000, and would
-// only leave out what follows from one of them.
-class Fingerprint {
- public:
-  void add(std::uint64_t value) {
-    value_ = (value_ ^ value) * 0xff51afd7ed558ccd;
-    value_ ^= value_ >> 32U;
-  }
-  [[nodiscard]] std::uint64_t value() const { return value_ | 1; }
-
- private:
-  std::uint64_t value_ = 0x9e3779b97f4a7c15;
-};
-
 // Gives the numbers of claims new names, in the order in which they are met: which is which does not matter, only
 // where the same one stands.
 class Renaming {
@@ -312,45 +300,6 @@ std::uint64_t fingerprint(const World& world) {
   }
   return print.value();
 }
-
-// Fingerprints seen so far: open addressing, at most half full.
-class Seen {
- public:
-  // RETURNS: false when it was there already.
-  bool insert(std::uint64_t print) {
-    if (2 * ++count_ > table_.size()) {
-      grow();
-    }
-    const bool is_new = put(print);
-    count_ -= is_new ? 0 : 1;
-    return is_new;
-  }
-  [[nodiscard]] std::size_t size() const { return count_; }
-
- private:
-  bool put(std::uint64_t print) {
-    std::size_t at = (print >> 1U) & (table_.size() - 1);
-    for (; table_[at] != 0; at = (at + 1) & (table_.size() - 1)) {
-      if (table_[at] == print) {
-        return false;
-      }
-    }
-    table_[at] = print;
-    return true;
-  }
-  void grow() {
-    std::vector<std::uint64_t> old(2 * table_.size());
-    old.swap(table_);
-    for (const std::uint64_t print : old) {
-      if (print != 0) {
-        put(print);
-      }
-    }
-  }
-
-  std::vector<std::uint64_t> table_ = std::vector<std::uint64_t>(1U << 12U);
-  std::size_t count_ = 0;
-};
 
 struct Outcome {
   std::size_t states = 0;
