@@ -108,6 +108,10 @@ Turn write_lease(Memory& table, const FlightOrder& order, const Place& place, Fl
 // kept for the next attempt.
 template <class Memory>
 Turn try_enter(Memory& table, const FlightOrder& order, FlightDraft& draft, FlightResult& result) {
+  result = {FlightResult::Status::refused, 0};
+  if (order.most == 0) {
+    return Turn::done;
+  }
   Place place;
   if (const Turn turn = reach_place(table, order.tag, place); turn != Turn::done) {
     return turn;
@@ -115,7 +119,6 @@ Turn try_enter(Memory& table, const FlightOrder& order, FlightDraft& draft, Flig
   // Tag and count are one word, and one load: no more is needed to refuse.
   const std::uint64_t count = flight_count(place.word);
   if (count >= order.most) {
-    result = {FlightResult::Status::refused, 0};
     return Turn::done;
   }
   if (const Turn turn = write_lease(table, order, place, draft); turn != Turn::done) {
