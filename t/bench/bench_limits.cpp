@@ -20,7 +20,7 @@ namespace apikey {
 namespace {
 
 constexpr std::size_t kKeys = 256;  // many enough to stand in all places of their sets
-constexpr std::size_t kSlots = 100'000;
+constexpr std::size_t kSlots = 20'000;
 constexpr std::int64_t kWall = 1'800'000'000;
 constexpr std::array<std::string_view, 6> kKinds = {"none", "rate", "calendar", "rolling", "concurrency", "mixed"};
 constexpr std::array<std::size_t, 3> kCounts = {1, 2, 4};

@@ -20,8 +20,7 @@ from harness.waiting import wait_until
 
 EXAMPLES = sorted((REPOSITORY / "conf" / "examples").glob("*.conf"))
 TOPICS = {"minimal", "bearer-beside-jwt", "scopes-by-method", "tiers", "environments", "satisfy-any", "json-access-log",
-          "query-keys", "browser-keys", "forward-auth", "ai-gateway",
-          "usage"}
+          "query-keys", "browser-keys", "forward-auth", "ai-gateway", "limits", "usage"}
 
 
 def send(server, promise, keys):
