@@ -166,7 +166,8 @@ const Verdict* decide_request(ngx_http_request_t* r, bool charges) noexcept {
     return nullptr;
   }
   prepare_charge(r, conf, *ctx);
-  ctx->charge.costs = charges ? read_costs(r, conf, *ctx) : std::span<const MeasuredCost>();
+  const bool may_be_charged = charges && ctx->credential.found == Found::key;
+  ctx->charge.costs = may_be_charged ? read_costs(r, conf, *ctx) : std::span<const MeasuredCost>();
   ctx->verdict = judge(r, conf, *ctx, charges ? &ctx->charge : nullptr);
   ctx->is_decided = true;
   ctx->decided_by = &conf;

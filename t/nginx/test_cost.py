@@ -278,6 +278,8 @@ def test_a_variable_that_is_no_number_costs_1(nginx, chat, key, value):
     assert (left(server, key), misses(server, "bad_variable")) == (998, 2)
     said = re.findall(r'\[error\].*apikey_cost: a variable of location "/v1/" holds no number', server.error_log())
     assert 1 <= len(said) <= 2, "at most once a second and worker"
+    assert server.request("POST", PATH).status_code == 401
+    assert misses(server, "bad_variable") == 2, "without a key there is nothing to charge"
 
 
 def test_a_cost_that_is_too_large_is_the_largest(nginx, chat, key):
