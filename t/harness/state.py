@@ -51,6 +51,11 @@ class StateDir:
             entry = pwd.getpwnam(user)
             os.chown(self.dir, entry.pw_uid, entry.pw_gid)
 
+    @property
+    def is_final(self) -> bool:
+        """Does the checkpoint say that nothing was counted after it?"""
+        return self.checkpoint.read_bytes()[12] == 1
+
     @staticmethod
     def wait_for_save(server, since=None, timeout=10):
         """Until all that was used before `since` (default: now) is in the checkpoint."""

@@ -70,11 +70,11 @@ def test_a_kill_of_every_process(nginx, key):
     assert spend_rest(server, key) == QUOTA - 7
 
 
-def test_both_masters_of_an_upgrade_count_together(nginx, registry):
+def test_both_masters_of_an_upgrade_count_together(nginx, registry, state):
     quota = 200
     registry.plan("large", "--quota", f"{quota}/year")
     key = registry.key(plan="large")
-    server = nginx.make(LOCATION).start_detached()
+    server = nginx.make(LOCATION, http=f"apikey_zone zone=apikey:2m state={state.dir};").start_detached()
     server.wait_for_generation(registry.generation())
     old = int(server.pid_path.read_text())
     inode = state_file(server.pid_path).stat().st_ino
@@ -93,8 +93,11 @@ def test_both_masters_of_an_upgrade_count_together(nginx, registry):
         assert state_file(server.pid_path).stat().st_ino == inode
         end_master(old)
         assert server.status(key=key) == 429
+        state.wait_for_save(server)
+        assert not state.is_final, "the new workers count on"
     finally:
         end_master(new)
+    assert state.is_final
     assert not [line for line in server.error_log().splitlines() if BAD_LINES.search(line)]
 
 
