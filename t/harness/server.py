@@ -268,11 +268,12 @@ http {{
 
 
 def is_alive(pid) -> bool:
-    """Running, or at least not yet a zombie."""
+    """Does one of its threads still run? Until the last is gone, as one that waits for a disk, so are its sockets."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return is_alive(pid) if os.path.exists(f"/proc/{pid}") else False  # one of them ended just now
+    return any(stat.rpartition(")")[2].split()[0] not in "ZX" for stat in stats)
 
 
 def end_master(pid):
