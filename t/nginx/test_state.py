@@ -117,7 +117,8 @@ def test_another_size(nginx, key, sizes, how):
         server.write_config(http=f"apikey_zone zone=apikey:{sizes[1]};")
         server.start()
     said = server.wait_for_log(r"is new with (\d+) bytes, the one before had (\d+): 1 quotas and \d+ rows")
-    assert int(said[1]) == state_file(server.pid_path).stat().st_size != int(said[2])
+    assert int(said[1]) != int(said[2])
+    wait_until(lambda: state_file(server.pid_path).stat().st_size == int(said[1]), what="the new file in its place")
     assert spend_rest(server, key) == QUOTA - 3
     server.quit()
     server.start()
