@@ -45,6 +45,7 @@ class Server:
         self.config_path = prefix / "nginx.conf"
         self.pid_path = prefix / "nginx.pid"
         self.process = None
+        self.environment = None  # of nginx; None: the test's own
         self._allowed = []
         self._client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=20,
                                     limits=httpx.Limits(max_keepalive_connections=0))
@@ -101,7 +102,8 @@ http {{
 
     def start(self):
         with open(self.prefix / "stderr.log", "wb") as errors:
-            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+            self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                                            env=self.environment)
         wait_until(lambda: accepts(self.port) or self.process.poll() is not None, what="nginx listening")
         if self.process.poll() is not None:
             raise AssertionError(f"nginx ended with {self.process.returncode}:\n" + self.stderr() + self.error_log())
