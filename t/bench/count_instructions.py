@@ -125,7 +125,7 @@ class Nginx:
         prefix = self.place / f"nginx{self.runs}"
         prefix.mkdir()
         server = CountedServer(prefix, store=self.registry.snapshot if module else None)
-        server.start()
+        server.start(timeout=60)
         if module:
             server.wait_for_log("is in service", timeout=60)
         send(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\n\r\n".encode(), requests)
@@ -149,23 +149,24 @@ def send(server, request, count):
                 raise SystemExit(f"nginx refused: {answer[:200]!r}")
 
 
-def show(title, values):
-    print(f"{title:<44}" + "".join(f"{value:>10.0f}" for value in values), flush=True)
+def show(wanted, title, count):
+    if wanted.only is None or re.search(wanted.only, title):
+        print(f"{title:<44}" + "".join(f"{count():>10.0f}" for _ in range(wanted.runs)), flush=True)
 
 
-def show_core(place, rounds, runs):
-    print(f"\nCore, instructions per call, {rounds} calls" + ", runs side by side" * (runs > 1))
-    core = Core(place, rounds)
-    show("gather: no limit", [core.count("gather:none:0") for _ in range(runs)])
+def show_core(place, wanted):
+    print(f"\nCore, instructions per call, {wanted.rounds} calls" + ", runs side by side" * (wanted.runs > 1))
+    core = Core(place, wanted.rounds)
+    show(wanted, "gather: no limit", lambda: core.count("gather:none:0"))
     for kind in KINDS:
         for count in COUNTS:
             for step in ("gather", "take"):
-                show(f"{step}: {kind}, {count}", [core.count(f"{step}:{kind}:{count}") for _ in range(runs)])
+                show(wanted, f"{step}: {kind}, {count}", lambda: core.count(f"{step}:{kind}:{count}"))
 
 
-def show_nginx(place, requests, runs):
-    print(f"\nnginx, instructions per request, {requests} requests" + ", runs side by side" * (runs > 1))
-    nginx = Nginx(place, requests)
+def show_nginx(place, wanted):
+    print(f"\nnginx, instructions per request, {wanted.requests} requests" + ", runs side by side" * (wanted.runs > 1))
+    nginx = Nginx(place, wanted.requests)
     free = nginx.key("rate", 0)
     for kind, count in [(kind, count) for kind in LIMITS for count in COUNTS]:
         nginx.key(kind, count)
@@ -176,7 +177,7 @@ def show_nginx(place, requests, runs):
     for kind in ("calendar", "concurrency", "mixed"):
         rows += [(f"{kind}, {count}, headers x", "/x", nginx.key(kind, count), True) for count in COUNTS]
     for title, path, key, module in rows:
-        show(title, [nginx.count(path, key, module) for _ in range(runs)])
+        show(wanted, title, lambda: nginx.count(path, key, module))
 
 
 def main():
@@ -184,6 +185,7 @@ def main():
     parser.add_argument("what", nargs="?", choices=("core", "nginx", "all"), default="all")
     parser.add_argument("--rounds", type=int, default=20000, help="calls of a piece of the core (20000)")
     parser.add_argument("--requests", type=int, default=2000, help="requests to nginx (2000)")
+    parser.add_argument("--only", metavar="REGEX", help="only rows that match")
     parser.add_argument("--runs", type=int, default=2, help="how often each is counted (2)")
     wanted = parser.parse_args()
     if shutil.which("valgrind") is None:
@@ -192,9 +194,9 @@ def main():
     place.chmod(0o755)
     try:
         if wanted.what in ("core", "all"):
-            show_core(place, wanted.rounds, wanted.runs)
+            show_core(place, wanted)
         if wanted.what in ("nginx", "all"):
-            show_nginx(place, wanted.requests, wanted.runs)
+            show_nginx(place, wanted)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

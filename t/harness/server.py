@@ -100,11 +100,11 @@ http {{
         done = subprocess.run(self.command("-t"), capture_output=True, text=True, timeout=60, check=False)
         return done.returncode == 0, done.stderr
 
-    def start(self):
+    def start(self, timeout=10):
         with open(self.prefix / "stderr.log", "wb") as errors:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                                             env=self.environment)
-        wait_until(lambda: accepts(self.port) or self.process.poll() is not None, what="nginx listening")
+        wait_until(lambda: accepts(self.port) or self.process.poll() is not None, timeout, "nginx listening")
         if self.process.poll() is not None:
             raise AssertionError(f"nginx ended with {self.process.returncode}:\n" + self.stderr() + self.error_log())
         return self
