@@ -105,19 +105,29 @@ def test_retry_after_of_a_calendar_quota(registry, start, clock, unit):
 
 def test_several_windows_at_once(registry, start, clock):
     """The refusal that lasts longest is the one that is told."""
-    key, now = registry.key(quota=["2/minute", "5/hour"]), moment("2040-05-17T10:57:30")
+    key, now = registry.key(quota=["2/minute", "4/hour"]), moment("2040-05-17T10:57:30")
     server = start(now)
     assert use_up(server, key) == (2, 30)
     clock.stand_at(now + 29.999)
     assert ask(server, key) == 1
     clock.stand_at(now + 30)
-    assert use_up(server, key) == (2, 60)
+    assert use_up(server, key) == (2, 120), "the minute's two are used, and the hour's four"
     clock.stand_at(now + 90)
-    assert use_up(server, key) == (1, 60), "the hour's five are used; a refusal by the hour takes nothing of the minute"
+    assert ask(server, key, cost=2) == 60, "the next minute has begun"
     clock.stand_at(now + 149.999)
-    assert ask(server, key) == 1
+    assert ask(server, key, cost=2) == 1
     clock.stand_at(now + 150)
-    assert use_up(server, key) == (2, 60)
+    assert use_up(server, key, cost=2) == (1, 60)
+
+
+def test_a_refusal_by_one_window_takes_nothing_of_the_other(registry, start, clock):
+    key, now = registry.key(quota=["4/minute", "7/hour"]), moment("2040-05-17T10:58:00")
+    server = start(now)
+    assert use_up(server, key, cost=2) == (2, 60)
+    clock.stand_at(now + 60)
+    assert use_up(server, key, cost=2) == (1, 60)
+    assert ask(server, key) is None, "one is left of the hour, and two of the minute"
+    assert ask(server, key) == 60
 
 
 # Rolling quotas
