@@ -43,7 +43,7 @@ struct Grains {
   [[nodiscard]] Wide whole() const noexcept { return Wide{amount} << shift; }
   // Beyond what anybody may owe all costs are one.
   [[nodiscard]] Wide price(std::uint64_t cost) const noexcept {
-    return std::min(Wide{cost} << shift, whole() * (2 * kMostPeriodsOwed));
+    return std::min(Wide{cost} << shift, whole() * kMostPeriodsOwed * 2);
   }
   [[nodiscard]] Wide at(std::uint64_t time_us) const noexcept { return whole() * time_us / period_us; }
   // The first moment at which so many have come.
