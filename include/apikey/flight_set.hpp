@@ -104,10 +104,8 @@ Turn write_lease(Memory& table, const FlightOrder& order, const Place& place, Fl
   return Turn::done;
 }
 
-// RETURNS: done and, when admitted, a lease that is held in `draft`. Else the draft is to be dropped, or, with `again`,
-// kept for the next attempt.
 template <class Memory>
-Turn try_enter(Memory& table, const FlightOrder& order, FlightDraft& draft, FlightResult& result) {
+Turn try_count_up(Memory& table, const FlightOrder& order, FlightDraft& draft, FlightResult& result) {
   result = {FlightResult::Status::refused, 0};
   if (order.most == 0) {
     return Turn::done;
@@ -130,6 +128,17 @@ Turn try_enter(Memory& table, const FlightOrder& order, FlightDraft& draft, Flig
   table.put_lease(draft.lease, encode_lease({order.holder, LeaseState::held, table.number_of(place.index)}));
   result = {FlightResult::Status::admitted, order.most - count - 1};
   return Turn::done;
+}
+
+// RETURNS: done and, when admitted, a lease that is held in `draft`. With `again` the draft is kept for the next
+// attempt.
+template <class Memory>
+Turn try_enter(Memory& table, const FlightOrder& order, FlightDraft& draft, FlightResult& result) {
+  const Turn turn = try_count_up(table, order, draft, result);
+  if (turn != Turn::again && result.status != FlightResult::Status::admitted) {
+    drop_lease(table, draft);
+  }
+  return turn;
 }
 
 template <class Memory>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <barrier>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -44,11 +45,16 @@ class AlignedMemory {
 
 inline constexpr std::size_t kThreads = 8;
 
+// All of them begin when the last one is there.
 template <class Function>
 void in_threads(Function function) {
+  std::barrier gate(kThreads);
   std::vector<std::thread> threads;
   for (std::size_t i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&function, i] { function(i); });
+    threads.emplace_back([&function, &gate, i] {
+      gate.arrive_and_wait();
+      function(i);
+    });
   }
   for (std::thread& thread : threads) {
     thread.join();

@@ -15,6 +15,7 @@ namespace {
 
 constexpr std::uint64_t kTagX = 11;
 constexpr std::uint64_t kTagY = 22;
+constexpr std::uint64_t kTagO = 33;
 constexpr std::uint16_t kMark = 1;
 constexpr std::uint32_t kLongDead = 9;  // died before it all began
 // Changes of slots are numbered from here on, those of the second one a little higher; nothing else among the values
@@ -31,7 +32,7 @@ enum class Flaw : std::uint8_t {
 };
 
 enum class Job : std::uint8_t { none, enter_and_leave, enter_and_stay, sweep };
-enum class Stage : std::uint8_t { enters, drops, inside, begins_leave, leaves, sweeps, over };
+enum class Stage : std::uint8_t { enters, inside, begins_leave, leaves, sweeps, over };
 
 struct Process {
   Job job = Job::none;
@@ -166,7 +167,7 @@ void finish_enter(Process& process, Turn turn, const FlightResult& result) {
   if (turn == Turn::done && result.status == FlightResult::Status::admitted) {
     process.stage = Stage::inside;
   } else if (turn != Turn::again) {
-    process.stage = process.draft.lease == UINT32_MAX ? Stage::over : Stage::drops;
+    process.stage = Stage::over;
   }
 }
 
@@ -183,10 +184,6 @@ void attempt(SteppedTable& table, std::size_t k, std::uint64_t most, Process& pr
       finish_enter(process, turn, result);
       break;
     }
-    case Stage::drops:
-      drop_lease(table, draft);
-      process.stage = Stage::over;
-      break;
     case Stage::begins_leave: {
       const bool leaves = begin_leave(table, draft.lease, table.lease(draft.lease), holder_of(k), exit);
       process.exit = exit;
@@ -407,7 +404,9 @@ Process dies(Process process) {
 }
 
 WidePair flights(std::uint64_t tag, std::uint64_t count) { return {count << kFlightTagBits | tag, 0}; }
-std::uint64_t dead_lease(LeaseState state) { return encode_lease({{kLongDead, kMark}, state, 0}); }
+std::uint64_t dead_lease(LeaseState state, std::uint32_t slot = 0) {
+  return encode_lease({{kLongDead, kMark}, state, slot});
+}
 
 struct Scene {
   const char* name;
@@ -432,6 +431,12 @@ const std::vector<Scene>& scenes() {
        {dead_lease(LeaseState::entering)},
        1,
        {come_and_go, dies(come), sweep}},
+      {"one dies, having moved to another slot",
+       2,
+       {WidePair{}, flights(kTagO, 1)},
+       {dead_lease(LeaseState::held, 1)},
+       1,
+       {dies(come), other, sweep}},
       {"one slot for two", 1, {}, {}, 1, {come_and_go, other, come}},
       {"one dies, one stays", 2, {}, {}, 2, {dies(come_and_go), come, sweep}},
       {"one dies, one comes and goes", 2, {flights(kTagX, 0)}, {}, 1, {dies(come_and_go), come_and_go, sweep}},

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "apikey/flight_set.hpp"
@@ -226,8 +227,10 @@ void wherever_one_dies_the_count_is_right(void**) {
       const std::uint64_t subject = subject_of(test.table, 1);
       FlightLease mine;
       FlightLease dead;
+      FlightLease elsewhere;
       assert_true(enter(test.table, subject, 5, kSelf, mine) == Status::admitted);
       assert_true(enter(test.table, subject, 5, kDead, dead) == Status::admitted);
+      assert_true(enter(test.table, subject_of(test.table, 2), 5, kSelf, elsewhere) == Status::admitted);
       Lease lease = decode_lease(test.lease(dead.index));
       lease.state = state;
       test.lease(dead.index) = encode_lease(lease);
@@ -235,9 +238,11 @@ void wherever_one_dies_the_count_is_right(void**) {
       assert_int_equal(flight_count(word), 2);
       assert_true(is_counted || test.slot(lease.slot).swap(word, next_flight(word, flight_tag(word), 1)));
       assert_int_equal(test.table.release_dead(kSelf, all_but_one_live), 1);
-      assert_int_equal(test.table.usage().in_flight, 1);
-      assert_int_equal(test.leases_used(), 1);
+      assert_int_equal(test.table.usage().in_flight, 2);
+      assert_int_equal(test.leases_used(), 2);
+      assert_int_equal(test.table.look(subject, 5).remaining, 4);
       test.table.leave(mine, kSelf);
+      test.table.leave(elsewhere, kSelf);
       assert_int_equal(test.table.usage().in_flight, 0);
     }
   }
@@ -260,6 +265,23 @@ void nothing_is_counted_anew_while_the_living_change_it(void**) {
   // Then it dies as well.
   assert_int_equal(test.table.release_dead(kSelf, nobody_lives), 2);
   assert_int_equal(test.table.usage().in_flight, 0);
+}
+
+// While the leases are walked through, another process gets the id of one that is dead.
+void who_gets_a_dead_ones_id_is_asked_about(void**) {
+  TestTable test(100);
+  std::array<FlightLease, 20> leases;
+  for (std::size_t n = 0; n < leases.size(); ++n) {
+    const FlightHolder holder = {kDead.pid, static_cast<std::uint16_t>(n % 2)};
+    assert_true(enter(test.table, subject_of(test.table, n), 1, holder, leases[n]) == Status::admitted);
+  }
+  static bool has_come;
+  has_come = false;
+  const std::uint64_t released =
+      test.table.release_dead(kSelf, [](std::uint32_t) { return std::exchange(has_come, true); });
+  // Those before the first one of the other process.
+  assert_true(released >= 1 && released < leases.size() / 2 + 1);
+  assert_int_equal(test.table.usage().in_flight, leases.size() - released);
 }
 
 // Processes enter, leave and die; the model is a list of who is in.
@@ -354,6 +376,27 @@ void eight_threads_are_never_too_many(void**) {
   assert_int_equal(test.leases_used(), 0);
 }
 
+// Who is refused after all, having lost a race, keeps no lease.
+void eight_threads_at_one_place_lose_no_lease(void**) {
+  TestTable test(16);
+  const std::uint64_t subject = subject_of(test.table, 1);
+  std::atomic<std::uint64_t> refused{0};
+  in_threads([&](std::size_t thread) {
+    const FlightHolder self = {static_cast<std::uint32_t>(thread + 1), 1};
+    for (int n = 0; n < 60'000; ++n) {
+      FlightLease lease;
+      refused.fetch_add(enter(test.table, subject, 1, self, lease) == Status::refused ? 1 : 0);
+      if (n % 100 == 0) {
+        std::this_thread::yield();
+      }
+      test.table.leave(lease, self);
+    }
+  });
+  assert_true(refused.load() > 0);
+  assert_int_equal(test.table.usage().in_flight, 0);
+  assert_int_equal(test.leases_used(), 0);
+}
+
 // Some threads stop being, with what they hold, and come back under another mark; others clean up after them.
 void eight_threads_die_and_are_let_go_of(void**) {
   TestTable test(16);
@@ -414,8 +457,10 @@ int main() {
       cmocka_unit_test(the_dead_are_let_go_of),
       cmocka_unit_test(wherever_one_dies_the_count_is_right),
       cmocka_unit_test(nothing_is_counted_anew_while_the_living_change_it),
+      cmocka_unit_test(who_gets_a_dead_ones_id_is_asked_about),
       cmocka_unit_test(a_simple_model_agrees),
       cmocka_unit_test(eight_threads_are_never_too_many),
+      cmocka_unit_test(eight_threads_at_one_place_lose_no_lease),
       cmocka_unit_test(eight_threads_die_and_are_let_go_of),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -187,7 +187,7 @@ void ones_own_unfinished_claims_become_one(void**) {
   TestTable test(16);
   const QuotaOrder order = calendar(subject_of(test.table, 1), CalendarUnit::day, at(kNoon), 5);
   const std::uint64_t tag = order.subject >> (64 - kQuotaTagBits);
-  for (const std::size_t i : {2, 5, 6}) {
+  for (const std::size_t i : {2U, 5U, 6U}) {
     assert_true(test.slot(i).swap({0, 0}, encode_claim(tag, i)));
   }
   test.table.give_back(order, at(kNoon));
@@ -198,6 +198,17 @@ void ones_own_unfinished_claims_become_one(void**) {
     slots += quota_tag(test.slot(i).peek()) == tag ? 1 : 0;
   }
   assert_int_equal(slots, 1);
+}
+
+// What the claims are numbered with, see claim_set.hpp: every newcomer takes another number.
+void claims_are_numbered(void**) {
+  TestTable test(100);
+  const auto& claims = *reinterpret_cast<const std::uint64_t*>(test.memory.bytes().data() + 64);
+  for (std::uint64_t number = 0; number < 50; ++number) {
+    assert_int_equal(claims, number);
+    const QuotaOrder order = calendar(subject_of(test.table, number), CalendarUnit::day, at(kNoon), 5);
+    assert_true(test.table.take(order, at(kNoon)).status == Status::admitted);
+  }
 }
 
 // The same quotas in a table of another size: all of them, as long as there is room.
@@ -465,6 +476,7 @@ int main() {
       cmocka_unit_test(a_table_is_not_full_before_it_is_full),
       cmocka_unit_test(dead_workers_claims_cost_no_slot),
       cmocka_unit_test(ones_own_unfinished_claims_become_one),
+      cmocka_unit_test(claims_are_numbered),
       cmocka_unit_test(a_table_is_saved_and_restored_into_another_size),
       cmocka_unit_test(a_claim_is_not_saved),
       cmocka_unit_test(what_is_there_is_not_restored_over),
