@@ -286,19 +286,37 @@ bool gather_limits(const LocationPolicy& policy, const Snapshot& snapshot, const
 
 namespace {
 
+// Row 9, let pass in dry run.
+Outcome charge_or_note(const LocationPolicy& policy, const Snapshot* snapshot, const Recognition& known,
+                       const RequestFacts& facts, const Clocks& clocks, Charge& charge, Verdict& verdict) noexcept {
+  const Outcome outcome = charge_limits(policy, snapshot, known, facts, clocks, charge, verdict);
+  const bool is_limited = outcome != Outcome::ok && outcome != Outcome::unavailable;
+  if (is_limited && covers_limits(policy.dry_run)) {
+    note_dry_run(verdict, outcome);
+    return Outcome::ok;
+  }
+  return outcome;
+}
+
+Outcome unless_allowed(const LocationPolicy& policy, Outcome outcome) noexcept {
+  return outcome == Outcome::unavailable && policy.allows_on_error ? Outcome::bypass : outcome;
+}
+
 Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
                     const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge,
                     Verdict& verdict) noexcept {
-  const bool charges = charge != nullptr && charge->tables != nullptr;
+  const auto take = [&](const Snapshot* snapshot) {
+    return charge == nullptr || charge->tables == nullptr
+               ? Outcome::ok
+               : charge_or_note(policy, snapshot, known, facts, clocks, *charge, verdict);
+  };
   // 2. no credential
   if (credential.found == Found::none) {
     if (!policy.is_optional) {
       return Outcome::missing;
     }
-    const Outcome limited = charges && !policy.limits.empty()
-                                ? charge_limits(policy, nullptr, known, facts, clocks, *charge, verdict)
-                                : Outcome::ok;
-    return limited == Outcome::ok ? Outcome::anonymous : limited;
+    const Outcome limited = take(nullptr);
+    return limited == Outcome::ok ? Outcome::anonymous : unless_allowed(policy, limited);
   }
   // 3. what was sent is not one key
   if (credential.found != Found::key) {
@@ -320,16 +338,11 @@ Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, 
     }
   }
   // 9. limits
-  if (outcome == Outcome::ok && charges) {
-    outcome = charge_limits(policy, store.snapshot, known, facts, clocks, *charge, verdict);
-    const bool is_limited = outcome != Outcome::ok && outcome != Outcome::unavailable;
-    if (is_limited && covers_limits(policy.dry_run)) {
-      note_dry_run(verdict, outcome);
-      outcome = Outcome::ok;
-    }
+  if (outcome == Outcome::ok) {
+    outcome = take(store.snapshot);
   }
   // 4 again: whatever failed on the way
-  return outcome == Outcome::unavailable && policy.allows_on_error ? Outcome::bypass : outcome;
+  return unless_allowed(policy, outcome);
 }
 
 }  // namespace

@@ -166,7 +166,9 @@ const Verdict* decide_request(ngx_http_request_t* r, bool charges) noexcept {
     return nullptr;
   }
   prepare_charge(r, conf, *ctx);
-  const bool may_be_charged = charges && ctx->credential.found == Found::key;
+  const bool may_pass =
+      ctx->credential.found == Found::key || (ctx->credential.found == Found::none && conf.policy->is_optional);
+  const bool may_be_charged = charges && may_pass;
   ctx->charge.costs = may_be_charged ? read_costs(r, conf, *ctx) : std::span<const MeasuredCost>();
   ctx->verdict = judge(r, conf, *ctx, charges ? &ctx->charge : nullptr);
   ctx->is_decided = true;

@@ -44,6 +44,20 @@ def test_the_anonymous_are_known_by_their_address(registry, nginx, upstream):
     assert server.logged(2)[0]["outcome"] == "anonymous"
 
 
+def test_the_anonymous_pay_the_cost_and_need_what_is_required(registry, nginx, upstream):
+    registry.key()
+    open_location = 'location {} {{ apikey "api" optional; apikey_scope any; {} proxy_pass ' + upstream.url + "; }}"
+    server = nginx(open_location.format("/dear", "apikey_limit rate=1r/h burst=9; apikey_cost 4;")
+                   + open_location.format("/free", "apikey_limit rate=1r/h; apikey_cost 0;")
+                   + open_location.format("/tokens", "apikey_limit require=tokens;")
+                   + open_location.format("/dry", "apikey_limit rate=1r/h; apikey_dry_run limits;"))
+    assert statuses(server, 3, "/dear") == [200, 200, 429]
+    assert statuses(server, 3, "/free") == [200] * 3
+    assert server.status("/tokens") == 429
+    assert statuses(server, 2, "/dry") == [200, 200]
+    assert server.logged(9)[-1]["outcome"] == "rate_limited_dry_run"
+
+
 def test_all_or_none_with_the_limits_of_the_key(registry, nginx, upstream):
     registry.plan("small", "--quota", "5/day", rate="4/h", burst=4)
     key = registry.key(plan="small")

@@ -220,7 +220,8 @@ void row_4_no_usable_snapshot(void**) {
     for (const bool allows : {false, true}) {
       bench->policy.allows_on_error = allows;
       Recognition known;
-      const Verdict verdict = decide(bench->policy, credential, store, bench->facts, {{kNow}, {kMono}, {}}, known, nullptr);
+      const Verdict verdict =
+          decide(bench->policy, credential, store, bench->facts, {{kNow}, {kMono}, {}}, known, nullptr);
       expect(verdict.outcome, allows ? Outcome::bypass : Outcome::unavailable);
       expect(known.outcome, Outcome::unavailable);
       assert_false(known.has_record);
@@ -574,6 +575,27 @@ void row_9_the_anonymous_are_limited_by_address(void**) {
   expect(bench.decide("a", &charge).outcome, Outcome::ok);
 }
 
+// As with a key: what is not there is missed, and dry run lets pass.
+void row_9_is_the_same_for_the_anonymous(void**) {
+  Bench bench(Bench::Keys{{"a", {}}});
+  constexpr std::array<std::string_view, 1> required = {"tokens"};
+  const auto decide = [&] {
+    Recognition known;
+    Charge charge = bench.charge();
+    return bench.decide(Credential{}, known, &charge);
+  };
+  bench.policy.is_optional = true;
+  expect(decide().outcome, Outcome::anonymous);
+  bench.policy.required_limits = required;
+  const Verdict refused = decide();
+  expect(refused.outcome, Outcome::rate_limited);
+  assert_true(refused.limit_name == "tokens");
+  bench.policy.dry_run = DryRun::limits;
+  const Verdict noted = decide();
+  expect(noted.outcome, Outcome::rate_limited);
+  assert_true(noted.is_dry_run && passes(noted));
+}
+
 void row_9_a_limit_can_be_required(void**) {
   Bench bench({{"a", {.plan = {rate("tokens", 10, 5)}}}, {"b", {}}});
   constexpr std::array<std::string_view, 1> required = {"tokens"};
@@ -684,6 +706,7 @@ int main() {
       cmocka_unit_test(row_9_comes_last_and_costs_nothing_before),
       cmocka_unit_test(row_9_a_location_has_limits_of_its_own),
       cmocka_unit_test(row_9_the_anonymous_are_limited_by_address),
+      cmocka_unit_test(row_9_is_the_same_for_the_anonymous),
       cmocka_unit_test(row_9_a_limit_can_be_required),
       cmocka_unit_test(failed_attempts_are_counted_by_address),
       cmocka_unit_test(a_dry_run_lets_pass_what_it_names),
