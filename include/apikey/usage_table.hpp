@@ -96,7 +96,7 @@ static_assert(sizeof(UsageRow) == 48 + 8 * kUsageCounters);
 
 class UsageTable {
  public:
-  static constexpr std::size_t kReach = 64;
+  static constexpr std::size_t kReach = 256;
   static constexpr std::size_t kOverflowSlots = 64;
   static constexpr std::uint64_t kLayout = 1;
 

@@ -558,6 +558,40 @@ def test_statement(keyloader, played):
     assert "The audit is whole" in text and "unrelated" not in text
 
 
+def test_a_statement_has_grants_and_resets(keyloader, played):
+    one = keyloader.key("acme", "--quota", "1000/month")["id"]
+    other = keyloader.key("zeta", "--quota", "1000/month")["id"]
+    keyloader("owner", "set", "acme", "--quota", "5000/month")
+    keyloader("quota", "grant", one, "--amount", "50", "--reason", "ticket 4711")
+    keyloader("quota", "reset", "--owner", "acme", "--reason", "our loop")
+    keyloader("quota", "grant", other, "--amount", "99")
+    stated = keyloader.json("usage", "statement", "--owner", "acme", "--month", month_now())
+    assert [(entry["action"], entry["object"]) for entry in stated["changes"]] == [
+        ("plan.create", "default"), ("owner.create", "acme"), ("key.create", one), ("owner.set", "acme"),
+        ("quota.grant", one), ("quota.reset", "acme")]
+    text = keyloader("usage", "statement", "--owner", "acme", "--month", month_now()).stdout
+    assert "month: granted: 0 → 50" in text and "ticket 4711" in text and "our loop" in text
+    assert other not in text
+
+
+def test_a_key_that_went_to_another_plan_or_is_gone(keyloader, played):
+    for plan in ("small", "big"):
+        keyloader("plan", "create", plan, "--rate", "10/s")
+    one = keyloader.key("acme", "--plan", "small")["id"]
+    keyloader("key", "set", one, "--plan", "big")
+    keyloader("plan", "set", "small", "--rate", "20/s")
+    keyloader("key", "revoke", one)
+    keyloader("key", "delete", one)
+    keyloader("plan", "set", "big", "--rate", "30/s")
+    played.count(1, one, hour=this_hour(), owner=owner_id(keyloader), admitted=1)
+    played.now = int(time.time())
+    stated = keyloader.json("usage", "statement", "--owner", "acme", "--month", month_now())
+    actions = [(entry["action"], entry["object"]) for entry in stated["changes"]]
+    assert actions[3:] == [("key.create", one), ("key.set", one), ("plan.set", "small"), ("key.revoke", one),
+                           ("key.delete", one), ("plan.set", "big")]
+    assert [line["key"] for line in stated["keys"]] == [one]
+
+
 def test_a_month_without_anything(keyloader, played, key):
     played.now = START + 40 * 86400
     stated = keyloader.json("usage", "statement", "--owner", "acme", "--month", "2026-10")

@@ -95,6 +95,9 @@ LOCATION_MISTAKES = [
     ("apikey_refund 502 503 502;", ["apikey_refund", "502", "twice"]),
     ("apikey_refund 502; apikey_refund 503;", ["apikey_refund", "is duplicate"]),
     ("apikey_metrics now;", ["apikey_metrics"]),
+    ("apikey_usage now;", ["apikey_usage"]),
+    ("apikey_usage; apikey_usage;", ["apikey_usage", "is duplicate"]),
+    ("apikey_usage; apikey_metrics;", ["apikey_metrics", "location of its own"]),
     ("apikey_verify now;", ["apikey_verify"]),
     ("apikey_whoami now;", ["apikey_whoami"]),
     ("apikey_store /x/keys.mdb;", ["apikey_store", "not allowed here"]),
@@ -129,6 +132,7 @@ HTTP_MISTAKES = [
     ("apikey_zone zone=x:1m state=;", ["apikey_zone", "state="]),
     ("apikey_zone zone=x:1m state=/a state=/b;", ["apikey_zone", "state=/b", "second of its kind"]),
     ("apikey_metrics;", ["apikey_metrics", "not allowed here"]),
+    ("apikey_usage;", ["apikey_usage", "not allowed here"]),
 ]
 
 

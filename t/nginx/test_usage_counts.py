@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from harness.keys import make_key
+from harness.slow_upstream import SlowUpstream
 from harness.state import StateDir, state_file
 from harness.waiting import wait_until
 
@@ -267,6 +268,31 @@ def test_exact_over_workers_reloads_and_collections(registry, nginx):
     assert owners == {owner: sum(load.answered[key.id] for key in keys[start::2])
                       for owner, start in (("zeta", 0), ("acme", 1))}
     assert billing.head()["gaps"] == []
+
+
+def test_requests_that_outlive_many_snapshots_are_counted_for_their_owner(registry, nginx):
+    """Those that take long have to let go of the snapshot in which their key was found."""
+    keys = [registry.key(f"owner{n}", publish=False) for n in range(12)]
+    registry.key("other")
+    upstream = SlowUpstream()
+    billing = Billing(nginx, registry, f"""
+        location / {{ apikey "api"; apikey_scope any; proxy_pass {upstream.url}; }}
+        location /quick {{ apikey "api"; apikey_scope any; apikey_verify; }}
+    """, workers=1)
+    threads = []
+    for n, key in enumerate(keys):
+        threads.append(threading.Thread(target=billing.server.status, kwargs={"key": key}))
+        threads[-1].start()
+        wait_until(lambda n=n: upstream.waiting == n + 1, what="the upstream's turn")
+        fresh = registry.key("other")
+        wait_until(lambda key=fresh: billing.server.status("/quick", key=key) == 204, what="the new snapshot")
+    upstream.finish()
+    for thread in threads:
+        thread.join()
+    owners = {f"owner{n}": 1 for n in range(12)}
+    wait_until(lambda: {**owners, "other": 12}.items() <= {
+        line["owner"]: line["admitted"] for line in billing.usage()["owners"]}.items(), what="all owners' requests")
+    upstream.close()
 
 
 def test_a_restart_keeps_counts_and_instance(registry, billing):
