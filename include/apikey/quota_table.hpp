@@ -33,6 +33,9 @@ struct QuotaOrder {
   // was last reset, 0 for never; what was used before that is forgotten, once that moment has come.
   Window window;
   std::uint64_t cost = 1;
+  // Rolling: how much of the amount is a grant. It makes the bucket larger and not faster, so it is there at once,
+  // whatever is owed.
+  std::uint64_t granted = 0;
   // give_back() of a rolling quota: QuotaResult::taken_us of the take. What has recovered since is not given back, see
   // try_give_back() in bucket_set.hpp: at most taken_us - now.
   std::uint64_t taken_us = 0;
@@ -73,7 +76,7 @@ class QuotaTable {
   [[nodiscard]] QuotaResult take(const QuotaOrder& order, WallUs now) const noexcept;
   [[nodiscard]] QuotaResult look(const QuotaOrder& order, WallUs now) const noexcept;
   // Adds cost whatever is left: what was used is known only afterwards. RETURNS: false when no slot is free. What was
-  // used in a window that is over by then counts in the one that runs. A rolling quota owes 16 periods' worth at most.
+  // used in a window that is over by then counts in the one that runs.
   bool charge(const QuotaOrder& order, WallUs now) const noexcept;
   // Gives back what a take or charge of the same order has taken; nothing when its window is over. (Nor when the
   // worker's clock was behind at the change of a window, so that it was counted in the next one already.)

@@ -63,6 +63,7 @@ QuotaOrder quota_order(const LimitUse& use, std::uint64_t cost) noexcept {
   order.subject = use.subject;
   order.amount = use.size;
   order.period_ns = use.kind == LimitKind::rolling_quota ? use.period_ns : 0;
+  order.granted = use.size - use.amount;
   order.window = {{use.begin}, {use.end}};
   order.cost = cost;
   return order;
@@ -133,7 +134,7 @@ TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease le
   TakenLimit taken;
   taken.subject = use.subject;
   taken.cost = use.kind == LimitKind::concurrency ? 0 : use.cost;
-  taken.amount = use.kind == LimitKind::rate ? use.amount : use.size;
+  taken.amount = use.amount;
   taken.period = use.period_ns;
   taken.taken_ns = level.taken_ns;
   if (use.kind == LimitKind::calendar_quota) {
@@ -432,7 +433,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
   use.unit = row.unit;
   use.subject = subject_of(context.tables, row.kind, name, id);
   use.size = share_of(row.amount, share);
-  use.amount = row.amount;
+  use.amount = use.size;
   use.period_ns = row.period_ns;
   use.begin = 0;
   use.end = 0;

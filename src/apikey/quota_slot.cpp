@@ -12,8 +12,9 @@ __extension__ using Wide = unsigned __int128;
 
 constexpr std::uint64_t kUsPerSecond = 1'000'000;
 constexpr std::uint64_t kEpochUs = static_cast<std::uint64_t>(kRollingEpoch) * kUsPerSecond;
-// A rolling quota may be overdrawn by no more than this, so that no wrong clock locks anybody out for ever.
-constexpr std::uint64_t kMostPeriodsOwed = 16;
+// A rolling quota that is asked for owes no more than this many times its size, so that no wrong clock locks anybody
+// out for ever.
+constexpr std::uint64_t kMostSizesOwed = 16;
 // Time stands still here (2053), with room for arrival times above it: what comes later is refused, not let in.
 constexpr std::uint64_t kLastRollingUs = kMaxQuotaValue - (std::uint64_t{1} << 46U);
 
@@ -29,21 +30,21 @@ constexpr std::uint64_t ns_until(UnixSec end, WallUs now) noexcept {
 
 // How a rolling quota is counted.
 struct Grains {
-  std::uint64_t amount = 1;
+  std::uint64_t amount = 1;  // per period
   std::uint64_t period_us = 1;
   unsigned shift = 0;  // a token is 2^shift grains
 
   explicit Grains(const QuotaOrder& order) noexcept
-      : amount(std::clamp<std::uint64_t>(order.amount, 1, kMaxQuotaValue)),
+      : amount(std::clamp<std::uint64_t>(order.amount - std::min(order.amount, order.granted), 1, kMaxQuotaValue)),
         period_us(std::clamp<std::uint64_t>(order.period_ns / 1000 + (order.period_ns % 1000 != 0 ? 1 : 0), 1,
                                             kMaxRollingPeriodNs / 1000)) {
     const std::uint64_t us_per_token = period_us / amount;
     shift = us_per_token == 0 ? 0 : static_cast<unsigned>(std::bit_width(us_per_token)) - 1;
   }
   [[nodiscard]] Wide whole() const noexcept { return Wide{amount} << shift; }
-  // Beyond what anybody may owe all costs are one.
+  // Beyond what a slot can say all costs are one.
   [[nodiscard]] Wide price(std::uint64_t cost) const noexcept {
-    return std::min(Wide{cost} << shift, whole() * kMostPeriodsOwed * 2);
+    return std::min(Wide{cost} << shift, at(kMaxQuotaValue));
   }
   [[nodiscard]] Wide at(std::uint64_t time_us) const noexcept { return whole() * time_us / period_us; }
   // The first moment at which so many have come.
@@ -74,8 +75,6 @@ QuotaUse rolling_under(const QuotaUse& slot, const QuotaOrder& order, WallUs now
     use.value = now_us;
     use.begin = std::max(use.begin, UnixSec{now_sec.value - 1});
   }
-  const Grains grains(order);
-  use.value = std::min(use.value, now_us + kMostPeriodsOwed * grains.period_us);
   return use;
 }
 
@@ -97,10 +96,16 @@ QuotaUse calendar_under(const QuotaUse& slot, const QuotaOrder& order, WallUs no
   return use;
 }
 
+std::uint64_t most_owed(const QuotaOrder& order, WallUs now) noexcept {
+  const Grains grains(order);
+  const Wide size_us = Wide{grains.period_us} * ((Wide{order.amount} + grains.amount - 1) / grains.amount);
+  return rolling_now(now) + static_cast<std::uint64_t>(std::min(size_us * kMostSizesOwed, Wide{kMaxQuotaValue}));
+}
+
 QuotaResult rolling_result(const QuotaUse& use, const QuotaOrder& order, WallUs now) noexcept {
   const Grains grains(order);
   const std::uint64_t now_us = rolling_now(now);
-  const Wide limit = grains.at(now_us) + grains.whole();
+  const Wide limit = grains.at(now_us) + (Wide{order.amount} << grains.shift);
   const Wide owed = grains.at(use.value);
   QuotaResult result;
   result.status = QuotaResult::Status::admitted;
@@ -133,7 +138,7 @@ std::uint64_t wait_of(const QuotaUse& use, const QuotaOrder& order, const QuotaR
     const Grains grains(order);
     const std::uint64_t now_us = rolling_now(now);
     const Wide needed = grains.at(use.value) + grains.price(order.cost);
-    const std::uint64_t free_at = grains.time_of(needed - std::min(needed, grains.whole()));
+    const std::uint64_t free_at = grains.time_of(needed - std::min(needed, Wide{order.amount} << grains.shift));
     wait_ns = (free_at - std::min(free_at, now_us)) * 1000;
   }
   return std::max<std::uint64_t>(wait_ns, 1000);
@@ -158,8 +163,7 @@ QuotaStep charge_to(const QuotaUse& use, const QuotaOrder& order, WallUs now) no
   QuotaStep step{use, {}};
   if (order.cost != 0 && use.kind == kRollingKind && order.amount != 0) {
     const Grains grains(order);
-    const std::uint64_t most = rolling_now(now) + kMostPeriodsOwed * grains.period_us;
-    step.use.value = std::min({grains.time_of(grains.at(use.value) + grains.price(order.cost)), most, kMaxQuotaValue});
+    step.use.value = grains.time_of(grains.at(use.value) + grains.price(order.cost));
   } else if (order.cost != 0 && use.kind != kRollingKind) {
     step.use.value += std::min(order.cost, kMaxQuotaValue - use.value);
   }
@@ -168,12 +172,16 @@ QuotaStep charge_to(const QuotaUse& use, const QuotaOrder& order, WallUs now) no
 }
 
 QuotaStep take_from(const QuotaUse& use, const QuotaOrder& order, WallUs now) noexcept {
-  QuotaStep step{use, result_of(use, order, now)};
+  QuotaStep step{use, {}};
+  if (use.kind == kRollingKind) {
+    step.use.value = std::min(use.value, most_owed(order, now));
+  }
+  step.result = result_of(step.use, order, now);
   if (order.cost <= step.result.remaining) {
-    return charge_to(use, order, now);
+    return charge_to(step.use, order, now);
   }
   step.result.status = QuotaResult::Status::refused;
-  step.result.retry_after_ns = wait_of(use, order, step.result, now);
+  step.result.retry_after_ns = wait_of(step.use, order, step.result, now);
   return step;
 }
 

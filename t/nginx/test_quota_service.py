@@ -108,6 +108,12 @@ def test_a_rolling_quota(registry, serve):
     # One of four comes back every 7.5 days.
     assert abs(int(answers[4].headers["Retry-After"]) - 7.5 * 86400) <= 2
     assert abs(int(answers[4].headers["X-RateLimit-Reset"]) - 30 * 86400) <= 2
+    # What is granted is there at once, and makes nothing come back faster.
+    registry.run("quota", "grant", key.id, "--amount", "2")
+    server.wait_for_generation(registry.generation())
+    answers = [server.get(key=key) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert abs(int(answers[2].headers["Retry-After"]) - 7.5 * 86400) <= 2
 
 
 def test_it_outlives_a_reload_and_kill_of_a_worker(registry, serve):

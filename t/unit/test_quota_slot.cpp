@@ -341,13 +341,37 @@ void a_rolling_quota_can_be_overdrawn_and_recovers(void**) {
   assert_int_equal(refused.retry_after_ns, 160 * kNsPerSecond);
   assert_int_equal(refused.reset_ns, 250 * kNsPerSecond);
   assert_true(take(slot, order, at(kNoon + 160)).status == Status::admitted);
-  // By 16 periods at most.
+  // A wrong figure locks nobody out for longer than 16 periods from when it is asked for again.
   order.cost = UINT64_MAX;
   charge(slot, order, at(kNoon + 160));
   charge(slot, order, at(kNoon + 160));
-  assert_int_equal(remaining(slot, order, at(kNoon + 160 + 1600)), 100);
-  assert_int_equal(remaining(slot, order, at(kNoon + 160 + 1501)), 1);
+  order.cost = 1;
+  assert_int_equal(take(slot, order, at(kNoon + 160)).reset_ns, 1600 * kNsPerSecond);
   assert_int_equal(remaining(slot, order, at(kNoon + 160 + 1500)), 0);
+  assert_int_equal(remaining(slot, order, at(kNoon + 160 + 1501)), 1);
+}
+
+// A grant is there at once, for those who have used up everything, and makes nothing come back faster.
+void a_grant_makes_a_rolling_quota_larger(void**) {
+  QuotaUse slot;
+  QuotaOrder order = rolling(100 * kSecondUs, 100, 100);
+  assert_true(take(slot, order, at(kNoon)).status == Status::admitted);
+  order.amount += 60;
+  order.granted = 60;
+  order.cost = 50;
+  assert_int_equal(take(slot, order, at(kNoon)).remaining, 10);
+  assert_int_equal(take(slot, order, at(kNoon)).retry_after_ns, 40 * kNsPerSecond);
+  assert_true(take(slot, order, at(kNoon + 39)).status == Status::refused);
+  assert_int_equal(take(slot, order, at(kNoon + 40)).remaining, 0);
+  assert_int_equal(remaining(slot, order, at(kNoon + 1000)), 160);
+  // When it is over, what was used of it is owed. Settling and refunds need not know of it.
+  QuotaOrder old = rolling(100 * kSecondUs, 100, 10);
+  assert_int_equal(take(slot, old, at(kNoon + 40)).retry_after_ns, 70 * kNsPerSecond);
+  old.taken_us = slot.value;
+  give_back(slot, old, at(kNoon + 40));
+  assert_int_equal(remaining(slot, order, at(kNoon + 40)), 10);
+  charge(slot, old, at(kNoon + 40));
+  assert_int_equal(remaining(slot, order, at(kNoon + 40)), 0);
 }
 
 void a_rolling_quota_survives_clocks_that_are_set(void**) {
@@ -418,6 +442,7 @@ int main() {
       cmocka_unit_test(a_rolling_quota_is_given_back_what_has_not_recovered),
       cmocka_unit_test(a_rolling_quota_is_reset),
       cmocka_unit_test(a_rolling_quota_can_be_overdrawn_and_recovers),
+      cmocka_unit_test(a_grant_makes_a_rolling_quota_larger),
       cmocka_unit_test(a_rolling_quota_survives_clocks_that_are_set),
       cmocka_unit_test(the_end_of_time_refuses),
       cmocka_unit_test(an_amount_of_nothing_admits_nothing),
