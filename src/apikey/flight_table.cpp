@@ -164,7 +164,7 @@ class Mourner {
   };
   FlightHolder self_;
   bool (*is_alive_)(std::uint32_t pid);
-  std::array<Answer, 64> answers_{};
+  std::array<Answer, 256> answers_{};
 };
 
 }  // namespace
