@@ -53,7 +53,9 @@ def test_help_teaches(bare, command):
 @pytest.mark.parametrize("arguments", [
     [], ["nosuch"], ["key"], ["key", "nosuch"], ["key", "create"], ["key", "create", "--nosuch"], ["key", "revoke"],
     ["key", "show", "not-an-id"], ["owner", "create"], ["owner", "create", "a", "b"], ["key", "create", "--owner"],
-    ["snapshot", "install"], ["completion", "fish"], ["audit", "list", "--last", "many"]])
+    ["snapshot", "install"], ["completion", "fish"], ["audit", "list", "--last", "many"],
+    ["usage", "collect", "--export", "csv"], ["usage", "merge", "x", "--owner", "acme"],
+    ["usage", "statement", "--owner", "acme", "--month", "2026-11", "--from", "7d"]])
 def test_wrong_use_is_2_and_one_sentence(keyloader, arguments):
     assert len(keyloader.refused(*arguments, status=2).splitlines()) == 1
 

@@ -167,7 +167,16 @@ void add_show_options(Command& command, UsageOptions& options) {
   command.option("--key", options.key, "ID", "Only this key's");
 }
 
-void add_statement_command(Command& usage, Session& session) {
+// The command line lets options of `usage` stand behind its subcommands too, where they would do nothing.
+void forbid(const UsageOptions& shown) {
+  const bool is_any = !shown.socket.empty() || !shown.from.empty() || !shown.to.empty() || !shown.owner.empty() ||
+                      !shown.key.empty() || !shown.format.empty();
+  if (is_any) {
+    throw UsageError("an option of `keyloader usage` does nothing here; --help shows what this command knows");
+  }
+}
+
+void add_statement_command(Command& usage, Session& session, const std::shared_ptr<UsageOptions>& shown) {
   auto options = std::make_shared<UsageOptions>();
   Command command = usage.add("statement", "Everything that settles a dispute about an owner's month");
   command.required_option("--owner", options->owner, "NAME", "A name or an owner id");
@@ -178,7 +187,10 @@ void add_statement_command(Command& usage, Session& session) {
       "which counts may be short, with its bound.\n\n"
       "  keyloader usage statement --owner acme --month 2026-11\n"
       "  keyloader usage statement --owner acme --month 2026-11 --json | jq .total");
-  command.run([&session, options] { state_usage(session, *options); });
+  command.run([&session, options, shown] {
+    forbid(*shown);
+    state_usage(session, *options);
+  });
 }
 
 }  // namespace
@@ -212,9 +224,12 @@ void add_usage_commands(Command& app, Session& session) {
   Command collect_now = usage.add("collect", "Take over what nginx has counted, and show nothing");
   collect_now.option("--socket", collected->socket, "PATH", "nginx's socket; without it usage.sock in the directory");
   collect_now.footer("For a timer, every few minutes.\n\n  keyloader usage collect");
-  collect_now.run([&session, collected] { collect(session, *collected); });
+  collect_now.run([&session, collected, options] {
+    forbid(*options);
+    collect(session, *collected);
+  });
 
-  add_statement_command(usage, session);
+  add_statement_command(usage, session, options);
 
   auto merged = std::make_shared<UsageOptions>();
   Command merge = usage.add("merge", "Take over what other nodes have exported");
@@ -223,7 +238,10 @@ void add_usage_commands(Command& app, Session& session) {
       "All files or none. What is here already is refused, with file and line: nothing is ever counted twice.\n\n"
       "  ssh node2 keyloader usage --export ndjson --from 2026-11-01 --to 2026-12-01 > node2.ndjson\n"
       "  keyloader usage merge node2.ndjson");
-  merge.run([&session, merged] { merge_usage(session, merged->files); });
+  merge.run([&session, merged, options] {
+    forbid(*options);
+    merge_usage(session, merged->files);
+  });
 }
 
 }  // namespace keyloader
