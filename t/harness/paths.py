@@ -7,6 +7,7 @@ APIKEY_MODULE the dynamic module (empty: nginx was built with the module inside)
 
 import os
 import pwd
+import subprocess
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -15,6 +16,8 @@ NGINX = os.environ.get("APIKEY_NGINX") or "/usr/sbin/nginx"
 MODULE = os.environ.get("APIKEY_MODULE", str(BUILD / "ngx_http_apikey_module.so"))
 KEYLOADER = str(BUILD / "keyloader")
 IS_ROOT = os.geteuid() == 0
+# Root in a container may not mount: then what a full disk does is tested by other means alone.
+CAN_MOUNT = IS_ROOT and subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
 
 
 def worker_user() -> str:
