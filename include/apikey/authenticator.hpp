@@ -129,8 +129,9 @@ Verdict decide(const LocationPolicy& policy, const Credential& credential, const
 // One notice per address and minute: true for the first to ask.
 [[nodiscard]] bool takes_notice(const LimitTables& tables, const Address& address, MonoNs now) noexcept;
 
-// All limits of a recognised key in this location. RETURNS: as gather_key_limits().
-[[nodiscard]] bool gather_limits(const LocationPolicy& policy, const Snapshot& snapshot, const Recognition& known,
+// All limits of a recognised key in this location; without a key (no snapshot) those of the location. RETURNS: as
+// gather_key_limits().
+[[nodiscard]] bool gather_limits(const LocationPolicy& policy, const Snapshot* snapshot, const Recognition& known,
                                  const RequestFacts& facts, const Clocks& clocks, const Charge& charge,
                                  std::span<LimitUse> uses, std::size_t& count) noexcept;
 

@@ -117,7 +117,8 @@ struct Takings {
 struct TakeResult {
   Outcome outcome = Outcome::ok;  // or rate_limited, quota_exceeded, concurrency_limited, unavailable
   bool has_limit = false;         // `decided_by` and `level` say something
-  std::size_t decided_by = 0;     // the limit that refuses for longest, or else the one with the least share left
+  // Requests in flight only where they refuse, or stand alone.
+  std::size_t decided_by = 0;  // the limit that refuses for longest, or else the one with the least share left
   LimitLevel level{};
   // A limit in dry run that would have refused: it decides nothing.
   Outcome dry_outcome = Outcome::ok;

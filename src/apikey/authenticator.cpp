@@ -203,10 +203,7 @@ Outcome charge_limits(const LocationPolicy& policy, const Snapshot* snapshot, co
                       const RequestFacts& facts, const Clocks& clocks, Charge& charge, Verdict& verdict) noexcept {
   std::array<LimitUse, kMaxUses> buffer;
   std::size_t count = 0;
-  const bool is_gathered = snapshot == nullptr
-                               ? add_location_limits(policy, known, facts, charge, buffer, count)
-                               : gather_limits(policy, *snapshot, known, facts, clocks, charge, buffer, count);
-  if (!is_gathered) {
+  if (!gather_limits(policy, snapshot, known, facts, clocks, charge, buffer, count)) {
     return Outcome::unavailable;
   }
   const auto uses = std::span<const LimitUse>(buffer).first(count);
@@ -276,12 +273,15 @@ bool takes_notice(const LimitTables& tables, const Address& address, MonoNs now)
   return tables.buckets->take(per_address(tables, kOneNoticeAMinute, kByNotice, address), 1, now).is_admitted;
 }
 
-bool gather_limits(const LocationPolicy& policy, const Snapshot& snapshot, const Recognition& known,
+bool gather_limits(const LocationPolicy& policy, const Snapshot* snapshot, const Recognition& known,
                    const RequestFacts& facts, const Clocks& clocks, const Charge& charge, std::span<LimitUse> uses,
                    std::size_t& count) noexcept {
-  return gather_key_limits(snapshot, known.record, known.owner, *charge.tables, charge.costs, clocks.wall, uses,
-                           count) &&
-         add_location_limits(policy, known, facts, charge, uses, count);
+  count = 0;
+  if (snapshot != nullptr && !gather_key_limits(*snapshot, known.record, known.owner, *charge.tables, charge.costs,
+                                                clocks.wall, uses, count)) {
+    return false;
+  }
+  return add_location_limits(policy, known, facts, charge, uses, count);
 }
 
 namespace {

@@ -202,8 +202,13 @@ Outcome outcome_of(const LimitUse& use, const LimitLevel& level) noexcept {
   }
 }
 
+// Requests in flight come and go: as long as they refuse nobody they say less than a limit that counts over time.
 bool has_less_left(const LimitUse& a, const LimitLevel& a_level, const LimitUse& b,
                    const LimitLevel& b_level) noexcept {
+  const bool is_flight = a.kind == LimitKind::concurrency;
+  if (is_flight != (b.kind == LimitKind::concurrency)) {
+    return !is_flight;
+  }
   return Wide{a_level.remaining} * b.size < Wide{b_level.remaining} * a.size;
 }
 

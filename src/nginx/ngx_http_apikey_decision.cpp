@@ -184,9 +184,12 @@ bool limits_here(ngx_http_request_t* r, const RequestCtx& ctx, std::span<LimitUs
   if (ctx.decided_by == nullptr || ctx.charge.tables == nullptr) {
     return false;
   }
-  const LocationPolicy& policy = *ctx.decided_by->policy;
-  return loaded != nullptr && ctx.known.has_record &&
-         gather_limits(policy, loaded->snapshot, ctx.known, request_facts(r), read_clocks(), ctx.charge, uses, count);
+  const bool has_key = ctx.credential.found != Found::none;
+  if (has_key && (loaded == nullptr || !ctx.known.has_record)) {
+    return false;
+  }
+  return gather_limits(*ctx.decided_by->policy, has_key ? &loaded->snapshot : nullptr, ctx.known, request_facts(r),
+                       read_clocks(), ctx.charge, uses, count);
 }
 
 const Verdict* current_verdict(ngx_http_request_t* r) noexcept {

@@ -166,6 +166,21 @@ def test_draft_headers_list_every_policy(registry, nginx, upstream):
     assert state['"trial"'].startswith("r=49;t=") and state['"concurrency"'] == "r=6"
 
 
+def test_draft_headers_without_a_key(registry, nginx, upstream):
+    registry.key()
+    server = nginx('location / { apikey "api" optional; apikey_scope any; apikey_ratelimit_headers draft; '
+                   f"apikey_limit rate=6r/m burst=3 name=here; proxy_pass {upstream.url}; }}")
+    headers = server.get().headers
+    assert (headers["RateLimit-Policy"], headers["RateLimit"]) == ('"here";q=3;w=30', '"here";r=2;t=10')
+
+
+def test_requests_in_flight_are_told_only_where_they_refuse(registry, nginx, upstream):
+    registry.plan("wide", "--concurrency", "20", rate="100/s", burst=200)
+    key = registry.key(plan="wide")
+    headers = nginx(location(upstream)).get(key=key).headers
+    assert (headers["X-RateLimit-Limit"], headers["X-RateLimit-Remaining"]) == ("200", "199")
+
+
 def test_retry_after_names_the_first_second_that_passes(registry, nginx, upstream):
     key = registry.key(rate="1/s", burst=1)
     server = nginx(location(upstream))

@@ -396,7 +396,7 @@ void row_9_limits_of_plan_key_and_owner(void**) {
   const Charge looking = bench.charge();
   const Clocks clocks{{kNow}, {kMono}, {}};
   const auto gather = [&](std::span<LimitUse> room, std::size_t& found) {
-    return gather_limits(bench.policy, bench.snapshot(), known, bench.facts, clocks, looking, room, found);
+    return gather_limits(bench.policy, &bench.snapshot(), known, bench.facts, clocks, looking, room, found);
   };
   std::size_t count = 0;
   recognise(Bench::credential("b"), bench.store(), {kNow}, known);
