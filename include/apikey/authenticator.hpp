@@ -12,7 +12,7 @@
 #include "apikey/binding.hpp"
 #include "apikey/credential.hpp"
 #include "apikey/digest.hpp"
-#include "apikey/limits.hpp"
+#include "apikey/limit_gathering.hpp"
 #include "apikey/record.hpp"
 #include "apikey/snapshot.hpp"
 #include "apikey/units.hpp"

@@ -1,4 +1,5 @@
-// The limits of one request, whatever they count: which apply, and taking from all of them or from none.
+// The limits of one request, whatever they count: taking from all of them or from none. Which apply:
+// limit_gathering.hpp.
 // Called by decide() (row 9), by whoami and the headers (looking only), and when a request ends (settling, refunds).
 // Allocates nothing; the four tables are of the caller's.
 //
@@ -17,17 +18,13 @@
 #include "apikey/bucket_table.hpp"
 #include "apikey/flight_table.hpp"
 #include "apikey/quota_table.hpp"
-#include "apikey/record.hpp"
 #include "apikey/rows.hpp"
-#include "apikey/snapshot.hpp"
 #include "apikey/units.hpp"
 #include "apikey/verdict.hpp"
 
 namespace apikey {
 
 inline constexpr std::size_t kMaxUses = 40;  // limits of one request: two lists of a snapshot, and a location's
-inline constexpr std::size_t kMaxLocationLimits = 8;
-inline constexpr std::size_t kMaxCosts = 4;
 
 struct Clocks {
   UnixSec wall;
@@ -48,14 +45,6 @@ struct LimitTables {
   FlightHolder holder;
   Share share;
 };
-
-// What a request costs the limits of one measure. What a limit measures is its name up to the first `.`; the names that
-// limits have where none is written (rate, minute … year, owner, owner.day …, a location's) measure requests.
-struct MeasuredCost {
-  std::string_view measure;  // empty: all limits that no other one is for
-  std::uint64_t cost = 1;
-};
-[[nodiscard]] std::string_view measure_of(std::string_view limit_name) noexcept;  // "" for requests
 
 // A text without a constructor. LIFETIME: of what it points to.
 struct TextRef {
@@ -141,22 +130,5 @@ void settle_cost(const LimitTables& tables, Takings& takings, std::uint8_t cost_
 // Gives back all costs. Requests in flight stay until release_flights().
 void refund_costs(const LimitTables& tables, Takings& takings, const Clocks& clocks) noexcept;
 void release_flights(const LimitTables& tables, Takings& takings) noexcept;
-
-// The limits of a key: its plan's, replaced by its own of the same name, and its owner's; quotas as grants and resets
-// have left them. RETURNS: false when a row is damaged or there are more than `uses` has room for; then nobody knows
-// what applies.
-[[nodiscard]] bool gather_key_limits(const Snapshot& snapshot, const Record& record, const OwnerRow& owner,
-                                     const LimitTables& tables, std::span<const MeasuredCost> costs, UnixSec now,
-                                     std::span<LimitUse> uses, std::size_t& count) noexcept;
-
-// A limit of a location.
-struct LocationLimit {
-  LimitKind kind = LimitKind::rate;  // or concurrency
-  Rate rate;
-  std::uint64_t burst = 0;  // or requests at once
-  std::string_view name;
-};
-[[nodiscard]] LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
-                                    std::span<const MeasuredCost> costs) noexcept;
 
 }  // namespace apikey

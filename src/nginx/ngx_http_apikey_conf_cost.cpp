@@ -3,7 +3,7 @@
 // sentence: the directive, the value, what to write instead.
 #include <algorithm>
 
-#include "apikey/limits.hpp"
+#include "apikey/limit_gathering.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_cost.hpp"
 

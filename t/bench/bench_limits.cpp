@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "apikey/limits.hpp"
+#include "apikey/limit_gathering.hpp"
 #include "measure.hpp"
 #include "snapshot_fixture.hpp"
 

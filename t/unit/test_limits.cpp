@@ -1,6 +1,7 @@
-// Tests of limits.cpp: all or none over rates, quotas and requests in flight, dry run, costs by measure, settling and
-// refunds, shares; against a simple exact model in random operations; and eight threads at once. Every time is given.
-#include "apikey/limits.hpp"
+// Tests of limits.cpp and limit_gathering.cpp: all or none over rates, quotas and requests in flight, dry run, costs by
+// measure, settling and refunds, shares; against a simple exact model in random operations; and eight threads at once.
+// Every time is given.
+#include "apikey/limit_gathering.hpp"
 
 #include <algorithm>
 #include <array>

@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include "apikey/limits.hpp"
+#include "apikey/limit_gathering.hpp"
 #include "limit_text.hpp"
 
 namespace keyloader {
