@@ -140,7 +140,10 @@ def test_a_killed_worker_does_not_let_go_for_the_living(registry, nginx, holding
     server.allow_log(r"exited on signal 9")
     held = [start(server, holding, key) for _ in range(16)]
     assert left(server, key) == 4
-    os.kill(server.workers()[0], signal.SIGKILL)
+    killed = server.workers()[0]
+    os.kill(killed, signal.SIGKILL)
+    # Once it is reaped its connections are closed.
+    wait_until(lambda: killed not in server.workers() and len(server.workers()) == 4, what="a worker in its place")
 
     def is_open(client):
         client.setblocking(False)
@@ -148,10 +151,11 @@ def test_a_killed_worker_does_not_let_go_for_the_living(registry, nginx, holding
             return client.recv(1, socket.MSG_PEEK) != b""
         except BlockingIOError:
             return True
+        except ConnectionResetError:
+            return False
         finally:
             client.setblocking(True)
 
-    wait_until(lambda: len(server.workers()) == 4, what="a new worker")
     wait_until(lambda: left(server, key) == 20 - sum(is_open(client) for client, _ in held),
                what="the room that the dead worker's requests took, and no more")
     for client, connection in held:
