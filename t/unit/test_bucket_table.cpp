@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "apikey/bucket_set.hpp"
+#include "table_fixture.hpp"
+
 #include "cmocka_cpp.hpp"
 
 namespace apikey {
@@ -20,21 +22,6 @@ namespace {
 constexpr std::uint64_t kNow = 7'000'000'000'000;
 constexpr std::uint64_t kMs = 1'000'000;
 constexpr SipKey kSeed = {0x0123456789abcdef, 0xfedcba9876543210};
-
-// Deterministic, so that a failure can be repeated.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15) {}
-  std::uint64_t operator()() {
-    state_ ^= state_ << 13U;
-    state_ ^= state_ >> 7U;
-    state_ ^= state_ << 17U;
-    return state_;
-  }
-
- private:
-  std::uint64_t state_;
-};
 
 // A table in memory of its own.
 struct TestTable {
@@ -309,19 +296,6 @@ void a_refund_at_another_rate_gives_back_the_tokens(void**) {
   assert_int_equal(take(test, fast, kNow, 9).remaining, 0);
   test.table.give_back(slow, 10, taken.arrival_ns, {kNow});
   assert_int_equal(look(test, fast).remaining, 10);
-}
-
-constexpr std::size_t kThreads = 8;
-
-template <class Function>
-void in_threads(Function function) {
-  std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&function, i] { function(i); });
-  }
-  for (std::thread& thread : threads) {
-    thread.join();
-  }
 }
 
 // No time passes: exactly the burst is admitted, to the token, though some give theirs back.

@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "table_fixture.hpp"
+
 #include "cmocka_cpp.hpp"
 
 namespace apikey {
@@ -21,20 +23,6 @@ constexpr std::uint64_t kHour = 3600 * kNsPerSecond;
 constexpr std::int64_t kWall = 1'800'000'000;
 constexpr std::uint64_t kMono = 7'000'000'000'000;
 constexpr SipKey kSeed = {0x0123456789abcdef, 0xfedcba9876543210};
-
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15) {}
-  std::uint64_t operator()() {
-    state_ ^= state_ << 13U;
-    state_ ^= state_ >> 7U;
-    state_ ^= state_ << 17U;
-    return state_;
-  }
-
- private:
-  std::uint64_t state_;
-};
 
 // Three tables with room for everybody.
 struct TestTables {
@@ -461,30 +449,24 @@ void eight_threads_take_all_or_none(void**) {
   std::atomic<std::uint64_t> admitted{0};
   std::atomic<std::int64_t> in_flight{0};
   std::atomic<bool> is_crowded{false};
-  std::vector<std::thread> threads;
-  for (std::uint32_t thread = 0; thread < 8; ++thread) {
-    threads.emplace_back([&, thread] {
-      LimitTables mine = tables.all;
-      mine.holder = {100 + thread, 1};
-      for (int n = 0; n < 3000; ++n) {
-        Takings takings;
-        if (take_limits(mine, uses, clocks_at(0), takings).outcome != Outcome::ok) {
-          continue;
-        }
-        is_crowded = is_crowded || in_flight.fetch_add(1) >= 5;
-        if (n % 3 == 0) {
-          refund_costs(mine, takings, clocks_at(0));
-        } else {
-          admitted.fetch_add(1);
-        }
-        in_flight.fetch_sub(1);
-        release_flights(mine, takings);
+  in_threads([&](std::size_t thread) {
+    LimitTables mine = tables.all;
+    mine.holder = {100 + static_cast<std::uint32_t>(thread), 1};
+    for (int n = 0; n < 3000; ++n) {
+      Takings takings;
+      if (take_limits(mine, uses, clocks_at(0), takings).outcome != Outcome::ok) {
+        continue;
       }
-    });
-  }
-  for (std::thread& thread : threads) {
-    thread.join();
-  }
+      is_crowded = is_crowded || in_flight.fetch_add(1) >= 5;
+      if (n % 3 == 0) {
+        refund_costs(mine, takings, clocks_at(0));
+      } else {
+        admitted.fetch_add(1);
+      }
+      in_flight.fetch_sub(1);
+      release_flights(mine, takings);
+    }
+  });
   assert_false(is_crowded);
   assert_true(admitted <= 3000 && admitted > 0);
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 4000 - admitted);
