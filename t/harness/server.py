@@ -283,6 +283,14 @@ def end_master(pid):
     wait_until(lambda: not is_alive(pid), 20, "the master's end")
 
 
+def pid_in(path):
+    """Empty while there is no such file: an upgrade takes it away before the new master writes its own."""
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def read_all(connection) -> bytes:
     answer = b""
     while chunk := connection.recv(65536):

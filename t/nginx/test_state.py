@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from harness.server import BAD_LINES, end_master
+from harness.server import BAD_LINES, end_master, pid_in
 from harness.state import StateDir, state_file
 from harness.waiting import wait_until
 
@@ -80,8 +80,7 @@ def test_both_masters_of_an_upgrade_count_together(nginx, registry, state):
     inode = state_file(server.pid_path).stat().st_ino
     spend(server, key, 5)
     os.kill(old, signal.SIGUSR2)
-    wait_until(lambda: server.pid_path.exists() and server.pid_path.read_text().strip() not in ("", str(old)), 20,
-               "the new master")
+    wait_until(lambda: pid_in(server.pid_path) not in ("", str(old)), 20, "the new master")
     new = int(server.pid_path.read_text())
     try:
         wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")

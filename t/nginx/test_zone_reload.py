@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from harness.server import BAD_LINES, end_master
+from harness.server import BAD_LINES, end_master, pid_in
 from harness.store import LOCATION, Generations, Store
 from harness.waiting import wait_until
 
@@ -161,7 +161,7 @@ def test_a_binary_upgrade_interrupts_nobody(daemon, made, asking):
     old = pid_file.read_text().strip()
     with asking(server, made.keys[0]):
         os.kill(int(old), signal.SIGUSR2)
-        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip() not in ("", old), 20, "the new master")
+        wait_until(lambda: pid_in(pid_file) not in ("", old), 20, "the new master")
         wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")
         end_master(int(old))
     assert server.status(key=made.keys[0]) == 200
