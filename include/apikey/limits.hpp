@@ -111,7 +111,6 @@ struct TakeResult {
   LimitLevel level{};
   // A limit in dry run that would have refused: it decides nothing.
   Outcome dry_outcome = Outcome::ok;
-  std::size_t dry_decided_by = 0;
 };
 
 // Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at; they will

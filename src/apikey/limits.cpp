@@ -176,7 +176,6 @@ void add_to(TakeResult& result, std::span<const LimitUse> uses, std::size_t i, c
   if (use.is_dry_run) {
     if (refuses && result.dry_outcome == Outcome::ok) {
       result.dry_outcome = outcome_of(use, level);
-      result.dry_decided_by = i;
     }
     return;
   }

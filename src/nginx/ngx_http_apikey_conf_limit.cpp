@@ -91,7 +91,7 @@ char* parse_name(ngx_conf_t* cf, const ngx_str_t& text, std::string_view value, 
 }
 
 // A limit without a name is called by its location, and is its own even where two locations are called alike.
-bool name_by_location(ngx_conf_t* cf, std::size_t number, LimitConf& limit) noexcept {
+void name_by_location(ngx_conf_t* cf, std::size_t number, LimitConf& limit) noexcept {
   const auto& core =
       *static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
   const auto& server =
@@ -102,7 +102,6 @@ bool name_by_location(ngx_conf_t* cf, std::size_t number, LimitConf& limit) noex
   fold.word(fold64(std::as_bytes(std::span(view(core.name)))));
   fold.word(number);
   limit.policy.salt = fold.value();
-  return true;
 }
 
 ngx_array_t* limit_array(ngx_conf_t* cf, ngx_array_t*& array) noexcept {
@@ -146,9 +145,7 @@ char* add_limit(ngx_conf_t* cf, ngx_array_t*& array, LimitConf limit) noexcept {
     return conf_error();
   }
   if (limit.policy.limit.name.empty()) {
-    if (!name_by_location(cf, array->nelts, limit)) {
-      return conf_error();
-    }
+    name_by_location(cf, array->nelts, limit);
   } else if (check_name(cf, limit) != NGX_CONF_OK) {
     return conf_error();
   }

@@ -140,31 +140,6 @@ bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, co
   return json.ok();
 }
 
-ngx_int_t send_json(ngx_http_request_t* r, ngx_str_t body) noexcept {
-  r->headers_out.status = NGX_HTTP_OK;
-  r->headers_out.content_length_n = static_cast<off_t>(body.len);
-  r->headers_out.content_type = to_ngx_str(kJsonType);
-  r->headers_out.content_type_len = kJsonType.size();
-  if (add_header(r, "Cache-Control", to_ngx_str("no-store")) == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  const ngx_int_t rc = ngx_http_send_header(r);
-  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only != 0) {
-    return rc;
-  }
-  auto* buffer = static_cast<ngx_buf_t*>(ngx_pcalloc(r->pool, sizeof(ngx_buf_t)));
-  if (buffer == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  buffer->pos = body.data;
-  buffer->last = body.data + body.len;
-  buffer->memory = 1;
-  buffer->last_buf = r == r->main ? 1 : 0;
-  buffer->last_in_chain = 1;
-  ngx_chain_t out{buffer, nullptr};
-  return ngx_http_output_filter(r, &out);
-}
-
 }  // namespace
 
 ngx_int_t on_verify(ngx_http_request_t* r) noexcept {
@@ -208,7 +183,7 @@ ngx_int_t on_whoami(ngx_http_request_t* r) noexcept {
   if (!compose_whoami(json, r, *ctx, *identity)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  return send_json(r, json.str());
+  return send_text(r, NGX_HTTP_OK, kJsonType, json.str());
 }
 
 }  // namespace apikey::nginx

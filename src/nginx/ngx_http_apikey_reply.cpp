@@ -261,4 +261,30 @@ ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   return status;
 }
 
+ngx_int_t send_text(ngx_http_request_t* r, ngx_uint_t status, std::string_view type, ngx_str_t body) noexcept {
+  r->headers_out.status = status;
+  r->headers_out.content_length_n = static_cast<off_t>(body.len);
+  r->headers_out.content_type = to_ngx_str(type);
+  r->headers_out.content_type_len = type.size();
+  r->headers_out.content_type_lowcase = nullptr;
+  if (add_header(r, "Cache-Control", to_ngx_str("no-store")) == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  const ngx_int_t rc = ngx_http_send_header(r);
+  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only != 0) {
+    return rc;
+  }
+  auto* buffer = static_cast<ngx_buf_t*>(ngx_calloc_buf(r->pool));
+  if (buffer == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  buffer->pos = body.data;
+  buffer->last = body.data + body.len;
+  buffer->memory = 1;
+  buffer->last_buf = r == r->main ? 1 : 0;
+  buffer->last_in_chain = 1;
+  ngx_chain_t out{buffer, nullptr};
+  return ngx_http_output_filter(r, &out);
+}
+
 }  // namespace apikey::nginx

@@ -23,4 +23,7 @@ ngx_table_elt_t* add_header(ngx_http_request_t* r, std::string_view name, ngx_st
 // The filters that add rate headers and the body of a refusal (_filter).
 ngx_int_t install_filters(ngx_conf_t* cf) noexcept;
 
+// A whole answer of a content handler: not to be stored, in one piece. LIFETIME: `body` is the request pool's.
+ngx_int_t send_text(ngx_http_request_t* r, ngx_uint_t status, std::string_view type, ngx_str_t body) noexcept;
+
 }  // namespace apikey::nginx

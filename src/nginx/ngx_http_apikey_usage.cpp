@@ -161,33 +161,7 @@ void compose_part(Text& json, const UsageTable& table, std::size_t from) noexcep
 }
 
 ngx_int_t send(ngx_http_request_t* r, ngx_uint_t status, std::string_view type, const Text& body) noexcept {
-  if (!body.ok()) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  const ngx_str_t text = body.str();
-  r->headers_out.status = status;
-  r->headers_out.content_length_n = static_cast<off_t>(text.len);
-  r->headers_out.content_type = to_ngx_str(type);
-  r->headers_out.content_type_len = type.size();
-  r->headers_out.content_type_lowcase = nullptr;
-  if (add_header(r, "Cache-Control", to_ngx_str("no-store")) == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  const ngx_int_t rc = ngx_http_send_header(r);
-  if (rc == NGX_ERROR || rc > NGX_OK || r->header_only != 0) {
-    return rc;
-  }
-  auto* buffer = static_cast<ngx_buf_t*>(ngx_calloc_buf(r->pool));
-  if (buffer == nullptr) {
-    return NGX_HTTP_INTERNAL_SERVER_ERROR;
-  }
-  buffer->pos = text.data;
-  buffer->last = text.data + text.len;
-  buffer->memory = 1;
-  buffer->last_buf = r == r->main ? 1 : 0;
-  buffer->last_in_chain = 1;
-  ngx_chain_t out{buffer, nullptr};
-  return ngx_http_output_filter(r, &out);
+  return body.ok() ? send_text(r, status, type, body.str()) : NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
 ngx_int_t refuse(ngx_http_request_t* r, ngx_uint_t status, std::string_view sentence) noexcept {
