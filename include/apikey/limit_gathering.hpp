@@ -41,7 +41,8 @@ struct LocationLimit {
   std::uint64_t burst = 0;  // or requests at once
   std::string_view name;
 };
-[[nodiscard]] LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
-                                    std::span<const MeasuredCost> costs) noexcept;
+// `is_client_chosen`: the subject, see LimitTables.
+[[nodiscard]] LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, bool is_client_chosen,
+                                    const LimitTables& tables, std::span<const MeasuredCost> costs) noexcept;
 
 }  // namespace apikey

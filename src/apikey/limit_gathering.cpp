@@ -42,10 +42,26 @@ std::uint8_t cost_number_of(std::string_view name, std::span<const MeasuredCost>
   return for_others;
 }
 
-void set_cost(LimitUse& use, std::span<const MeasuredCost> costs) noexcept {
+// Whether a cost for `measure` may be one of the limit's.
+bool may_be_for(std::string_view measure, std::string_view limit_measure) noexcept {
+  return measure.empty() || measure == (limit_measure.empty() ? std::string_view("requests") : limit_measure);
+}
+
+// Wherever the response settles it: what is owed then is owed everywhere.
+bool is_settled_somewhere(std::string_view name, std::span<const std::string_view> settled_measures) noexcept {
+  if (settled_measures.empty()) {
+    return false;
+  }
+  const std::string_view limit_measure = measure_of(name);
+  return std::any_of(settled_measures.begin(), settled_measures.end(),
+                     [&](std::string_view measure) { return may_be_for(measure, limit_measure); });
+}
+
+void set_cost(LimitUse& use, const LimitTables& tables, std::span<const MeasuredCost> costs) noexcept {
   const bool is_costly = use.kind != LimitKind::concurrency;
   use.cost_number = is_costly ? cost_number_of(use.name, costs) : kNoCost;
   use.cost = use.cost_number == kNoCost ? 1 : costs[use.cost_number].cost;
+  use.may_overdraw = use.kind == LimitKind::rate && is_settled_somewhere(use.name, tables.settled_measures);
 }
 
 void set_rate(LimitUse& use, const Rate& rate, std::uint64_t burst, const Share& share) noexcept {
@@ -93,6 +109,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
   LimitUse use;
   use.kind = row.kind;
   use.is_dry_run = row.is_dry_run;
+  use.is_client_chosen = false;
   use.unit = row.unit;
   use.subject = subject_of(context.tables, row.kind, name, id);
   use.size = share_of(row.amount, share);
@@ -108,7 +125,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
     use.begin = window.begin.value;
     use.end = window.end.value;
   }
-  set_cost(use, context.costs);
+  set_cost(use, context.tables, context.costs);
   return use;
 }
 
@@ -198,11 +215,12 @@ bool gather_key_limits(const Snapshot& snapshot, const Record& record, const Own
          adjust_by(context, owner.limits, uses.subspan(before, count - before));
 }
 
-LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
-                      std::span<const MeasuredCost> costs) noexcept {
+LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, bool is_client_chosen,
+                      const LimitTables& tables, std::span<const MeasuredCost> costs) noexcept {
   LimitUse use;
   use.kind = limit.kind;
   use.is_dry_run = false;
+  use.is_client_chosen = is_client_chosen;
   use.unit = CalendarUnit::none;
   use.subject = subject;
   use.amount = 0;
@@ -215,7 +233,7 @@ LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const L
   } else {
     use.size = share_of(limit.burst, tables.share);
   }
-  set_cost(use, costs);
+  set_cost(use, tables, costs);
   return use;
 }
 
