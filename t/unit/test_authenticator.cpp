@@ -66,7 +66,7 @@ class Bench {
     status = status.ok() ? writer.finish(fixture::meta_of(1), finished) : status;
     status = status.ok() ? file_.open(finished.path) : status;
     status = status.ok() ? snapshot_.open(file_.fd(), file_.bytes(), Lookup::index) : status;
-    if (!status.ok() || !BucketTable::format(memory(), kSeed, table_).ok()) {
+    if (!status.ok() || !format_tables()) {
       (void)std::fprintf(stderr, "no snapshot: %s\n", fixture::describe(status).c_str());
       std::abort();
     }
@@ -131,7 +131,12 @@ class Bench {
     record.suspended_until = {values.suspended_until};
     return record;
   }
-  std::span<std::byte> memory() { return std::as_writable_bytes(std::span(lines_)); }
+  static MonoNs clock() noexcept { return {kMono}; }
+  bool format_tables() {
+    const std::span<std::byte> memory = std::as_writable_bytes(std::span(lines_));
+    return BucketTable::format(memory.first(memory.size() / 2), kSeed, clock, table_).ok() &&
+           BucketTable::format(memory.subspan(memory.size() / 2), kSeed, clock, client_table_).ok();
+  }
 
   static constexpr std::array<std::uint8_t, 1> kMethods = {0};
   struct alignas(128) Line {
@@ -142,9 +147,10 @@ class Bench {
   Snapshot snapshot_;
   std::vector<Line> lines_ = std::vector<Line>(200);
   BucketTable table_;
+  BucketTable client_table_;
   QuotaTable quotas_;
   FlightTable flights_;
-  LimitTables tables_{&table_, &quotas_, &flights_, {}, {}};
+  LimitTables tables_{&table_, &quotas_, &flights_, {}, {}, &client_table_, &flights_, {}};
 };
 
 std::string text_of(std::span<const std::byte> bytes) {

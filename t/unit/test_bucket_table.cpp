@@ -26,12 +26,13 @@ constexpr SipKey kSeed = {0x0123456789abcdef, 0xfedcba9876543210};
 // A table in memory of its own.
 struct TestTable {
   explicit TestTable(std::size_t slots) : sets((BucketTable::bytes_for(slots) + 127) / 128) {
-    assert_true(BucketTable::format(memory(), kSeed, table).ok());
+    TestClock::reset();
+    assert_true(BucketTable::format(memory(), kSeed, TestClock::now, table).ok());
   }
   std::span<std::byte> memory() { return std::as_writable_bytes(std::span(sets)); }
   // Slot `i` of set `set`, for what only a dying worker would write.
   WideWord& slot(std::size_t set, std::size_t i) {
-    return *reinterpret_cast<WideWord*>(memory().data() + 128 * (set + 1) + 16 * (i + 1));
+    return *reinterpret_cast<WideWord*>(memory().data() + 256 + 128 * set + 16 * (i + 1));
   }
   struct alignas(128) Line {
     std::array<std::byte, 128> bytes{};
@@ -55,11 +56,11 @@ BucketUse use_of(const TestTable& test, std::uint64_t number, const RateLimit& l
 }
 
 BucketResult take(const TestTable& test, const BucketUse& use, std::uint64_t now, std::uint64_t cost = 1) {
-  return test.table.take(use, cost, {now});
+  return test.table.take(use, cost, TestClock::reach(now));
 }
 
 BucketResult look(const TestTable& test, const BucketUse& use, std::uint64_t cost = 0) {
-  return test.table.look(use, cost, {kNow});
+  return test.table.look(use, cost, TestClock::reach(kNow));
 }
 
 void a_table_is_made_and_attached_to(void**) {
@@ -70,27 +71,29 @@ void a_table_is_made_and_attached_to(void**) {
   assert_true(take(test, use, kNow).is_admitted);
 
   BucketTable again;
-  assert_true(BucketTable::attach(test.memory(), again).ok());
+  assert_true(BucketTable::attach(test.memory(), TestClock::now, again).ok());
   assert_int_equal(again.subject("default", std::array<std::uint8_t, 8>{1}), use.subject);
   assert_int_equal(again.take(use, 1, {kNow}).remaining, 0);
 
   BucketTable other;
-  assert_true(BucketTable::attach(test.memory().first(test.memory().size() - 128), other).code ==
+  assert_true(BucketTable::attach(test.memory().first(test.memory().size() - 128), TestClock::now, other).code ==
               StatusCode::unsupported);
-  assert_true(BucketTable::attach(test.memory().first(10), other).code == StatusCode::unsupported);
-  assert_true(BucketTable::attach(test.memory().subspan(8), other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory().first(10), TestClock::now, other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory().subspan(8), TestClock::now, other).code == StatusCode::unsupported);
   test.memory()[8] ^= std::byte{1};  // the layout
-  assert_true(BucketTable::attach(test.memory(), other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory(), TestClock::now, other).code == StatusCode::unsupported);
   test.memory()[0] ^= std::byte{1};  // the magic
-  assert_true(BucketTable::attach(test.memory(), other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory(), TestClock::now, other).code == StatusCode::unsupported);
 }
 
 void too_little_or_crooked_memory_is_no_table(void**) {
   TestTable test(100);
   BucketTable table;
-  assert_true(BucketTable::format(test.memory().first(255), kSeed, table).code == StatusCode::bad_value);
-  assert_true(BucketTable::format(test.memory().subspan(16), kSeed, table).code == StatusCode::bad_value);
-  assert_true(BucketTable::format(test.memory().first(256), kSeed, table).ok());
+  assert_true(BucketTable::format(test.memory().first(383), kSeed, TestClock::now, table).code ==
+              StatusCode::bad_value);
+  assert_true(BucketTable::format(test.memory().subspan(16), kSeed, TestClock::now, table).code ==
+              StatusCode::bad_value);
+  assert_true(BucketTable::format(test.memory().first(384), kSeed, TestClock::now, table).ok());
   assert_int_equal(table.usage({0}).slots, BucketTable::kSlotsPerSet);
 }
 
@@ -217,7 +220,7 @@ void a_simple_model_agrees(void**) {
     const BucketUse use = use_of(test, number, per_second(1 + number % 40, 3 + number % 10));
     Model& bucket = model[use.subject];
     if (random() % 16 == 0) {
-      test.table.charge(use, cost, {now});
+      test.table.charge(use, cost, TestClock::reach(now));
       bucket.arrival = charge_tokens(bucket.arrival, use.limit, cost, {now}).arrival_ns;
       continue;
     }

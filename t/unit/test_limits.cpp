@@ -24,13 +24,16 @@ constexpr std::int64_t kWall = 1'800'000'000;
 constexpr std::uint64_t kMono = 7'000'000'000'000;
 constexpr SipKey kSeed = {0x0123456789abcdef, 0xfedcba9876543210};
 
-// Three tables with room for everybody.
+// Tables with room for everybody.
 struct TestTables {
   TestTables() {
-    assert_true(BucketTable::format(take(BucketTable::bytes_for(10'000)), kSeed, buckets).ok());
+    const auto clock = []() noexcept { return MonoNs{kMono}; };
+    assert_true(BucketTable::format(take(BucketTable::bytes_for(10'000)), kSeed, clock, buckets).ok());
+    assert_true(BucketTable::format(take(BucketTable::bytes_for(1'000)), kSeed, clock, client_buckets).ok());
     assert_true(QuotaTable::format(take(QuotaTable::bytes_for(10'000)), kSeed, quotas).ok());
     assert_true(FlightTable::format(take(FlightTable::bytes_for(1'000)), kSeed, flights).ok());
-    all = {&buckets, &quotas, &flights, {100, 1}, {}};
+    assert_true(FlightTable::format(take(FlightTable::bytes_for(100)), kSeed, client_flights).ok());
+    all = {&buckets, &quotas, &flights, {100, 1}, {}, &client_buckets, &client_flights, {}};
   }
   std::span<std::byte> take(std::size_t size) {
     memory.emplace_back((size + 127) / 128);
@@ -41,8 +44,10 @@ struct TestTables {
   };
   std::deque<std::vector<Line>> memory;
   BucketTable buckets;
+  BucketTable client_buckets;
   QuotaTable quotas;
   FlightTable flights;
+  FlightTable client_flights;
   LimitTables all;
 };
 
@@ -283,7 +288,7 @@ void what_a_limit_measures_is_in_its_name(void**) {
     limit.rate = {1, kHour};
     limit.burst = 7;
     limit.name = name;
-    return location_use(limit, 1, tables.all, costs);
+    return location_use(limit, 1, false, tables.all, costs);
   };
   assert_int_equal(cost_of("tokens.month").cost, 500);
   assert_int_equal(cost_of("rate").cost, 3);
@@ -300,12 +305,12 @@ void a_share_is_a_part_of_every_limit(void**) {
   limit.name = "x";
   LimitTables third = tables.all;
   third.share = {1, 3};
-  const LimitUse use = location_use(limit, 1, third, {});
+  const LimitUse use = location_use(limit, 1, false, third, {});
   assert_int_equal(use.size, 16);
   assert_int_equal(use.amount, 100);
   assert_int_equal(use.period_ns, 3 * kNsPerSecond);
   limit.burst = 1;
-  assert_int_equal(location_use(limit, 1, third, {}).size, 1);
+  assert_int_equal(location_use(limit, 1, false, third, {}).size, 1);
 }
 
 // Random requests over many keys, each with a rate, a quota and a concurrency, ended in any order, settled up and down
