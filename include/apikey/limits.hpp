@@ -99,8 +99,9 @@ struct Takings {
   std::size_t count = 0;
   std::array<TakenLimit, kMaxUses> limits;
   Takings() noexcept {}  // NOLINT(modernize-use-equals-default): leaves the array alone, which `= default` would clear
-  // Null where this request has not taken from it.
-  [[nodiscard]] TakenLimit* find(std::uint64_t subject) noexcept;
+  // Null where this request has not taken from it. A counter is known by its table and its subject: a rate and a
+  // concurrency of one name and holder have the same subject and are two counters.
+  [[nodiscard]] TakenLimit* find(LimitKind kind, std::uint64_t subject) noexcept;
 };
 
 struct TakeResult {

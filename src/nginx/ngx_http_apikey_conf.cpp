@@ -264,6 +264,7 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
   if (conf == nullptr) {
     return nullptr;
   }
+  note_block(cf, *conf);
   conf->is_on = NGX_CONF_UNSET;
   conf->sources = unset_array();
   conf->format = NGX_CONF_UNSET_UINT;
@@ -289,10 +290,14 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
 
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   auto& main = *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
-  const auto& outer = *static_cast<LocConf*>(parent);
+  auto& outer = *static_cast<LocConf*>(parent);
   auto& conf = *static_cast<LocConf*>(child);
   ngx_http_core_loc_conf_t& core = core_loc_conf(cf);
 
+  if (outer.block.outer == nullptr) {
+    place_limits(cf, outer);  // http itself is nobody's inner block
+  }
+  place_limits(cf, conf);
   merge_values(conf, outer, main.default_sources);
   merge_content(core, conf, outer);
   if (!name_location(cf, core, conf) || resolve_store(cf, main, conf) != NGX_CONF_OK) {

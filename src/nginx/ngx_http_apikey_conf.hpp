@@ -5,6 +5,7 @@
 //   _conf_pepper.cpp    pepper=<id>:<file> → MainConf::methods
 //   _conf_location.cpp  everything that may stand in a location
 //   _conf_source.cpp    apikey_from
+//   _conf_place.cpp     where in the configuration a limit without a name stands
 //   _conf_limit.cpp     apikey_limit, apikey_concurrency, apikey_fail_limit
 //   _conf_cost.cpp      apikey_cost, apikey_refund
 #pragma once
@@ -90,10 +91,24 @@ enum class RatelimitHeaders : ngx_uint_t { off, x, draft };
 struct LimitConf {
   PolicyLimit policy;
   bool has_by = false;
+  bool has_name = false;
   ngx_int_t variable = NGX_ERROR;  // index of the variable of by=
 };
 
+struct LocConf;
+
+// A block of the configuration: http, a server, a location, an `if`, a limit_except.
+struct Block {
+  LocConf* outer;             // null: http, or not a block that nginx's http module reads
+  LocConf* last_inner;        // the one read last; the others follow by previous_sibling
+  LocConf* previous_sibling;  // in the same outer block
+  std::uint64_t text;         // hash of what it is: `location ~ ^/v1`, `if ($slow)`
+  bool may_repeat;            // nginx takes several of the same text in one block
+  std::uint64_t server;       // of a server: hash of its addresses and first name, 0: not known yet
+};
+
 struct LocConf {
+  Block block;
   ngx_flag_t is_on;  // unset until merged
   ngx_flag_t is_optional;
   ngx_str_t realm;           // already quoted for a header: no control characters, '"' and '\' escaped
@@ -156,6 +171,14 @@ StoreConf* find_store(const MainConf& main, std::string_view name) noexcept;
 // RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t value) noexcept;
 
+// Remembers which block is being read. Called by create_loc_conf(), while nginx still holds the block's own words.
+void note_block(ngx_conf_t* cf, LocConf& conf) noexcept;
+// Where this block stands: the same number after every reload that leaves the block where it is. It depends on the
+// block, on what is around it and on nothing else. REQUIRES: called while nginx merges the server the block is in.
+std::uint64_t place_of(ngx_conf_t* cf, const LocConf& conf) noexcept;
+
+// Gives the limits that are written in this block their place. REQUIRES: before they are merged.
+void place_limits(ngx_conf_t* cf, LocConf& conf) noexcept;
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) noexcept;

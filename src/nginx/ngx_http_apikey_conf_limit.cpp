@@ -90,18 +90,11 @@ char* parse_name(ngx_conf_t* cf, const ngx_str_t& text, std::string_view value, 
   return NGX_CONF_OK;
 }
 
-// A limit without a name is called by its location, and is its own even where two locations are called alike.
-void name_by_location(ngx_conf_t* cf, std::size_t number, LimitConf& limit) noexcept {
+// A limit without a name is shown by the name of its location. What tells it apart is its place.
+void name_by_location(ngx_conf_t* cf, LimitConf& limit) noexcept {
   const auto& core =
       *static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-  const auto& server =
-      *static_cast<ngx_http_core_srv_conf_t*>(ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
   limit.policy.limit.name = core.name.len == 0 ? std::string_view("server") : view(core.name);
-  Fold64 fold(24);
-  fold.word(fold64(std::as_bytes(std::span(view(server.server_name)))));
-  fold.word(fold64(std::as_bytes(std::span(view(core.name)))));
-  fold.word(number);
-  limit.policy.salt = fold.value();
 }
 
 ngx_array_t* limit_array(ngx_conf_t* cf, ngx_array_t*& array) noexcept {
@@ -145,9 +138,11 @@ char* add_limit(ngx_conf_t* cf, ngx_array_t*& array, LimitConf limit) noexcept {
     return conf_error();
   }
   if (limit.policy.limit.name.empty()) {
-    name_by_location(cf, array->nelts, limit);
+    name_by_location(cf, limit);
   } else if (check_name(cf, limit) != NGX_CONF_OK) {
     return conf_error();
+  } else {
+    limit.has_name = true;
   }
   auto* place = push_to<LimitConf>(array);
   if (place == nullptr) {
@@ -172,6 +167,22 @@ char* add_required(ngx_conf_t* cf, LocConf& location, std::string_view name) noe
 template <typename T>
 std::span<T> elements(ngx_array_t* array) noexcept {
   return array == nullptr ? std::span<T>() : std::span(static_cast<T*>(array->elts), array->nelts);
+}
+
+// The lines of one kind that are written in one block. Lines with a name are not counted: they have no place.
+void place_lines(ngx_conf_t* cf, const LocConf& conf, std::span<LimitConf> lines) noexcept {
+  std::uint64_t number = 0;
+  for (LimitConf& line : lines) {
+    LocationLimit& limit = line.policy.limit;
+    if (line.has_name || limit.place != 0) {
+      continue;
+    }
+    Fold64 fold(3 * sizeof(std::uint64_t));
+    fold.word(place_of(cf, conf));
+    fold.word(static_cast<std::uint64_t>(limit.kind));
+    fold.word(number++);
+    limit.place = fold.value();
+  }
 }
 
 }  // namespace
@@ -281,6 +292,17 @@ char* set_fail_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   location.fail_limit.is_on = true;
   location.fail_limit.limit = make_rate_limit(rate, burst == 0 ? default_burst(rate) : burst);
   return NGX_CONF_OK;
+}
+
+void place_limits(ngx_conf_t* cf, LocConf& conf) noexcept {
+  for (ngx_array_t* array : {conf.limits, conf.concurrency}) {
+    if (array != unset_array()) {
+      place_lines(cf, conf, elements<LimitConf>(array));
+    }
+  }
+  if (conf.has_fail_limit == 1 && conf.fail_limit.is_on && conf.fail_limit.place == 0) {
+    conf.fail_limit.place = place_of(cf, conf);
+  }
 }
 
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept {
