@@ -3,6 +3,7 @@
 // Runs in the master, under `nginx -t` too: it changes nothing that runs.
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
+#include "ngx_http_apikey_sockets.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -239,7 +240,9 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
-      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool)) {
+      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool) ||
+      !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
+      !init_array<ngx_str_t>(main->own_sockets, cf->pool)) {
     return nullptr;
   }
   main->methods = make_methods(cf->pool);
@@ -300,6 +303,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   place_limits(cf, conf);
   merge_values(conf, outer, main.default_sources);
   merge_content(core, conf, outer);
+  if (conf.content != nullptr && !note_answering(cf, main)) {
+    return conf_error();
+  }
   if (!name_location(cf, core, conf) || resolve_store(cf, main, conf) != NGX_CONF_OK) {
     return conf_error();
   }
@@ -325,6 +331,9 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
     if (main.zone == nullptr) {
       return NGX_ERROR;
     }
+  }
+  if (!find_own_sockets(cf, main)) {
+    return NGX_ERROR;
   }
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);

@@ -119,9 +119,10 @@ char* check_name(ngx_conf_t* cf, const LimitConf& limit) noexcept {
     if (other.policy.limit.name == limit.policy.limit.name && other.policy.limit.kind == limit.policy.limit.kind &&
         !is_same(other, limit)) {
       ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                         "%V: name=%V is a limit with another rate, burst or by= already; two limits of one name are "
-                         "one, write the same values or another name",
-                         &directive_of(cf), &name);
+                         "%V: name=%V is a limit with another %s or by= already; two limits of one name are one, write "
+                         "the same values or another name",
+                         &directive_of(cf), &name,
+                         limit.policy.limit.kind == LimitKind::rate ? "rate, burst" : "number");
       return conf_error();
     }
   }

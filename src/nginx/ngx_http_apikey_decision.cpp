@@ -17,7 +17,8 @@ constexpr unsigned kObserveOneIn = 64;
 
 bool reads_alike(const LocConf& a, const LocConf& b) noexcept { return a.sources == b.sources && a.format == b.format; }
 
-// `block=all`: an address that has failed too often is not looked up any more.
+// `block=all`: a key from an address that has failed too often is not looked up any more. Judged with the decision, not
+// with the extraction before it: only then has realip made the address final.
 bool is_blocked(ngx_http_request_t* r, const LocConf& conf) noexcept {
   const FailLimit& limit = conf.fail_limit;
   return limit.is_on && limit.blocks_all && conf.policy->dry_run != DryRun::on &&
@@ -54,7 +55,7 @@ Verdict judge(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx, Charg
     verdict.outcome = Outcome::preflight;
     return verdict;
   }
-  if (ctx.is_blocked) {
+  if (is_blocked(r, conf)) {
     return throttle(r, conf, charge);
   }
   Loaded* loaded = enter_store(ctx, *conf.store);
@@ -117,11 +118,8 @@ bool extract(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexce
   const bool is_fresh =
       ctx.extracted_by == nullptr || (ctx.credential.found == Found::none && !reads_alike(*ctx.extracted_by, conf));
   if (is_fresh) {
-    ctx.is_blocked = is_blocked(r, conf);
     ctx.is_reading = true;
-    if (!ctx.is_blocked) {
-      read_credential(r, conf, *main_conf(r), ctx.credential);
-    }
+    read_credential(r, conf, *main_conf(r), ctx.credential);
     ctx.is_reading = false;
     if (!redact_request_line(r, conf, ctx.redacted_request)) {
       return false;
@@ -152,9 +150,12 @@ const Verdict* peek(ngx_http_request_t* r) noexcept {
   if (ctx == nullptr || ctx->is_reading || !extract(r, conf, *ctx)) {
     return nullptr;
   }
-  if (ctx->peeked_by != &conf) {
+  // An early variable may have asked before realip: what was judged of another address says nothing of this one.
+  const sockaddr* address = r->main->connection->sockaddr;
+  if (ctx->peeked_by != &conf || ctx->peeked_from != address) {
     ctx->peeked = judge(r, conf, *ctx, nullptr);
     ctx->peeked_by = &conf;
+    ctx->peeked_from = address;
   }
   return &ctx->peeked;
 }
