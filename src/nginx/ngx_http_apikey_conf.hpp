@@ -95,6 +95,14 @@ struct LimitConf {
   bool has_by = false;
   bool has_name = false;
   ngx_int_t variable = NGX_ERROR;  // index of the variable of by=
+  bool is_address = false;         // $remote_addr or $binary_remote_addr
+};
+
+// The variable of a by=. nginx keeps the first value of an address that anybody asked for, though realip may change the
+// address after that: such a variable is read again when it counts.
+struct LimitVariable {
+  ngx_uint_t index;
+  bool is_address;
 };
 
 struct LocConf;
@@ -134,8 +142,8 @@ struct LocConf {
   ngx_array_t* concurrency;      // LimitConf
   ngx_flag_t has_fail_limit;
   FailLimit fail_limit;
-  ngx_uint_t dry_run;          // DryRun
-  ngx_int_t* limit_variables;  // of by=$variable, made when merged
+  ngx_uint_t dry_run;              // DryRun
+  LimitVariable* limit_variables;  // of by=$variable, made when merged
   ngx_uint_t limit_variable_count;
   ngx_array_t* cost_lines;       // CostLine
   ngx_array_t* refund_statuses;  // ngx_uint_t

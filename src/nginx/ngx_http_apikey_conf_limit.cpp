@@ -67,6 +67,7 @@ char* parse_by(ngx_conf_t* cf, const ngx_str_t& text, std::string_view value, Li
   }
   ngx_str_t name = to_ngx_str(value.substr(1));
   limit.policy.by = LimitBy::value;
+  limit.is_address = view(name) == "remote_addr" || view(name) == "binary_remote_addr";
   limit.variable = ngx_http_get_variable_index(cf, &name);
   return limit.variable == NGX_ERROR ? conf_error() : NGX_CONF_OK;
 }
@@ -335,7 +336,7 @@ char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) n
     return NGX_CONF_OK;
   }
   auto* limits = static_cast<PolicyLimit*>(ngx_palloc(cf->pool, count * sizeof(PolicyLimit)));
-  conf.limit_variables = static_cast<ngx_int_t*>(ngx_palloc(cf->pool, count * sizeof(ngx_int_t)));
+  conf.limit_variables = static_cast<LimitVariable*>(ngx_palloc(cf->pool, count * sizeof(LimitVariable)));
   if (limits == nullptr || conf.limit_variables == nullptr) {
     return conf_error();
   }
@@ -345,7 +346,7 @@ char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) n
     auto* policy_limit = ::new (limits + i) PolicyLimit(limit.policy);
     if (limit.policy.by == LimitBy::value) {
       policy_limit->value = conf.limit_variable_count;
-      conf.limit_variables[conf.limit_variable_count++] = limit.variable;
+      conf.limit_variables[conf.limit_variable_count++] = {static_cast<ngx_uint_t>(limit.variable), limit.is_address};
     }
   }
   policy.limits = {limits, count};

@@ -38,13 +38,27 @@ Verdict throttle(ngx_http_request_t* r, const LocConf& conf, Charge* charge) noe
   return verdict;
 }
 
+std::string_view read_variable(ngx_http_request_t* r, const LimitVariable& variable) noexcept {
+  ngx_http_variable_value_t& kept = r->variables[variable.index];
+  const ngx_http_variable_value_t before = kept;
+  if (variable.is_address) {
+    kept.valid = 0;
+    kept.not_found = 0;
+  }
+  const auto* value = ngx_http_get_flushed_variable(r, variable.index);
+  const bool has_value = value != nullptr && value->not_found == 0;
+  const std::string_view text = has_value ? std::string_view(text_of(value->data), value->len) : std::string_view();
+  if (variable.is_address) {
+    kept = before;  // whoever else reads it gets what nginx gives
+  }
+  return text;
+}
+
 // What the location's limits are told of this request: by whom, and what it costs.
 void prepare_charge(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexcept {
   ctx.charge.tables = &limit_tables(*main_conf(r));
   for (ngx_uint_t i = 0; i < conf.limit_variable_count; ++i) {
-    const auto* value = ngx_http_get_flushed_variable(r, static_cast<ngx_uint_t>(conf.limit_variables[i]));
-    const bool has_value = value != nullptr && value->not_found == 0;
-    ctx.limit_values[i] = has_value ? std::string_view(text_of(value->data), value->len) : std::string_view();
+    ctx.limit_values[i] = read_variable(r, conf.limit_variables[i]);
   }
   ctx.charge.values = std::span(ctx.limit_values).first(conf.limit_variable_count);
 }

@@ -22,7 +22,9 @@ constexpr ngx_msec_t kStep = 2;
 
 // The first handler of the cycle's pool: nothing in it has been released yet.
 void leave(void*) noexcept {
-  ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "exit");
+  if (ngx_process == NGX_PROCESS_WORKER) {
+    ngx_log_error(NGX_LOG_NOTICE, ngx_cycle->log, 0, "exit");  // as nginx would, after this
+  }
   _exit(0);
 }
 

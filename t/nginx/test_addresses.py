@@ -59,10 +59,14 @@ def test_block_all_hides_the_key_it_does_not_look_up(registry, nginx, upstream):
 
 @pytest.mark.parametrize("early", ["", EARLY], ids=["", "read early"])
 def test_a_limit_by_address_counts_the_true_address(registry, nginx, upstream, early):
-    """Of the anonymous, and where a variable is empty."""
+    """Of the anonymous, where a variable is empty, and by the address as nginx gives it."""
     key = registry.key()
     server = nginx(location(upstream, early, "apikey_limit rate=1r/h;", path="/anonymous", optional=" optional")
-                   + location(upstream, early, "apikey_limit rate=1r/h by=$arg_tenant;", path="/tenant"))
-    for path, who in (("/anonymous", None), ("/tenant", key)):
+                   + location(upstream, early, "apikey_limit rate=1r/h by=$arg_tenant;", path="/tenant")
+                   + location(upstream, early and "set $a $remote_addr; set $b $binary_remote_addr;",
+                              "apikey_limit rate=1r/h by=$remote_addr;", path="/text")
+                   + location(upstream, early and "set $a $remote_addr; set $b $binary_remote_addr;",
+                              "apikey_limit rate=1r/h by=$binary_remote_addr;", path="/binary"))
+    for path, who in (("/anonymous", None), ("/tenant", key), ("/text", key), ("/binary", key)):
         assert [attempt(server, address, who, path) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1")] == \
             [200, 200, 429]

@@ -90,9 +90,8 @@ std::vector<EffectiveLimit> limits_with_source(const Key& key, const Plan& plan)
       limits.push_back({.limit = of_plan, .from = "plan:" + plan.name});
     }
   }
-  std::stable_sort(limits.begin(), limits.end(), [](const EffectiveLimit& a, const EffectiveLimit& b) {
-    return a.limit.name < b.limit.name;
-  });
+  std::stable_sort(limits.begin(), limits.end(),
+                   [](const EffectiveLimit& a, const EffectiveLimit& b) { return a.limit.name < b.limit.name; });
   return limits;
 }
 
