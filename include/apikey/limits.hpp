@@ -81,6 +81,14 @@ struct LimitLevel {
   std::uint64_t taken_ns;        // the arrival time a take left behind; 0 where that has no meaning
 };
 
+// Both kinds of quota are counted in one table: a quota that is changed from one to the other stays the same quota.
+[[nodiscard]] constexpr bool is_same_table(LimitKind a, LimitKind b) noexcept {
+  const auto is_quota = [](LimitKind kind) {
+    return kind == LimitKind::calendar_quota || kind == LimitKind::rolling_quota;
+  };
+  return a == b || (is_quota(a) && is_quota(b));
+}
+
 // What was taken, for when the request ends. 48 bytes a limit.
 struct TakenLimit {
   std::uint64_t subject;

@@ -67,14 +67,6 @@ enum class LimitKind : std::uint8_t {
   concurrency = 4,
   adjustment = 5
 };
-// Both kinds of quota are counted in one table: a quota that is changed from one to the other stays the same quota.
-[[nodiscard]] constexpr bool is_same_table(LimitKind a, LimitKind b) noexcept {
-  const auto is_quota = [](LimitKind kind) {
-    return kind == LimitKind::calendar_quota || kind == LimitKind::rolling_quota;
-  };
-  return a == b || (is_quota(a) && is_quota(b));
-}
-
 enum class CalendarUnit : std::uint8_t { none = 0, minute = 1, hour, day, week, month, year };
 
 struct LimitRow {
