@@ -228,20 +228,24 @@ def slow_location(slow, path="/slow"):
     return f'location {path} {{ apikey "api"; apikey_scope any; proxy_pass {slow.url}; }}'
 
 
+def wait_for_thread(worker):
+    wait_until(lambda: len(os.listdir(f"/proc/{worker}/task")) == 1, what="the end of the thread that saves")
+
+
 def test_a_worker_that_quits_saves_at_once(nginx, key, place, registry, state):
     """Debian's stop is QUIT, and 5 s later TERM and KILL: what was counted until QUIT waits for no request, nor timer."""
     slow, timeless = SlowUpstream(), Timeless(place)
-    server = nginx.make(LOCATION + slow_location(slow), main=timeless.main, workers=2,
+    server = nginx.make(LOCATION + slow_location(slow), main=timeless.main, workers=1,
                         http=f"apikey_zone zone=apikey:2m state={state.dir};")
     server.environment = timeless.environment
     server.start().wait_for_generation(registry.generation())
     with hold(server, key, slow):
         state.wait_for_save(server)
-        saved = state.checkpoint.stat().st_ino
         spend(server, key, 3)
         timeless.begin()
+        worker = find_saver(server)
         os.kill(server.master, signal.SIGQUIT)
-        wait_until(lambda: state.checkpoint.stat().st_ino != saved, what="the checkpoint")
+        wait_for_thread(worker)
         cut_the_power(server)
     slow.close()
     timeless.end()
@@ -263,6 +267,7 @@ def test_what_is_counted_after_quit_is_saved_too(nginx, registry, state):
         state.wait_for_save(server)
         os.kill(server.master, signal.SIGQUIT)
         wait_until(lambda: not server.workers(), what="the worker's farewell")
+        wait_for_thread(*server.workers(shutting_down=True))
         before = state.checkpoint.stat().st_ino  # not written again until something is counted
         costly.finish()
         wait_until(lambda: state.checkpoint.stat().st_ino != before, what="one more checkpoint")
