@@ -27,6 +27,9 @@ enum class LockState : std::uint8_t {
 // not both succeed. The lock is shared from then on, so that share_master_lock() works on another descriptor.
 [[nodiscard]] LockState claim_master_lock(int fd) noexcept;  // free: it is the caller's now
 [[nodiscard]] bool share_master_lock(int fd) noexcept;       // beside others that have it
+// A mapping keeps the open file it was made of, and so its lock, even when the descriptor is closed: a descriptor that
+// is mapped gives the lock back before.
+void drop_master_lock(int fd) noexcept;
 
 // Whether another process (or, of byte 0, another open file) holds it.
 [[nodiscard]] LockState master_lock(int fd) noexcept;

@@ -104,7 +104,7 @@ struct NodeSpec {
   std::uint64_t created_us = 0;
   std::string_view boot_id{};  // empty: unknown
   std::string_view module_version{};
-  std::string_view nginx_version{};
+  std::string_view server_version{};
 };
 
 [[nodiscard]] std::uint64_t node_size(std::span<const NodeRegionSpec> regions) noexcept;  // bytes of the file
@@ -121,7 +121,7 @@ struct NodePreamble {
   std::uint64_t created_us;
   NodeText boot_id;
   NodeText module_version;
-  NodeText nginx_version;
+  NodeText server_version;
   std::atomic<std::uint64_t> configurations;
   std::atomic<std::uint64_t> is_superseded;
   std::array<std::uint64_t, 94> reserved;
@@ -152,7 +152,7 @@ class NodeMemory {
   // As they stood when it was attached, up to the first zero. Any bytes whatever.
   [[nodiscard]] std::string_view boot_id() const noexcept { return text_of(boot_id_); }
   [[nodiscard]] std::string_view module_version() const noexcept { return text_of(module_version_); }
-  [[nodiscard]] std::string_view nginx_version() const noexcept { return text_of(nginx_version_); }
+  [[nodiscard]] std::string_view server_version() const noexcept { return text_of(server_version_); }
   [[nodiscard]] std::uint64_t master_pid() const noexcept;
   [[nodiscard]] std::uint64_t configurations() const noexcept;
   [[nodiscard]] bool is_superseded() const noexcept;
@@ -196,7 +196,7 @@ class NodeMemory {
   std::uint64_t created_us_ = 0;
   NodeText boot_id_{};
   NodeText module_version_{};
-  NodeText nginx_version_{};
+  NodeText server_version_{};
   std::array<Region, kMaxNodeRegions> regions_{};
   std::size_t region_count_ = 0;
   Rows stores_;

@@ -59,12 +59,13 @@ Adopted Adoption::read() const noexcept {
   return adopted;
 }
 
-void Adoption::seed(const RegistryId& registry_id, std::uint64_t highest_generation) noexcept {
-  Adopted before;
-  before.registry_id = registry_id;
-  before.highest_generation = highest_generation;
+void Adoption::seed(const Adopted& before) noexcept {
+  Adopted known;
+  known.seal = before.seal;
+  known.registry_id = before.registry_id;
+  known.highest_generation = before.highest_generation;
   std::array<std::uint64_t, kAdoptedWords> values{};
-  std::memcpy(values.data(), &before, sizeof before);
+  std::memcpy(values.data(), &known, sizeof known);
   static_cast<void>(write_words(adopted_[0], values, 0));
 }
 

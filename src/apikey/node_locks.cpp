@@ -44,6 +44,8 @@ LockState claim_master_lock(int fd) noexcept {
 
 bool share_master_lock(int fd) noexcept { return set_lock(fd, F_OFD_SETLK, F_RDLCK, 0); }
 
+void drop_master_lock(int fd) noexcept { static_cast<void>(set_lock(fd, F_OFD_SETLK, F_UNLCK, 0)); }
+
 LockState master_lock(int fd) noexcept { return ask(fd, F_OFD_GETLK, 0); }
 
 LockState worker_lock(int fd, std::size_t row) noexcept { return ask(fd, F_GETLK, byte_of(row)); }

@@ -191,7 +191,7 @@ Status format_node(std::span<std::byte> memory, const NodeSpec& spec, NodeMemory
   preamble->created_us = spec.created_us;
   put_text(preamble->boot_id, spec.boot_id);
   put_text(preamble->module_version, spec.module_version);
-  put_text(preamble->nginx_version, spec.nginx_version);
+  put_text(preamble->server_version, spec.server_version);
   std::uint64_t offset = kNodePreambleSize;
   for (std::size_t i = 0; i < spec.regions.size(); ++i) {
     const NodeRegionSpec& region = spec.regions[i];
@@ -247,7 +247,7 @@ Status attach_node(std::span<std::byte> memory, NodeMemory& node) noexcept {
   found.created_us_ = copy.created_us;
   found.boot_id_ = copy.boot_id;
   found.module_version_ = copy.module_version;
-  found.nginx_version_ = copy.nginx_version;
+  found.server_version_ = copy.server_version;
   node = found;
   return {};
 }

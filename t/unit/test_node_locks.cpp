@@ -101,6 +101,23 @@ void test_the_masters_lock_outlives_its_fork(void**) {
   assert_true(master_lock(reader) == LockState::free);
 }
 
+// Workers inherit the mapping: it must not keep the lock of a master that has died.
+void test_a_mapping_keeps_no_lock_that_was_given_back(void**) {
+  const StateFile file;
+  const int reader = file.open_again(O_RDONLY);
+  const int mapped = file.open_again(O_RDWR);
+  const int held = file.open_again(O_RDONLY);
+  assert_true(claim_master_lock(mapped) == LockState::free && share_master_lock(held));
+  void* memory = mmap(nullptr, 4096, PROT_READ, MAP_SHARED, mapped, 0);
+  assert_true(memory != MAP_FAILED);
+  drop_master_lock(mapped);
+  close(mapped);
+  assert_true(master_lock(reader) == LockState::held);
+  close(held);
+  assert_true(master_lock(reader) == LockState::free);
+  munmap(memory, 4096);
+}
+
 void test_a_row_is_of_one_living_process(void**) {
   StateFile file;
   const int fd = file.open_again(O_RDONLY);
@@ -153,8 +170,11 @@ void test_what_cannot_be_asked_is_unknown(void**) {
 
 int main() {
   const CMUnitTest tests[] = {
-      cmocka_unit_test(test_one_of_two_masters_has_the_lock), cmocka_unit_test(test_the_masters_lock_outlives_its_fork),
-      cmocka_unit_test(test_a_row_is_of_one_living_process),  cmocka_unit_test(test_workers_and_masters_do_not_meet),
+      cmocka_unit_test(test_one_of_two_masters_has_the_lock),
+      cmocka_unit_test(test_the_masters_lock_outlives_its_fork),
+      cmocka_unit_test(test_a_row_is_of_one_living_process),
+      cmocka_unit_test(test_workers_and_masters_do_not_meet),
+      cmocka_unit_test(test_a_mapping_keeps_no_lock_that_was_given_back),
       cmocka_unit_test(test_what_cannot_be_asked_is_unknown),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -38,7 +38,7 @@ NodeSpec make_spec() {
           .created_us = 1'800'000'000'000'000,
           .boot_id = "01234567-89ab-cdef-0123-456789abcdef",
           .module_version = "0.2.0",
-          .nginx_version = "1.22.1"};
+          .server_version = "1.22.1"};
 }
 
 NodeMemory make(std::span<std::byte> bytes) {
@@ -67,7 +67,7 @@ void test_what_is_laid_out_is_found(void**) {
   assert_true(node.consists_of(kRegions));
   expect_text(node.boot_id(), "01234567-89ab-cdef-0123-456789abcdef");
   expect_text(node.module_version(), "0.2.0");
-  expect_text(node.nginx_version(), "1.22.1");
+  expect_text(node.server_version(), "1.22.1");
   assert_true((node.instance() == NodeInstance{7, 8}));
   assert_int_equal(node.store_count(), kNodeStores);
   assert_int_equal(node.worker_count(), 64);
