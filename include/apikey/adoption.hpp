@@ -59,7 +59,13 @@ class Adoption {
   [[nodiscard]] std::uint64_t change() const noexcept { return state_.low(); }
 
   // A consistent copy of what is in service. Never waits for a writer: reads again only when a change came between.
+  // Before the first adoption: change 0, and what seed() was given.
   [[nodiscard]] Adopted read() const noexcept;
+
+  // What was adopted before this memory was made, as far as a checkpoint or other memory still knows it: the first
+  // snapshot has to be that one, or follow it. Of `before` only registry, highest generation and seal are used.
+  // REQUIRES: zeroed memory that nobody else uses yet.
+  void seed(const Adopted& before) noexcept;
 
   // RETURNS: an attempt number (never 0) when this process may verify `identity` now; 0 when it was refused before,
   // is in service already, or another process is at it with a fresh heartbeat.

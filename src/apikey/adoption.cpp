@@ -45,7 +45,7 @@ Adopted Adoption::read() const noexcept {
   Adopted adopted;
   std::array<std::uint64_t, kAdoptedWords> values{};
   std::uint64_t seen = change();
-  while (seen != 0) {
+  while (true) {
     const auto& words = adopted_[seen % 2];
     std::transform(words.begin(), words.end(), values.begin(), [](const WideWord& word) { return word.low(); });
     // This buffer is written again only after a further change has been published.
@@ -57,6 +57,16 @@ Adopted Adoption::read() const noexcept {
     seen = now;
   }
   return adopted;
+}
+
+void Adoption::seed(const Adopted& before) noexcept {
+  Adopted known;
+  known.seal = before.seal;
+  known.registry_id = before.registry_id;
+  known.highest_generation = before.highest_generation;
+  std::array<std::uint64_t, kAdoptedWords> values{};
+  std::memcpy(values.data(), &known, sizeof known);
+  static_cast<void>(write_words(adopted_[0], values, 0));
 }
 
 bool Adoption::last_refusal(FileIdentity& identity, AdoptionResult& result) const noexcept {

@@ -228,7 +228,8 @@ Status check_content(Candidate& candidate) noexcept {
     return status;
   }
   const Adopted current = candidate.adoption->read();
-  candidate.is_in_service_already = current.change != 0 && current.seal == verified.seal.sha256;
+  // Also after a restart, when only its seal is known: the same file is always good.
+  candidate.is_in_service_already = current.seal == verified.seal.sha256;
   if (!candidate.is_in_service_already) {
     status = may_follow({current.registry_id, current.highest_generation, current.keys}, verified.meta,
                         static_cast<unsigned>(candidate.store->min_keep_percent));

@@ -3,20 +3,22 @@
 #include "ngx_http_apikey_store.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <new>
 #include <utility>
 
 #include "apikey/seal.hpp"
 #include "ngx_http_apikey_candidate.hpp"
 #include "ngx_http_apikey_fault.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_room.hpp"
+#include "ngx_http_apikey_rows.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -71,9 +73,42 @@ bool map_copy(Copy& copy, const Adopted& adopted) noexcept {
   return has_seal_of(copy.mapping, adopted);
 }
 
+// The pid of a process's parent; 0: not to be seen.
+std::uint32_t parent_of(std::uint32_t pid) noexcept {
+  std::array<u_char, 64> path;
+  *ngx_snprintf(path.data(), path.size() - 1, "/proc/%uD/stat", pid) = '\0';
+  const int fd = open(reinterpret_cast<const char*>(path.data()), O_RDONLY | O_CLOEXEC);
+  std::array<char, 512> text;
+  const ssize_t length = fd < 0 ? 0 : read(fd, text.data(), text.size());
+  if (fd >= 0) {
+    close(fd);
+  }
+  // pid (name) state ppid …; the name may hold anything, parentheses too.
+  const std::string_view stat(text.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
+  const std::size_t name_end = stat.rfind(')');
+  std::uint32_t parent = 0;
+  if (name_end != std::string_view::npos && name_end + 4 < stat.size()) {
+    static_cast<void>(std::from_chars(stat.data() + name_end + 4, stat.data() + stat.size(), parent));
+  }
+  return parent;
+}
+
+// A worker of this one's master, of the master that it replaces, or of the one that replaces it.
+bool is_relative(std::uint32_t pid) noexcept {
+  const auto master = static_cast<std::uint32_t>(ngx_process == NGX_PROCESS_SINGLE ? ngx_pid : ngx_parent);
+  if (pid == own_pid() || pid == master) {
+    return true;
+  }
+  const std::uint32_t parent = parent_of(pid);
+  return parent > 1 && (parent == master || parent == parent_of(master) || parent_of(parent) == master);
+}
+
 bool take_from_peer(const Adoption& adoption, const Adopted& adopted, Copy& copy) noexcept {
   Adoption::Holder holder;
   for (std::size_t i = 0; adoption.holder(i, adopted.change, holder); ++i) {
+    if (!is_relative(holder.pid)) {  // anybody could have put another process's pid there
+      continue;
+    }
     std::array<u_char, 64> path;
     *ngx_snprintf(path.data(), path.size() - 1, "/proc/%uD/fd/%d", holder.pid, holder.fd) = '\0';
     copy.fd = open(reinterpret_cast<const char*>(path.data()), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -122,7 +157,7 @@ struct Dead {
 Dead dead;
 
 bool note_dead(std::uint32_t pid) noexcept {
-  if (kill(static_cast<pid_t>(pid), 0) != 0 && ngx_errno == ESRCH && dead.count < dead.pids.size()) {
+  if (!is_worker_alive(pid) && dead.count < dead.pids.size()) {
     dead.pids[dead.count++] = pid;
   }
   return false;  // so that it asks of all
@@ -178,13 +213,14 @@ StoreRuntime* make_store_runtime(ngx_pool_t* pool) noexcept {
   return memory == nullptr ? nullptr : ::new (memory) StoreRuntime;
 }
 
-void attach_store_runtime(const StoreConf& store, MainConf& main, StoreSlot& slot,
-                          std::uint64_t configuration) noexcept {
+void attach_store_runtime(const StoreConf& store, MainConf& main, std::size_t row_number) noexcept {
   StoreRuntime& mine = *store.runtime;
   mine.main = &main;
-  mine.slot = &slot;
-  mine.key = slot.key.load();
-  mine.configuration = configuration;
+  mine.slot = &main.node->file->memory.store_row(row_number);
+  mine.counters = &main.node->tables.counters->stores[row_number];
+  mine.row_number = row_number;
+  mine.key = mine.slot->key.load();
+  mine.configuration = main.node->configuration;
   mine.has_root_master = geteuid() == 0;
 }
 
@@ -260,6 +296,7 @@ void change_over(StoreConf& store, ngx_log_t* log) noexcept {
     adoption.drop(own_pid(), mine.current->change);
   }
   mine.current = fresh;
+  acknowledge(store, {adopted.generation, adopted.change, AckState::open});
   const FileState file = look_at(reinterpret_cast<const char*>(store.path.data));
   mine.birth = is_same_content(file.identity, adopted.identity) ? file.birth_ns : 0;
   warn_if_crowded(store, *fresh, log);

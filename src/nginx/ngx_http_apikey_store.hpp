@@ -6,13 +6,14 @@
 #include <cstdint>
 
 #include "apikey/adoption.hpp"
+#include "apikey/node_rows.hpp"
 #include "apikey/snapshot.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_ngx.hpp"
 
 namespace apikey::nginx {
 
-struct StoreSlot;  // ngx_http_apikey_zone.hpp: what all workers know of a store
+struct StoreCounters;  // ngx_http_apikey_zone.hpp
 
 // A verified copy of a snapshot: a sealed memfd, or with memory=mapped the file itself. Owned by whoever holds it.
 struct Copy {
@@ -38,10 +39,12 @@ inline constexpr std::size_t kMaxLoaded = 8;
 // What this worker has open for one store, and what it has noticed of the file.
 struct StoreRuntime {
   MainConf* main = nullptr;
-  StoreSlot* slot = nullptr;
-  std::uint64_t key = 0;            // of the slot when this configuration was loaded
-  std::uint64_t configuration = 0;  // number of this configuration
-  bool has_root_master = false;     // else everything belongs to one user, and a worker could change it anyway
+  StoreRow* slot = nullptr;           // what all workers know of the store
+  StoreCounters* counters = nullptr;  // what they count of it
+  std::size_t row_number = 0;         // of both
+  std::uint64_t key = 0;              // of the row when this configuration was loaded
+  std::uint64_t configuration = 0;    // number of this configuration
+  bool has_root_master = false;       // else everything belongs to one user, and a worker could change it anyway
   Loaded loaded[kMaxLoaded];
   Loaded* current = nullptr;
   std::uint64_t tried = 0;            // the latest change this worker has tried to open
@@ -64,10 +67,9 @@ inline StoreView view_of(const Loaded* loaded) noexcept {
   return {&loaded->snapshot, {loaded->methods, loaded->method_count}};
 }
 
-// Made at configuration time by set_store(), in the cycle's pool; attached to the zone when that is there.
+// Made at configuration time by set_store(), in the cycle's pool; attached to a row of node memory when that is there.
 StoreRuntime* make_store_runtime(ngx_pool_t* pool) noexcept;
-void attach_store_runtime(const StoreConf& store, MainConf& main, StoreSlot& slot,
-                          std::uint64_t configuration) noexcept;
+void attach_store_runtime(const StoreConf& store, MainConf& main, std::size_t row_number) noexcept;
 
 // Index into MainConf::methods of the method a snapshot names, among those the store may use.
 // RETURNS: kMaxConfiguredMethods when the store does not have it.
@@ -78,7 +80,7 @@ void change_over(StoreConf& store, ngx_log_t* log) noexcept;
 bool release_old(StoreConf& store) noexcept;  // at most 8 MiB; RETURNS: true while there is more
 void close_all(StoreConf& store) noexcept;
 void drop_verified(StoreConf& store) noexcept;  // what a verification left and no change-over took
-// Takes what killed workers held out of the zone, or in time there would be no place left for the living.
+// Takes what killed workers held out of node memory, or in time there would be no place left for the living.
 void forget_dead(const StoreConf& store) noexcept;
 // What this worker has in service; null: nothing.
 const Loaded* in_service(const StoreConf& store) noexcept;

@@ -33,7 +33,7 @@ struct Verifier {
 };
 Verifier verifier;
 
-StoreSlot& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
+StoreRow& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
 
 // A file is refused under one configuration: another one may know the missing pepper, or allow more to be dropped. And
 // a worker that has nothing of what is in service verifies that file although its verdict is known.
