@@ -120,19 +120,29 @@ SlotPlace find_bucket(Memory& set, std::uint64_t tag) {
   return {set.size(), {}};
 }
 
-// The slot that makes room: the least indebted one that nobody is just claiming.
+// The slot that makes room, of those that nobody is just claiming: the least indebted one when it is idle, or when no
+// debt is covered by the floor already. Else the most indebted one that is: it raises no floor, so nobody pays for it,
+// and who came for a limit of an hour makes no room for itself at the cost of limits of a second.
 template <class Memory>
 SlotPlace choose_victim(Memory& set, MonoNs now) {
-  SlotPlace victim{set.size(), {}};
+  SlotPlace least{set.size(), {}};
+  SlotPlace covered{set.size(), {}};
+  const std::uint64_t floor = set.floor();
   for (std::size_t i = 0; i < set.size(); ++i) {
     const WidePair slot{0, set.arrival(i)};
     if (is_tentative(slot) && !is_abandoned(mark_of(set.identity(i)), now)) {
       continue;
     }
-    if (victim.index == set.size() || arrival_of(slot) < arrival_of(victim.slot)) {
-      victim = {i, slot};
+    if (least.index == set.size() || arrival_of(slot) < arrival_of(least.slot)) {
+      least = {i, slot};
+    }
+    const bool is_covered = arrival_of(slot) <= floor && !is_overdrawn(slot);
+    if (is_covered && (covered.index == set.size() || arrival_of(slot) > arrival_of(covered.slot))) {
+      covered = {i, slot};
     }
   }
+  const bool is_free = covered.index == set.size() || arrival_of(least.slot) <= now.value;
+  SlotPlace victim = is_free ? least : covered;
   if (victim.index != set.size()) {
     victim.slot.low = set.identity(victim.index);
   }
