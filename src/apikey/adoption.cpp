@@ -90,6 +90,9 @@ InService in_service_of(const Adopted& adopted) noexcept {
   known.registry_id = adopted.registry_id;
   known.generation = adopted.highest_generation;
   known.keys = latest.keys;
+  known.has_counters = latest.has(kAdoptedHasCounters);
+  known.added = latest.added;
+  known.removed = latest.removed;
   return known;
 }
 
