@@ -53,10 +53,9 @@ struct FileIdentity {
   friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 };
 
-enum AdoptedFlag : std::uint64_t {
-  kAdoptedHasCounters = 1,  // `added` and `removed` mean something
-  kAdoptedIsMapped = 2,     // memory=mapped: the holders' fd is the file itself, else a sealed memfd
-};
+// Bits of AdoptedFile::flags.
+inline constexpr std::uint64_t kAdoptedHasCounters = 1;  // `added` and `removed` mean something
+inline constexpr std::uint64_t kAdoptedIsMapped = 2;  // memory=mapped: the holders' fd is the file itself, else a memfd
 
 // A file that was verified, and what it says of itself. 256 bytes, 152 of them used.
 struct AdoptedFile {
@@ -70,10 +69,10 @@ struct AdoptedFile {
   std::uint64_t added = 0;
   std::uint64_t removed = 0;
   std::uint64_t configuration = 0;  // under which it was judged
-  std::uint64_t flags = 0;          // AdoptedFlag
+  std::uint64_t flags = 0;
   std::array<std::uint64_t, 13> reserve{};
 
-  [[nodiscard]] bool has(AdoptedFlag flag) const noexcept { return (flags & flag) != 0; }
+  [[nodiscard]] bool has(std::uint64_t flag) const noexcept { return (flags & flag) != 0; }
 };
 static_assert(sizeof(AdoptedFile) == 256);
 
@@ -132,10 +131,10 @@ struct Refusal {
   std::uint64_t configuration = 0;
   std::uint64_t wall_us = 0;
   std::array<std::uint64_t, 9> reserve{};
-  std::array<char, 320> text{};  // what the log says of it, zero-filled
+  std::array<char, 320> sentence{};  // what the log says of it, zero-filled
 
-  [[nodiscard]] std::string_view sentence() const noexcept;
-  void set_sentence(std::string_view sentence) noexcept;
+  [[nodiscard]] std::string_view text() const noexcept;
+  void set_text(std::string_view text) noexcept;
 };
 static_assert(sizeof(Refusal) == 512);
 

@@ -18,7 +18,8 @@ static_assert(std::is_standard_layout_v<Adoption> && std::is_trivially_destructi
 static_assert(offsetof(AdoptedFile, seal) == 48 && offsetof(AdoptedFile, generation) == 96 &&
               offsetof(AdoptedFile, configuration) == 136 && offsetof(AdoptedFile, flags) == 144);
 static_assert(offsetof(Adopted, active) == 64 && offsetof(Adopted, veto) == 320 && offsetof(Adopted, lack) == 576);
-static_assert(offsetof(Refusal, seal) == 40 && offsetof(Refusal, generation) == 88 && offsetof(Refusal, text) == 192);
+static_assert(offsetof(Refusal, seal) == 40 && offsetof(Refusal, generation) == 88 &&
+              offsetof(Refusal, sentence) == 192);
 
 // A writer that is always faster than this reader is no worker: what is in shared memory is hostile.
 constexpr int kMaxReads = 1000;
@@ -81,8 +82,8 @@ Adopted after(const Adopted& before, const AdoptedFile& file, bool is_take_over,
 
 Lack::Lack(std::string_view name) noexcept { put_text(text, name); }
 std::string_view Lack::name() const noexcept { return text_in(text); }
-std::string_view Refusal::sentence() const noexcept { return text_in(text); }
-void Refusal::set_sentence(std::string_view sentence) noexcept { put_text(text, sentence); }
+std::string_view Refusal::text() const noexcept { return text_in(sentence); }
+void Refusal::set_text(std::string_view text) noexcept { put_text(sentence, text); }
 
 InService in_service_of(const Adopted& adopted) noexcept {
   const AdoptedFile& latest = adopted.latest();
@@ -150,12 +151,11 @@ bool Adoption::is_settled(const FileIdentity& identity, std::uint64_t configurat
   if (is_refused(identity, configuration)) {
     return true;
   }
+  // Of a veto another configuration may know what that one lacked.
   const Adopted adopted = read();
-  if (adopted.has_active() && adopted.active.identity == identity) {
-    return true;
-  }
-  // Another configuration may know what that one lacked.
-  return adopted.has_veto() && adopted.veto.identity == identity && adopted.veto.configuration == configuration;
+  const AdoptedFile& latest = adopted.latest();
+  return latest.change != 0 && latest.identity == identity &&
+         (!adopted.has_veto() || latest.configuration == configuration);
 }
 
 std::uint64_t Adoption::take_claim(std::uint32_t pid, std::uint64_t now_ms) noexcept {

@@ -126,17 +126,20 @@ const ngx_shm_zone_t* find_predecessor(const ngx_shm_zone_t& zone) noexcept {
 // Lets the new zone's workers find what the old zone's workers hold, so that a changed size interrupts nothing.
 void inherit_adoption(StoreSlot& slot, const StoreSlot& old) noexcept {
   const Adopted adopted = old.adoption.read();
-  Adoption::Holder holder;
-  if (adopted.change == 0 || !old.adoption.holder(0, adopted.change, holder)) {
-    return;
-  }
-  const std::uint64_t attempt = slot.adoption.claim(adopted.identity, holder.pid, 0);
-  if (!slot.adoption.publish(attempt, adopted, holder.pid, holder.fd)) {
-    return;
-  }
-  const std::uint64_t change = slot.adoption.change();
-  for (std::size_t i = 1; old.adoption.holder(i, adopted.change, holder); ++i) {
-    static_cast<void>(slot.adoption.hold(holder.pid, holder.fd, change));
+  slot.adoption.seed(adopted.registry_id, adopted.highest_generation);
+  for (const AdoptedFile* file : {&adopted.active, &adopted.veto}) {
+    Adoption::Holder holder;
+    if (file->change == 0 || !old.adoption.holder(0, file->change, holder)) {
+      continue;
+    }
+    const std::uint64_t attempt = slot.adoption.claim_again(holder.pid, 0);
+    const bool is_inherited = file == &adopted.active
+                                  ? slot.adoption.adopt(attempt, *file, false, adopted.since_us, holder)
+                                  : slot.adoption.veto(attempt, *file, adopted.lack, adopted.since_us, holder);
+    const std::uint64_t change = slot.adoption.change();
+    for (std::size_t i = 1; is_inherited && old.adoption.holder(i, file->change, holder); ++i) {
+      static_cast<void>(slot.adoption.hold(holder, change));
+    }
   }
 }
 

@@ -83,7 +83,7 @@ def test_both_masters_of_an_upgrade_count_together(nginx, registry, state):
     wait_until(lambda: pid_in(server.pid_path) not in ("", str(old)), 20, "the new master")
     new = int(server.pid_path.read_text())
     try:
-        wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")
+        wait_until(lambda: server.error_log().count("is active, verified in") == 2, 20, "the new workers' snapshot")
         admitted = [answer.headers["X-Pid"] for answer in (server.get(key=key) for _ in range(2 * quota))
                     if answer.status_code == 200]
         assert len(admitted) == quota - 5

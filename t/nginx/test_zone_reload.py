@@ -162,7 +162,7 @@ def test_a_binary_upgrade_interrupts_nobody(daemon, made, asking):
     with asking(server, made.keys[0]):
         os.kill(int(old), signal.SIGUSR2)
         wait_until(lambda: pid_in(pid_file) not in ("", old), 20, "the new master")
-        wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")
+        wait_until(lambda: server.error_log().count("is active, verified in") == 2, 20, "the new workers' snapshot")
         end_master(int(old))
     assert server.status(key=made.keys[0]) == 200
 
