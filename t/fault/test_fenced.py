@@ -1,7 +1,6 @@
 """A worker that cannot open what was adopted decides nothing: it answers 503 until it can, and never by an older one."""
 
 import os
-import resource
 import signal
 import subprocess
 import threading
@@ -37,19 +36,82 @@ def ask(client, key):
     return client.get("/", headers={"X-API-Key": key.secret}).status_code
 
 
-def limit_descriptors(pid, limit):
-    hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+# Who limits another process needs a capability that a container may not have: the worker does it itself, whenever it is
+# about to open something. The limit is the size of a file with its pid for a name: to read it would take a descriptor.
+STARVE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static void starve(void) {
+  char path[256];
+  struct stat found;
+  struct rlimit limit;
+  snprintf(path, sizeof path, PLACE "/%d", (int)getpid());
+  if (stat(path, &found) == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = (rlim_t)found.st_size;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+#define STARVE(name)                                                     \
+  int name(const char *path, int flags, ...) {                           \
+    int (*real)(const char *, int, ...) = dlsym(RTLD_NEXT, #name);       \
+    va_list more;                                                        \
+    va_start(more, flags);                                               \
+    mode_t mode = (flags & (O_CREAT | O_TMPFILE)) ? va_arg(more, mode_t) : 0; \
+    va_end(more);                                                        \
+    starve();                                                            \
+    return real(path, flags, mode);                                      \
+  }
+STARVE(open)
+STARVE(open64)
+"""
 
 
-def highest_descriptor(pid):
-    return max(map(int, os.listdir(f"/proc/{pid}/fd")))
+def preload(place, name, source, *options):
+    """RETURNS: the environment of a process that has this library before all others."""
+    (place / f"{name}.c").write_text(source)
+    subprocess.run(["cc", "-shared", "-fPIC", *options, "-o", place / f"{name}.so", place / f"{name}.c", "-ldl"],
+                   check=True)
+    return {**os.environ, "LD_PRELOAD": str(place / f"{name}.so")}
 
 
-def fill_descriptors(pid, server):
-    """Idle connections until no descriptor below the worker's limit is free. RETURNS: them."""
-    limit_descriptors(pid, highest_descriptor(pid) + 1)
-    server.allow_log(r"accept4?\(\) failed|worker_connections are not enough|Too many open files")
+class Starving:
+    """Servers whose workers can be limited in their descriptors, one by one."""
+
+    def __init__(self, place, nginx):
+        self._dir = place / "starve"
+        self._dir.mkdir(mode=0o755)
+        self._environment = preload(place, "starve", STARVE, f'-DPLACE="{self._dir}"')
+        self._nginx = nginx
+
+    def serve(self, registry, **parts):
+        server = self._nginx.make(WHO, **parts)
+        server.environment = self._environment
+        server.allow_log(r"accept4?\(\) failed|Too many open files")
+        server.start()
+        server.wait_for_generation(registry.generation())
+        return server
+
+    def limit(self, pid, limit):
+        path = self._dir / f"{pid}.new"
+        path.write_bytes(b"x" * limit)
+        path.rename(self._dir / str(pid))
+
+    def fill(self, pid):
+        """As if connections had taken all that is not taken."""
+        taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
+        self.limit(pid, next(fd for fd in range(len(taken) + 1) if fd not in taken))
+
+
+@pytest.fixture
+def starving(place, nginx):
+    return Starving(place, nginx)
 
 
 @pytest.fixture
@@ -58,13 +120,13 @@ def leaver(registry):
     return registry.key("leaver")
 
 
-def test_the_reserve_is_enough_for_a_switch(registry, nginx, leaver):
+def test_the_reserve_is_enough_for_a_switch(registry, starving, leaver):
     """A worker whose connections have used up all descriptors still learns that a key was revoked."""
-    server = nginx(WHO, workers=2)
+    server = starving.serve(registry, workers=2)
     clients = connect_to_every_worker(server, 2)
     starved = next(iter(clients))
     assert ask(clients[starved], leaver) == 200
-    fill_descriptors(starved, server)
+    starving.fill(starved)
     for _ in range(5):  # more than one switch
         registry.publish()
     registry.revoke(leaver)
@@ -73,45 +135,43 @@ def test_the_reserve_is_enough_for_a_switch(registry, nginx, leaver):
 
 
 @pytest.mark.parametrize("memory", ["private", "mapped"])
-def test_without_any_descriptor(registry, nginx, leaver, memory):
+def test_without_any_descriptor(registry, starving, leaver, memory):
     """Once 47 of 47 requests with a revoked key passed, three seconds after the log said that it was in force."""
     good = registry.key()
-    server = nginx(WHO, workers=2, store_args=f"memory={memory}")
+    server = starving.serve(registry, workers=2, store_args=f"memory={memory}")
     clients = connect_to_every_worker(server, 2)
     starved, other = clients
     assert ask(clients[starved], leaver) == 200
-    server.allow_log(r"accept4?\(\) failed|Too many open files")
-    limit_descriptors(starved, 3)
+    starving.limit(starved, 3)
     registry.revoke(leaver)
     wait_until(lambda: ask(clients[other], leaver) == 401, what="the revocation in the other worker")
     assert [ask(clients[starved], leaver) for _ in range(47)] == [503] * 47
     assert [ask(clients[starved], good) for _ in range(5)] == [503] * 5
     assert ask(clients[other], good) == 200
-    server.wait_for_log(f"{REFUSED}.*; until it can it answers its requests with 503")
+    server.wait_for_log(f"{REFUSED}.*; until it can be it answers its requests with 503")
     assert server.error_log().count(REFUSED) == 1
     wait_until(lambda: server.metric("apikey_workers_fenced") == 1)
-    limit_descriptors(starved, 1024)
+    starving.limit(starved, 1024)
     wait_until(lambda: ask(clients[starved], good) == 200, what="the worker's recovery")
     assert ask(clients[starved], leaver) == 401
     assert server.metric("apikey_workers_fenced") == 0
 
 
-def test_a_single_worker_that_is_out_of_descriptors_verifies(registry, nginx, leaver):
-    server = nginx(WHO, workers=1)
+def test_a_single_worker_that_is_out_of_descriptors_verifies(registry, starving, leaver):
+    server = starving.serve(registry, workers=1)
     clients = connect_to_every_worker(server, 1)
     starved, client = next(iter(clients.items()))
     assert ask(client, leaver) == 200
-    fill_descriptors(starved, server)
+    starving.fill(starved)
     registry.revoke(leaver)
     wait_until(lambda: ask(client, leaver) == 401, what="the revocation")
 
 
-def test_on_error_allow_is_for_a_fenced_worker_too(registry, nginx, leaver):
-    server = nginx(WHO, workers=2, store_args="on_error=allow")
+def test_on_error_allow_is_for_a_fenced_worker_too(registry, starving, leaver):
+    server = starving.serve(registry, workers=2, store_args="on_error=allow")
     clients = connect_to_every_worker(server, 2)
     starved, other = clients
-    server.allow_log(r"accept4?\(\) failed|Too many open files")
-    limit_descriptors(starved, 3)
+    starving.limit(starved, 3)
     registry.revoke(leaver)
     wait_until(lambda: ask(clients[other], leaver) == 401)
     assert ask(clients[starved], leaver) == 200
@@ -158,7 +218,7 @@ def test_a_draining_worker_without_the_new_pepper(registry, nginx, leaver):
     delayed = threading.Thread(target=lambda: answers.append(server.get(key=leaver).status_code))
     delayed.start()
     server.wait_for_log("delaying request")
-    registry.run("pepper", "create", "p2", "--no-publish")
+    registry.run("pepper", "create", "p2")
     server.reload(wait_for_old=False, store=f"apikey_store {registry.snapshot} pepper=p2:{registry.dir}/peppers/p2;")
     registry.key("other")
     server.wait_for_generation(registry.generation())
@@ -200,10 +260,7 @@ SHUT(open64)
 @pytest.fixture
 def shut_peers(place):
     """As an AppArmor profile or SELinux would: nobody's /proc/<pid>/fd can be opened."""
-    source, library = place / "shut.c", place / "shut.so"
-    source.write_text(SHUT)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
-    return {**os.environ, "LD_PRELOAD": str(library)}
+    return preload(place, "shut", SHUT)
 
 
 @pytest.mark.parametrize("memory", ["private", "mapped"])

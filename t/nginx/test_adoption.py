@@ -181,7 +181,7 @@ def test_when_all_were_killed_the_file_is_verified_again(nginx, store, made):
     for pid in server.workers():
         os.kill(pid, signal.SIGKILL)
     os.kill(server.master, signal.SIGCONT)
-    server.wait_for_log("has generation \d+, verified by itself")
+    server.wait_for_log(r"has generation \d+, verified by itself")
     assert server.metric("apikey_snapshot_generation") == made.number(0)
     wait_until(lambda: [server.status(key=made.keys[0]) for _ in range(6)] == [200] * 6)
 
