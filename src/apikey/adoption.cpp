@@ -69,7 +69,9 @@ bool is_followed(const Adopted& before, const RegistryId& registry_id) noexcept 
 // What the next change says of everything but its files.
 Adopted after(const Adopted& before, const AdoptedFile& file, bool is_take_over, std::uint64_t wall_us) noexcept {
   Adopted next = before;
-  ++next.change;
+  if (!before.has_active()) {
+    next.active = AdoptedFile{};  // known from before, and open nowhere
+  }
   const bool may_fall = is_take_over || !is_followed(before, file.registry_id);
   next.highest_generation = may_fall ? file.generation : std::max(before.highest_generation, file.generation);
   next.registry_id = file.registry_id;
@@ -101,30 +103,29 @@ Adopted Adoption::read() const noexcept {
   Adopted adopted;
   std::array<std::uint64_t, kAdoptedWords> values{};
   std::uint64_t seen = change();
-  for (int tries = 0; seen != 0 && tries < kMaxReads; ++tries) {
+  for (int tries = 0; tries < kMaxReads; ++tries) {
     read_words(adopted_[seen % 2], values);
     // This buffer is written again only after a further change has been published.
     const std::uint64_t now = change();
     if (now == seen) {
       std::memcpy(static_cast<void*>(&adopted), values.data(), sizeof adopted);
-      return adopted;
+      break;
     }
     seen = now;
   }
-  std::array<std::uint64_t, 2> registry{seed_[0].low(), seed_[1].low()};
-  std::memcpy(adopted.registry_id.data(), registry.data(), sizeof adopted.registry_id);
-  adopted.highest_generation = seed_[2].low();
   return adopted;
 }
 
-void Adoption::seed(const RegistryId& registry_id, std::uint64_t highest_generation) noexcept {
-  if (change() != 0) {
-    return;
-  }
-  std::array<std::uint64_t, kSeedWords> values{};
-  std::memcpy(values.data(), registry_id.data(), sizeof registry_id);
-  values[2] = highest_generation;
-  static_cast<void>(write_words(seed_, values, 0));
+void Adoption::seed(const Adopted& before) noexcept {
+  Adopted known;
+  known.registry_id = before.registry_id;
+  known.highest_generation = before.highest_generation;
+  known.active = before.latest();
+  known.active.change = 0;
+  known.active.identity = {};
+  std::array<std::uint64_t, kAdoptedWords> values{};
+  std::memcpy(values.data(), &known, sizeof known);
+  static_cast<void>(write_words(adopted_[0], values, 0));
 }
 
 bool Adoption::last_refusal(Refusal& refusal) const noexcept {
@@ -137,7 +138,12 @@ bool Adoption::last_refusal(Refusal& refusal) const noexcept {
   if (attempt == 0 || !is_whole) {
     return false;
   }
-  std::memcpy(static_cast<void*>(&refusal), values.data(), sizeof refusal);
+  Refusal found;
+  std::memcpy(static_cast<void*>(&found), values.data(), sizeof found);
+  if (found.result >= kAdoptionResultCount) {
+    return false;
+  }
+  refusal = found;
   return true;
 }
 

@@ -140,19 +140,19 @@ constexpr std::uint64_t tag_of_subject(std::uint64_t subject) noexcept {
   return std::max<std::uint64_t>(subject >> (64 - kFlightTagBits), 1);
 }
 
-constexpr bool is_same(FlightHolder a, FlightHolder b) noexcept { return a.pid == b.pid && a.mark == b.mark; }
+constexpr bool is_same(FlightHolder a, FlightHolder b) noexcept { return a.row == b.row && a.mark == b.mark; }
 
-// Asks about each process once, unless another one came by its id.
+// Asks about each process once, unless another one came by its row.
 class Mourner {
  public:
-  Mourner(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) noexcept : self_(self), is_alive_(is_alive) {}
+  Mourner(FlightHolder self, bool (*is_alive)(FlightHolder holder)) noexcept : self_(self), is_alive_(is_alive) {}
   [[nodiscard]] bool is_dead(FlightHolder holder) noexcept {
-    if (holder.pid == self_.pid) {
+    if (holder.row == self_.row) {
       return !is_same(holder, self_);
     }
-    Answer& answer = answers_[holder.pid % answers_.size()];
+    Answer& answer = answers_[holder.row % answers_.size()];
     if (!is_same(answer.holder, holder)) {
-      answer = {holder, !is_alive_(holder.pid)};
+      answer = {holder, !is_alive_(holder)};
     }
     return answer.is_dead;
   }
@@ -163,7 +163,7 @@ class Mourner {
     bool is_dead = false;
   };
   FlightHolder self_;
-  bool (*is_alive_)(std::uint32_t pid);
+  bool (*is_alive_)(FlightHolder holder);
   std::array<Answer, 256> answers_{};
 };
 
@@ -289,7 +289,7 @@ void FlightTable::leave(FlightLease& lease, FlightHolder holder) const noexcept 
   }
 }
 
-std::uint64_t FlightTable::release_dead(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) const noexcept {
+std::uint64_t FlightTable::release_dead(FlightHolder self, bool (*is_alive)(FlightHolder holder)) const noexcept {
   FlightSweep sweep;
   if (header_ != nullptr) {
     View view(*this, 1);

@@ -228,8 +228,7 @@ Lack find_lack(const StoreConf& store, const Meta& meta) noexcept {
 // decide by it: as a veto it would lock everybody out.
 Status check_order(Candidate& candidate, const Meta& meta) noexcept {
   const Adopted adopted = candidate.adoption->read();
-  const bool is_latest = adopted.latest().change != 0 && adopted.latest().seal == candidate.file.seal;
-  if (is_latest) {
+  if (adopted.latest().seal == candidate.file.seal) {  // also after a restart, when nothing is open yet
     return {};
   }
   const Status status =

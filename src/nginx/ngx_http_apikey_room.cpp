@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "ngx_http_apikey_state.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -50,7 +50,7 @@ void warn_if_crowded(const StoreConf& store, const Loaded& loaded, ngx_log_t* lo
       mine.slot->crowded_change.exchange(loaded.deciding->change) == loaded.deciding->change) {
     return;
   }
-  const std::uint64_t zone_size = zone_root(main).size;
+  const std::uint64_t zone_size = main.node->zone_size;
   std::uint64_t megabytes = keys > buckets ? size_for(keys, buckets, zone_size) : 0;
   if (lacks_quotas) {
     megabytes = std::max(megabytes, size_for(keys, quotas, zone_size));

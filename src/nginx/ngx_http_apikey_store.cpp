@@ -3,13 +3,13 @@
 #include "ngx_http_apikey_store.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <charconv>
 #include <new>
 #include <utility>
 
@@ -17,8 +17,10 @@
 #include "apikey/seal.hpp"
 #include "ngx_http_apikey_candidate.hpp"
 #include "ngx_http_apikey_fault.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_reserve.hpp"
 #include "ngx_http_apikey_room.hpp"
+#include "ngx_http_apikey_rows.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -80,14 +82,41 @@ struct CopyFailure {
   bool is_refused = false;  // the system keeps a living worker's descriptors from us
 };
 
-bool is_alive(std::uint32_t pid) noexcept { return kill(static_cast<pid_t>(pid), 0) == 0 || ngx_errno == EPERM; }
+// The pid of a process's parent; 0: not to be seen.
+std::uint32_t parent_of(std::uint32_t pid) noexcept {
+  std::array<u_char, 64> path;
+  *ngx_snprintf(path.data(), path.size() - 1, "/proc/%uD/stat", pid) = '\0';
+  const int fd = open(reinterpret_cast<const char*>(path.data()), O_RDONLY | O_CLOEXEC);
+  std::array<char, 512> text;
+  const ssize_t length = fd < 0 ? 0 : read(fd, text.data(), text.size());
+  if (fd >= 0) {
+    close(fd);
+  }
+  // pid (name) state ppid …; the name may hold anything, parentheses too.
+  const std::string_view stat(text.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
+  const std::size_t name_end = stat.rfind(')');
+  std::uint32_t parent = 0;
+  if (name_end != std::string_view::npos && name_end + 4 < stat.size()) {
+    static_cast<void>(std::from_chars(stat.data() + name_end + 4, stat.data() + stat.size(), parent));
+  }
+  return parent;
+}
+
+// A worker of this one's master, of the master that it replaces, or of the one that replaces it.
+bool is_relative(std::uint32_t pid, std::uint32_t parent) noexcept {
+  const auto master = static_cast<std::uint32_t>(ngx_process == NGX_PROCESS_SINGLE ? ngx_pid : ngx_parent);
+  if (pid == own_pid() || pid == master) {
+    return true;
+  }
+  return parent > 1 && (parent == master || parent == parent_of(master) || parent_of(parent) == master);
+}
 
 // A descriptor cannot be opened though its holder lives and still holds it: AppArmor, SELinux, hidepid or gVisor.
 bool keeps_closed(const Adoption& adoption, const AdoptedFile& adopted, const Adoption::Holder& holder) noexcept {
   Adoption::Holder now;
   for (std::size_t i = 0; adoption.holder(i, adopted.change, now); ++i) {
     if (now.pid == holder.pid && now.fd == holder.fd) {
-      return is_alive(holder.pid);
+      return is_worker_alive(holder.pid);
     }
   }
   return false;
@@ -96,6 +125,11 @@ bool keeps_closed(const Adoption& adoption, const AdoptedFile& adopted, const Ad
 bool take_from_peer(const Adoption& adoption, const AdoptedFile& adopted, Copy& copy, CopyFailure& failure) noexcept {
   Adoption::Holder holder;
   for (std::size_t i = 0; adoption.holder(i, adopted.change, holder); ++i) {
+    const std::uint32_t parent = parent_of(holder.pid);
+    if (!is_relative(holder.pid, parent)) {  // anybody could have put another process's pid there
+      failure.is_refused |= parent == 0 && errno != EMFILE && keeps_closed(adoption, adopted, holder);
+      continue;
+    }
     std::array<u_char, 64> path;
     *ngx_snprintf(path.data(), path.size() - 1, "/proc/%uD/fd/%d", holder.pid, holder.fd) = '\0';
     copy.fd = open(reinterpret_cast<const char*>(path.data()), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -175,7 +209,7 @@ struct Dead {
 Dead dead;
 
 bool note_dead(std::uint32_t pid) noexcept {
-  if (!is_alive(pid) && dead.count < dead.pids.size()) {
+  if (!is_worker_alive(pid) && dead.count < dead.pids.size()) {
     dead.pids[dead.count++] = pid;
   }
   return false;  // so that it asks of all
@@ -305,7 +339,12 @@ bool open_adopted(StoreConf& store, const Adopted& adopted, Loaded*& loaded, Sta
   return true;
 }
 
-void acknowledge(const StoreConf&, const Adopted&, bool) noexcept {}
+void acknowledge(const StoreConf& store, const Adopted& adopted, bool is_fenced) noexcept {
+  const AckState state = is_fenced ? AckState::fenced : adopted.has_veto() ? AckState::vetoed : AckState::open;
+  // Before the first change there may be something known from before, which nobody has open.
+  const std::uint64_t generation = adopted.change == 0 ? 0 : adopted.latest().generation;
+  acknowledge(store, {generation, adopted.change, state});
+}
 
 void warn_of_closed_peers(StoreConf& store, const CopyFailure& failure, ngx_log_t* log) noexcept {
   StoreRuntime& mine = *store.runtime;
@@ -334,7 +373,6 @@ void log_fence(StoreConf& store, const Adopted& adopted, const Status& status, n
 void fence(StoreConf& store, const Adopted& adopted, const Status& failure, const CopyFailure& copy_failure,
            ngx_log_t* log) noexcept {
   StoreRuntime& mine = *store.runtime;
-  mine.is_fenced = true;
   acknowledge(store, adopted, true);
   if (mine.needs_copy && copy_failure.is_refused) {
     warn_of_closed_peers(store, copy_failure, log);
@@ -383,13 +421,14 @@ StoreRuntime* make_store_runtime(ngx_pool_t* pool) noexcept {
   return memory == nullptr ? nullptr : ::new (memory) StoreRuntime;
 }
 
-void attach_store_runtime(const StoreConf& store, MainConf& main, StoreSlot& slot,
-                          std::uint64_t configuration) noexcept {
+void attach_store_runtime(const StoreConf& store, MainConf& main, std::size_t row_number) noexcept {
   StoreRuntime& mine = *store.runtime;
   mine.main = &main;
-  mine.slot = &slot;
-  mine.key = slot.key.load();
-  mine.configuration = configuration;
+  mine.slot = &main.node->file->memory.store_row(row_number);
+  mine.counters = &main.node->tables.counters->stores[row_number];
+  mine.row_number = row_number;
+  mine.key = mine.slot->key.load();
+  mine.configuration = main.node->configuration;
   mine.has_root_master = geteuid() == 0;
 }
 
@@ -438,6 +477,7 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
   mine.tried = adopted.change;
   mine.tried_at = ngx_current_msec;
   if (is_up_to_date(store)) {
+    acknowledge(store, adopted, false);
     return;
   }
   mine.is_waiting = false;
@@ -462,7 +502,6 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
     return;
   }
   mine.change = adopted.change;
-  mine.is_fenced = false;
   acknowledge(store, adopted, false);
   remember_birth(store, adopted.latest());
   if (fresh != nullptr) {

@@ -8,13 +8,14 @@
 #include <cstdint>
 
 #include "apikey/adoption.hpp"
+#include "apikey/node_rows.hpp"
 #include "apikey/snapshot.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_ngx.hpp"
 
 namespace apikey::nginx {
 
-struct StoreSlot;  // ngx_http_apikey_zone.hpp: what all workers know of a store
+struct StoreCounters;  // ngx_http_apikey_zone.hpp
 
 // A verified copy of a snapshot: a sealed memfd, or with memory=mapped the file itself. Owned by whoever holds it.
 struct Copy {
@@ -52,16 +53,17 @@ inline constexpr std::size_t kMaxLoaded = 64;
 // What this worker has open for one store, and what it has noticed of the file.
 struct StoreRuntime {
   MainConf* main = nullptr;
-  StoreSlot* slot = nullptr;
-  std::uint64_t key = 0;            // of the slot when this configuration was loaded
-  std::uint64_t configuration = 0;  // number of this configuration
-  bool has_root_master = false;     // else everything belongs to one user, and a worker could change it anyway
+  StoreRow* slot = nullptr;           // what all workers know of the store
+  StoreCounters* counters = nullptr;  // what they count of it
+  std::size_t row_number = 0;         // of both
+  std::uint64_t key = 0;              // of the row when this configuration was loaded
+  std::uint64_t configuration = 0;    // number of this configuration
+  bool has_root_master = false;       // else everything belongs to one user, and a worker could change it anyway
   Opened opened[kMaxLoaded + 2];
   Loaded loaded[kMaxLoaded + 1];
   Loaded* current = nullptr;          // null: nothing decides
   std::uint64_t change = 0;           // Adopted::change that this worker has open: `current` is all of it
-  bool is_fenced = false;             // by the change that was adopted last
-  bool is_waiting = false;            // … because requests hold every slot or descriptor
+  bool is_waiting = false;            // it cannot open the newest, because requests hold every slot or descriptor
   bool needs_copy = false;            // … because no copy could be had
   bool has_closed_peers = false;      // other workers' copies cannot be opened here, so this worker verifies for itself
   ngx_msec_t tried_at = 0;            // when it last tried to switch
@@ -97,10 +99,9 @@ inline StoreView view_of(const Loaded* loaded) noexcept {
   return view;
 }
 
-// Made at configuration time by set_store(), in the cycle's pool; attached to the zone when that is there.
+// Made at configuration time by set_store(), in the cycle's pool; attached to a row of node memory when that is there.
 StoreRuntime* make_store_runtime(ngx_pool_t* pool) noexcept;
-void attach_store_runtime(const StoreConf& store, MainConf& main, StoreSlot& slot,
-                          std::uint64_t configuration) noexcept;
+void attach_store_runtime(const StoreConf& store, MainConf& main, std::size_t row_number) noexcept;
 
 // Index into MainConf::methods of the method a snapshot names, among those the store may use.
 // RETURNS: kMaxConfiguredMethods when the store does not have it.
@@ -113,7 +114,7 @@ void close_all(StoreConf& store) noexcept;
 // A copy that this worker has verified itself. `change`: which it is held for, 0: it is not adopted yet.
 void keep_verified(StoreConf& store, Copy& copy, const SealHash& seal, std::uint64_t change) noexcept;
 void drop_verified(StoreConf& store) noexcept;
-// Takes what killed workers held out of the zone, or in time there would be no place left for the living.
+// Takes what killed workers held out of node memory, or in time there would be no place left for the living.
 void forget_dead(const StoreConf& store) noexcept;
 // True when what is open here is what was adopted last.
 [[nodiscard]] bool is_up_to_date(const StoreConf& store) noexcept;

@@ -9,6 +9,7 @@
 #include <atomic>
 
 #include "ngx_http_apikey_decision.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_reserve.hpp"
 #include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -32,7 +33,7 @@ struct Verifier {
 };
 Verifier verifier;
 
-StoreSlot& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
+StoreRow& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
 
 bool carry_on(void*) noexcept {
   return !verifier.is_stopping.load(std::memory_order_relaxed) &&
@@ -121,8 +122,19 @@ void log_refusal(const StoreConf& store, const Status& status) noexcept {
                 why.size(), why.data(), current.active.generation);
 }
 
-bool is_permitted(const StoreConf&, const SealHash&) noexcept { return false; }
-bool use_permission(const StoreConf&, const SealHash&) noexcept { return false; }
+const Inbox& inbox_of(const StoreConf& store) noexcept { return store.runtime->main->node->file->inbox; }
+
+bool is_permitted(const StoreConf& store, const SealHash& seal) noexcept {
+  Permission permission;
+  return inbox_of(store).find(seal, permission);
+}
+
+// For this very file, once.
+bool use_permission(const StoreConf& store, const AdoptedFile& file) noexcept {
+  Permission permission;
+  return inbox_of(store).find(file.seal, permission) && permission.registry_id == file.registry_id &&
+         permission.generation == file.generation && inbox_of(store).use(file.seal);
+}
 
 // The file that was refused has got a permission since.
 bool has_got_permission(const StoreConf& store) noexcept {
@@ -185,7 +197,7 @@ bool take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noex
   const AdoptedFile& file = candidate.file;
   const Adoption::Holder holder{static_cast<std::uint32_t>(ngx_pid), candidate.copy.fd};
   const bool is_veto = !candidate.lack.name().empty();
-  if (candidate.needs_permission && !use_permission(store, file.seal)) {
+  if (candidate.needs_permission && !use_permission(store, file)) {
     release_copy(candidate.copy);
     candidate.status = {StatusCode::refused, "its permission to take over was used by somebody else"};
     return take_in_bad(store, candidate, ns);

@@ -6,7 +6,9 @@
 #include <cerrno>
 
 #include "ngx_http_apikey_flights.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_reserve.hpp"
+#include "ngx_http_apikey_rows.hpp"
 #include "ngx_http_apikey_saver.hpp"
 #include "ngx_http_apikey_verifier.hpp"
 #include "ngx_http_apikey_watch.hpp"
@@ -38,7 +40,7 @@ void for_each_store(F&& f) noexcept {
   }
 }
 
-StoreSlot& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
+StoreRow& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
 
 const char* path_of(const StoreConf& store) noexcept {
   return static_cast<const char*>(static_cast<const void*>(store.path.data));
@@ -164,6 +166,9 @@ void look(StoreConf& store) noexcept {
 // A worker that shuts down, or whose successors have started after a reload, leaves looking for new files to them: it
 // might judge by other rules than they do.
 bool is_in_charge(const StoreConf& store) noexcept {
+  if (is_superseded(*worker.main->node)) {  // the successors share nothing with it
+    return true;
+  }
   return ngx_exiting == 0 && slot_of(store).active_configuration.load() <= store.runtime->configuration;
 }
 
@@ -203,6 +208,9 @@ void on_look_timer(ngx_event_t* event) noexcept {
   if (ngx_cycle != worker.cycle) {  // a reload of `master_process off`: this configuration is about to be freed
     stop();
     return;
+  }
+  if (ngx_exiting != 0) {
+    say_draining();
   }
   arm_watch(*worker.main);
   fill_reserve();
@@ -280,15 +288,18 @@ void start(ngx_cycle_t* cycle) noexcept {
   worker.nowhere.fd = static_cast<ngx_socket_t>(-1);
   prepare_timer(worker.look_timer, on_look_timer);
   prepare_timer(worker.soon_timer, on_soon_timer);
+  claim_row(cycle, *main);
   fill_reserve();
   start_flights(*main);
   start_saver(cycle, *main);
   start_verifier(cycle, on_settled);
   start_watch(cycle, on_change);
   arm_watch(*main);
-  for_each_store([](const StoreConf& store) {
+  for_each_store([](StoreConf& store) {
     slot_of(store).active_configuration.store(store.runtime->configuration);
     forget_dead(store);
+    slot_of(store).adoption.drop_all(static_cast<std::uint32_t>(ngx_pid));  // of an earlier process with this pid
+    switch_to_adopted(store, worker.cycle->log);
   });
   look_at_all();
   wait_for_first();
@@ -308,6 +319,7 @@ void stop() noexcept {
     }
   }
   for_each_store([](StoreConf& store) { close_all(store); });
+  release_row();
   spend_reserve();
   worker.cycle = nullptr;
 }
@@ -315,6 +327,10 @@ void stop() noexcept {
 }  // namespace
 
 ngx_int_t on_init_process(ngx_cycle_t* cycle) noexcept {
+  // Whatever this process is for: the lock that says that the master lives has to end with the master.
+  if (const MainConf* main = main_conf(cycle); main != nullptr && ngx_process != NGX_PROCESS_SINGLE) {
+    leave_master(*main);
+  }
   if (ngx_process == NGX_PROCESS_WORKER || ngx_process == NGX_PROCESS_SINGLE) {
     start(cycle);
   }

@@ -280,23 +280,49 @@ void the_next_file_is_compared_with_the_latest(void**) {
 }
 
 void what_is_known_from_before(void**) {
+  auto before = fresh();
+  put(*before, 40);
   auto state = fresh();
-  state->seed(adopted(1).registry_id, 40);
+  state->seed(before->read());
   Adopted now = state->read();
   assert_int_equal(now.change, 0);
+  assert_false(now.has_active());
   assert_int_equal(now.highest_generation, 40);
   assert_true(now.registry_id == adopted(1).registry_id);
+  assert_true(now.latest().seal == adopted(40).seal);
   assert_int_equal(in_service_of(now).generation, 40);
+  assert_int_equal(in_service_of(now).keys, 120);
+  // It is not adopted: whoever comes first verifies.
+  const std::uint64_t attempt = claim(*state, 40, 1, 0);
+  assert_int_not_equal(attempt, 0);
+  assert_true(adopt(*state, attempt, 40, 1, 3));
   put(*state, 41);
   assert_int_equal(state->read().highest_generation, 41);
-  state->seed(adopted(1).registry_id, 99);  // there has been a change
-  assert_int_equal(state->read().highest_generation, 41);
+}
+
+void what_is_known_from_before_decides_nothing(void**) {
+  auto before = fresh();
+  put(*before, 40);
+  auto state = fresh();
+  state->seed(before->read());
+  assert_true(veto(*state, 41, "deny"));
+  assert_false(state->read().has_active());
+  assert_int_equal(state->read().active.generation, 0);
+  // What vetoed before is what the file has to be, or to follow.
+  auto later = fresh();
+  later->seed(state->read());
+  assert_true(later->read().latest().seal == adopted(41).seal);
+  assert_int_equal(later->read().highest_generation, 41);
 }
 
 void a_seeded_generation_is_lowered_by_a_permission_only(void**) {
   auto state = fresh();
-  state->seed(adopted(1).registry_id, 40);
-  assert_true(state->adopt(claim(*state, 7, 1, 0), adopted(7), true, 1, {1, 3}));
+  Adopted before;
+  before.highest_generation = 40;
+  before.registry_id = adopted(1).registry_id;
+  state->seed(before);
+  const std::uint64_t attempt = claim(*state, 7, 1, 0);
+  assert_true(state->adopt(attempt, adopted(7), true, 1, {1, 3}));
   assert_int_equal(state->read().highest_generation, 7);
 }
 
@@ -438,6 +464,7 @@ int main() {
       cmocka_unit_test(a_veto_without_anything_else),
       cmocka_unit_test(the_next_file_is_compared_with_the_latest),
       cmocka_unit_test(what_is_known_from_before),
+      cmocka_unit_test(what_is_known_from_before_decides_nothing),
       cmocka_unit_test(a_seeded_generation_is_lowered_by_a_permission_only),
       cmocka_unit_test(who_verifies_gives_signs_of_life),
       cmocka_unit_test(a_notice_is_given_once),
