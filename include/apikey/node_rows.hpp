@@ -23,66 +23,35 @@ inline constexpr std::size_t kNodeStores = 32;
 inline constexpr std::size_t kStorePathSize = 1024;
 inline constexpr std::size_t kStoreNameSize = 64;
 
-// A file that was refused, and why. No padding: it is stored word by word.
-struct Refusal {
-  FileIdentity identity;
-  std::uint64_t generation = 0;     // 0: it was not read so far
-  SealHash seal{};                  // zeros: likewise
-  std::uint64_t result = 0;         // AdoptionResult
-  std::uint64_t configuration = 0;  // that judged
-  std::uint64_t wall_us = 0;
-  std::uint64_t sentence_length = 0;
-  std::array<char, 320> sentence{};
-
-  [[nodiscard]] std::string_view text() const noexcept { return {sentence.data(), sentence_length}; }
-};
-static_assert(sizeof(Refusal) == 40 + 8 + 32 + 4 * 8 + 320);
-
-// Where a refusal lies. Written by whoever holds the store's claim; a process that was overtaken while it slept may
-// still write its words between another's, so a check over all of them stands at the end.
-class RefusalSlot {
- public:
-  void write(const Refusal& refusal) noexcept;
-  // RETURNS: false when there is none, or it is being written.
-  [[nodiscard]] bool read(Refusal& refusal) const noexcept;
-
- private:
-  static constexpr std::size_t kWords = sizeof(Refusal) / sizeof(std::uint64_t);
-  std::array<std::atomic<std::uint64_t>, kWords> words_;
-  std::atomic<std::uint64_t> check_;  // Fold64 of the words; 0: none
-};
-
 // What all processes of a node know of one store.
 //   offset size meaning
 //        0    8 key: hash of path and name, 0 free
 //        8    8 number of the latest configuration that named this store
 //       16    8 number of the latest configuration whose workers have started
-//       24    8 when the snapshot in use was adopted, microseconds since 1970
+//       24    8 zero
 //       32    8 complaint · 40 8 stale change · 48 8 crowded change: what all workers together have said once
 //       56   72 zero
 //      128 1024 path, zero-filled
 //     1152   64 name, zero-filled
-//     1216  440 the last refusal: Refusal and its check
-//     1656  392 zero
-//     2048    … Adoption
+//     1216  832 zero
+//     2048 8192 Adoption, with the last refusal
 struct alignas(64) StoreRow {
   std::atomic<std::uint64_t> key;
   std::atomic<std::uint64_t> last_configuration;
   std::atomic<std::uint64_t> active_configuration;
-  std::atomic<std::uint64_t> adopted_us;
+  std::uint64_t reserved_word;
   std::atomic<std::uint64_t> complaint;
   std::atomic<std::uint64_t> stale_change;
   std::atomic<std::uint64_t> crowded_change;
   std::array<std::uint64_t, 9> reserved;
   std::array<char, kStorePathSize> path;
   std::array<char, kStoreNameSize> name;
-  RefusalSlot refusal;
-  std::array<std::uint64_t, 49> reserved_before_adoption;
+  std::array<std::uint64_t, 104> reserved_before_adoption;
   Adoption adoption;
 };
 static_assert(std::is_standard_layout_v<StoreRow> && std::is_trivially_destructible_v<StoreRow>);
 static_assert(offsetof(StoreRow, path) == 128 && offsetof(StoreRow, name) == 1152);
-static_assert(offsetof(StoreRow, refusal) == 1216 && offsetof(StoreRow, adoption) == 2048);
+static_assert(offsetof(StoreRow, adoption) == 2048);
 
 // REQUIRES: nobody else uses the row: its key is not set yet.
 void name_store_row(StoreRow& row, std::string_view path, std::string_view name) noexcept;
@@ -92,7 +61,6 @@ struct StoreReport {
   std::uint64_t key = 0;
   std::uint64_t last_configuration = 0;
   std::uint64_t active_configuration = 0;
-  std::uint64_t adopted_us = 0;
   std::array<char, kStorePathSize> path_text{};
   std::array<char, kStoreNameSize> name_text{};
   std::size_t path_length = 0;

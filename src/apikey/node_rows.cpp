@@ -5,13 +5,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "apikey/fold64.hpp"
-
 namespace apikey {
 namespace {
 
-static_assert(std::is_trivially_copyable_v<Refusal> && sizeof(Refusal) % sizeof(std::uint64_t) == 0);
-static_assert(sizeof(RefusalSlot) == sizeof(Refusal) + sizeof(std::uint64_t));
 static_assert(sizeof(StoreRow) % 64 == 0 && std::is_trivially_copyable_v<Adopted>);
 
 constexpr std::uint64_t kCopies = 16;  // attempts to copy a row between two changes of it
@@ -36,39 +32,7 @@ void put_text(std::array<char, N>& out, std::string_view text) noexcept {
   std::copy_n(text.begin(), std::min(text.size(), out.size()), out.begin());
 }
 
-bool is_sound(const Refusal& refusal) noexcept {
-  return refusal.sentence_length <= refusal.sentence.size() && refusal.result < kAdoptionResultCount;
-}
-
 }  // namespace
-
-void RefusalSlot::write(const Refusal& refusal) noexcept {
-  std::array<std::uint64_t, kWords> words;
-  std::memcpy(words.data(), &refusal, sizeof refusal);
-  check_.store(0, std::memory_order_release);
-  for (std::size_t i = 0; i < kWords; ++i) {
-    words_[i].store(words[i], std::memory_order_relaxed);
-  }
-  check_.store(fold64(std::as_bytes(std::span(words))), std::memory_order_release);
-}
-
-bool RefusalSlot::read(Refusal& refusal) const noexcept {
-  const std::uint64_t check = check_.load(std::memory_order_acquire);
-  std::array<std::uint64_t, kWords> words;
-  for (std::size_t i = 0; i < kWords; ++i) {
-    words[i] = words_[i].load(std::memory_order_relaxed);
-  }
-  if (check == 0 || check != fold64(std::as_bytes(std::span(words)))) {
-    return false;
-  }
-  Refusal found;
-  std::memcpy(static_cast<void*>(&found), words.data(), sizeof found);
-  if (!is_sound(found)) {
-    return false;
-  }
-  refusal = found;
-  return true;
-}
 
 void name_store_row(StoreRow& row, std::string_view path, std::string_view name) noexcept {
   put_text(row.path, path);
@@ -112,15 +76,14 @@ bool read_store_row(const std::byte* row, std::size_t row_size, StoreReport& out
     out.key = found.key.load();
     out.last_configuration = found.last_configuration.load();
     out.active_configuration = found.active_configuration.load();
-    out.adopted_us = found.adopted_us.load();
     out.path_text = found.path;
     out.name_text = found.name;
     out.path_length = length_of(found.path);
     out.name_length = length_of(found.name);
-    out.has_refusal = found.refusal.read(out.refusal);
     out.adoption_copy = {};
     std::memcpy(out.adoption_copy.data(), copy.data() + offsetof(StoreRow, adoption), sizeof(Adoption));
     out.adopted = out.adoption().read();
+    out.has_refusal = out.adoption().last_refusal(out.refusal);
     return true;
   }
   return false;

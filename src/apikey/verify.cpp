@@ -291,6 +291,26 @@ Status check_hash(Bytes sealed, const SealHash& expected, const VerifyControl& c
   return damaged("the {0} bytes before the seal are not those that were sealed (SHA-256 differs)", sealed.size());
 }
 
+__extension__ using Wide = __int128;
+
+constexpr const char* kOlderAdded =
+    "its registry has added {0} keys so far, the registry of the active snapshot {1}: it comes from a copy of the "
+    "registry that has gone its own way; if it is to count, run `keyloader publish --take-over --reason …`, on a node "
+    "`keyloader snapshot install --take-over`";
+constexpr const char* kOlderRemoved =
+    "its registry has removed {0} keys so far, the registry of the active snapshot {1}: it comes from a copy of the "
+    "registry that has gone its own way; if it is to count, run `keyloader publish --take-over --reason …`, on a node "
+    "`keyloader snapshot install --take-over`";
+
+// How many keys `next` has if every difference was intended. An active snapshot without counters is of before they
+// were counted: all that its registry has removed since then may still be in it.
+Wide keys_expected(const InService& current, const Meta& next) noexcept {
+  Wide keys = current.keys;
+  if (next.has_removed) keys -= next.removed;
+  if (next.has_removed && current.has_counters) keys += Wide{next.added} - current.added + current.removed;
+  return keys;
+}
+
 }  // namespace
 
 std::size_t verify_scratch_words(std::size_t file_length) noexcept { return file_length / 4096 / 64 + 1; }
@@ -330,20 +350,36 @@ Status verify_unsealed(std::span<const std::byte> file, std::span<std::uint64_t>
   return status;
 }
 
+InService in_service_of(const Meta& meta) noexcept {
+  return {meta.registry_id, meta.generation, meta.keys, meta.has_added, meta.added, meta.removed};
+}
+
 Status may_follow(const InService& current, const Meta& next, unsigned min_keep_percent) noexcept {
   if (current.generation == 0) return {};
   if (next.registry_id != current.registry_id) {
-    return {StatusCode::refused, "the snapshot (generation {0}) is of another registry than the one in service",
-            next.generation};
-  }
-  if (next.generation <= current.generation) {
-    return {StatusCode::refused, "generation {0} is not higher than generation {1}, which was in service",
+    return {StatusCode::refused,
+            "it belongs to another registry than the active snapshot (generation {0}, active is {1}); if it is to "
+            "replace that one, run `keyloader publish --take-over --reason …`, on a node `keyloader snapshot install "
+            "--take-over`",
             next.generation, current.generation};
   }
-  __extension__ using Wide = unsigned __int128;
-  const bool has_shrunk = Wide{next.keys} * 100 < Wide{current.keys} * min_keep_percent;
+  if (next.generation <= current.generation) {
+    return {StatusCode::refused,
+            "generation {0} is not higher than generation {1}, which was active; if this is intended, run "
+            "`keyloader publish --take-over --reason …`, on a node `keyloader snapshot install --take-over`",
+            next.generation, current.generation};
+  }
+  const bool can_compare = current.has_counters && next.has_added;
+  if (can_compare && next.added < current.added) {
+    return {StatusCode::refused, kOlderAdded, next.added, current.added};
+  }
+  if (can_compare && next.removed < current.removed) {
+    return {StatusCode::refused, kOlderRemoved, next.removed, current.removed};
+  }
+  const bool has_shrunk = Wide{next.keys} * 100 < keys_expected(current, next) * min_keep_percent;
   if (has_shrunk && !next.allow_shrink) {
-    return {StatusCode::refused, "{0} keys would replace {1} in service; if that is meant, publish with --allow-shrink",
+    return {StatusCode::refused,
+            "{0} keys would replace {1} active ones; if this is intended, run `keyloader publish --allow-shrink`",
             next.keys, current.keys};
   }
   return {};

@@ -121,7 +121,7 @@ bool put_rows(const Node& node, Body& body, CheckpointHead& head) noexcept {
     const StoreRow& store = node.file->memory.store_row(i);
     const Adopted adopted = store.adoption.read();
     if (store.key.load() != 0 && adopted.highest_generation != 0) {
-      body.put(SavedStore{store.key.load(), adopted.registry_id, adopted.highest_generation, adopted.seal});
+      body.put(SavedStore{store.key.load(), adopted.registry_id, adopted.highest_generation, adopted.latest().seal});
       ++head.stores.rows;
     }
   }

@@ -13,8 +13,8 @@
 namespace apikey::nginx {
 namespace {
 
-// Eight snapshots of sixteen stores, and the one that is being verified.
-constexpr std::size_t kMaxRanges = 129;
+// As many snapshots as sixteen stores can have open, with their vetoes, and the ones being verified.
+constexpr std::size_t kMaxRanges = 16 * 68;
 
 struct Range {
   std::atomic<std::uintptr_t> begin;  // 0: free; 1: being taken

@@ -23,7 +23,7 @@ namespace {
 constexpr std::size_t kChunk = 16384;
 constexpr std::array<std::string_view, kCredentialForms> kForms = {"none", "own", "foreign"};
 constexpr std::array<std::string_view, kAdoptionResultCount> kResults = {
-    "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed"};
+    "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed", "veto", "taken_over"};
 constexpr std::array<std::string_view, kCostMissCount> kCostMisses = {"no_figure", "not_a_number", "too_large",
                                                                       "not_json",  "encoded",      "bad_variable"};
 
@@ -236,23 +236,28 @@ void write_gauge(Text& out, const MainConf& main, std::string_view name, std::st
 }
 
 void write_snapshots(Text& out, const MainConf& main) noexcept {
-  const auto adopted = [&](const StoreConf& store) { return adoption_of(main, store).read(); };
-  write_gauge(out, main, "apikey_snapshot_generation", "Generation of the snapshot in service, 0 when there is none.",
-              [&](const StoreConf& store) { return adopted(store).generation; });
-  write_gauge(out, main, "apikey_snapshot_keys", "Keys in the snapshot in service.",
-              [&](const StoreConf& store) { return adopted(store).keys; });
-  write_gauge(out, main, "apikey_snapshot_created_timestamp_seconds", "When the snapshot in service was built.",
-              [&](const StoreConf& store) { return adopted(store).created; });
-  write_gauge(out, main, "apikey_snapshot_stale", "1 when the snapshot in service is older than max_age.",
+  const auto active = [&](const StoreConf& store) { return adoption_of(main, store).read().active; };
+  write_gauge(out, main, "apikey_snapshot_generation", "Generation of the active snapshot, 0 when there is none.",
+              [&](const StoreConf& store) { return active(store).generation; });
+  write_gauge(out, main, "apikey_snapshot_veto_generation",
+              "Generation that only takes away, because this nginx lacks what it needs; 0 when there is none.",
+              [&](const StoreConf& store) { return adoption_of(main, store).read().veto.generation; });
+  write_gauge(out, main, "apikey_snapshot_keys", "Keys in the active snapshot.",
+              [&](const StoreConf& store) { return active(store).keys; });
+  write_gauge(out, main, "apikey_snapshot_created_timestamp_seconds", "When the active snapshot was built.",
+              [&](const StoreConf& store) { return active(store).created; });
+  write_gauge(out, main, "apikey_snapshot_stale", "1 when the active snapshot is older than max_age.",
               [&](const StoreConf& store) {
-                const Adopted current = adopted(store);
+                const AdoptedFile current = active(store);
                 return current.change != 0 && is_stale(store, current.created) ? 1U : 0U;
               });
+  write_gauge(out, main, "apikey_workers_fenced",
+              "Workers that answer 503, because they cannot open the snapshot that was adopted last.", count_fenced);
   write_gauge(out, main, "apikey_worker_generation_skew",
-              "Changes of snapshot that the hindmost living worker has not made yet.", [&](const StoreConf& store) {
+              "Changes of snapshot that the slowest living worker has not made yet.", [&](const StoreConf& store) {
                 const Adoption& adoption = adoption_of(main, store);
                 const std::uint64_t oldest = adoption.oldest_held(is_worker_alive);
-                const std::uint64_t newest = adoption.change();
+                const std::uint64_t newest = adoption.read().active.change;
                 return oldest == 0 || oldest > newest ? 0 : newest - oldest;
               });
 }

@@ -214,7 +214,7 @@ void restore_stores(const Checkpoint& checkpoint, const NodeMemory& memory) noex
       Adopted before;
       before.registry_id = saved.registry_id;
       before.highest_generation = saved.highest_generation;
-      before.seal = saved.seal;
+      before.active.seal = saved.seal;
       memory.store_row(row).adoption.seed(before);
       memory.store_row(row).key.store(saved.key);
       ++row;
@@ -268,17 +268,19 @@ ngx_int_t make_new(ngx_cycle_t* cycle, const MainConf& main, Node& node, ngx_uin
 // Lets the new rows' workers find what the old rows' workers hold, so that a changed size interrupts nothing.
 void inherit_adoption(const Adoption& old, StoreRow& row) noexcept {
   const Adopted adopted = old.read();
-  Adoption::Holder holder;
-  if (adopted.change == 0 || !old.holder(0, adopted.change, holder)) {
-    return;
-  }
-  const std::uint64_t attempt = row.adoption.claim(adopted.identity, holder.pid, 0);
-  if (!row.adoption.publish(attempt, adopted, holder.pid, holder.fd)) {
-    return;
-  }
-  const std::uint64_t change = row.adoption.change();
-  for (std::size_t i = 1; old.holder(i, adopted.change, holder); ++i) {
-    static_cast<void>(row.adoption.hold(holder.pid, holder.fd, change));
+  for (const AdoptedFile* file : {&adopted.active, &adopted.veto}) {
+    Adoption::Holder holder;
+    if (file->change == 0 || !old.holder(0, file->change, holder)) {
+      continue;
+    }
+    const std::uint64_t attempt = row.adoption.claim_again(holder.pid, 0);
+    const bool is_inherited = file == &adopted.active
+                                  ? row.adoption.adopt(attempt, *file, false, adopted.since_us, holder)
+                                  : row.adoption.veto(attempt, *file, adopted.lack, adopted.since_us, holder);
+    const std::uint64_t change = row.adoption.change();
+    for (std::size_t i = 1; is_inherited && old.holder(i, file->change, holder); ++i) {
+      static_cast<void>(row.adoption.hold(holder, change));
+    }
   }
 }
 

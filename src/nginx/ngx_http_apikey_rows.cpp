@@ -143,6 +143,17 @@ void acknowledge(const StoreConf& store, const Ack& ack) noexcept {
   }
 }
 
+std::size_t count_fenced(const StoreConf& store) noexcept {
+  std::size_t count = 0;
+  const NodeMemory& memory = self.file->memory;
+  for (std::size_t row = 0; row < memory.worker_count(); ++row) {
+    const WideWord& ack = memory.worker_row(row).acks[store.runtime->row_number];
+    const bool is_fenced = static_cast<std::uint8_t>(ack.high()) == static_cast<std::uint8_t>(AckState::fenced);
+    count += is_fenced && is_row_held(row) ? 1 : 0;
+  }
+  return count;
+}
+
 bool is_worker_alive(std::uint32_t pid) noexcept {
   if (self.file == nullptr || pid == static_cast<std::uint32_t>(ngx_pid)) {
     return true;

@@ -86,7 +86,7 @@ def test_both_masters_of_an_upgrade_count_together(nginx, registry, state):
     new = int(server.pid_path.read_text())
     try:
         wait_until(lambda: len(acknowledged_by(state_file(server.pid_path), new)) == 2, 20, "the new workers' snapshot")
-        assert server.error_log().count("in service, verified in") == 1, "the new workers took the old ones' copy"
+        assert server.error_log().count("is active, verified in") == 1, "the new workers took the old ones' copy"
         admitted = [answer.headers["X-Pid"] for answer in (server.get(key=key) for _ in range(2 * quota))
                     if answer.status_code == 200]
         assert len(admitted) == quota - 5

@@ -168,7 +168,7 @@ def test_a_binary_upgrade_interrupts_nobody(daemon, made, asking):
         wait_until(lambda: len(acknowledged_by(state_file(pid_file), new)) == 2, 20, "the new workers' snapshot")
         end_master(int(old))
     assert server.status(key=made.keys[0]) == 200
-    assert server.error_log().count("in service, verified in") == 1, "the new workers took the old ones' copy"
+    assert server.error_log().count("is active, verified in") == 1, "the new workers took the old ones' copy"
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGQUIT, signal.SIGTERM])

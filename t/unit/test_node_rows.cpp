@@ -27,9 +27,7 @@ Refusal make_refusal() {
   refusal.result = static_cast<std::uint64_t>(AdoptionResult::refused);
   refusal.configuration = 6;
   refusal.wall_us = 7;
-  constexpr std::string_view sentence = "generation 41 is not higher than generation 42, which was in service";
-  refusal.sentence_length = sentence.size();
-  std::copy(sentence.begin(), sentence.end(), refusal.sentence.begin());
+  refusal.set_text("generation 41 is not higher than generation 42, which was active");
   return refusal;
 }
 
@@ -45,12 +43,12 @@ void test_a_store_row_is_read(void**) {
   row.key.store(77);
   row.last_configuration.store(2);
   row.active_configuration.store(1);
-  const std::uint64_t attempt = row.adoption.claim({1, 2, 3, 4, 5}, 100, 1000);
-  Adopted adopted;
-  adopted.generation = 41;
-  adopted.registry_id.fill(3);
-  assert_true(row.adoption.publish(attempt, adopted, 100, 9));
-  row.refusal.write(make_refusal());
+  AdoptedFile file;
+  file.generation = 41;
+  file.registry_id.fill(3);
+  const std::uint64_t attempt = row.adoption.claim({1, 2, 3, 4, 5}, 6, 100, 1000);
+  assert_true(row.adoption.adopt(attempt, file, false, 12, {100, 9}));
+  assert_true(row.adoption.refuse(row.adoption.claim({1, 2, 3, 4, 6}, 6, 100, 1000), make_refusal()));
 
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_int_equal(report->key, 77);
@@ -58,7 +56,8 @@ void test_a_store_row_is_read(void**) {
   expect_text(report->name(), "main");
   assert_int_equal(report->last_configuration, 2);
   assert_int_equal(report->active_configuration, 1);
-  assert_int_equal(report->adopted.generation, 41);
+  assert_int_equal(report->adopted.active.generation, 41);
+  assert_int_equal(report->adopted.since_us, 12);
   assert_int_equal(report->adopted.change, 1);
   assert_int_equal(report->adoption().change(), 1);
   assert_true(report->has_refusal);
@@ -75,32 +74,6 @@ void test_texts_that_fill_their_place_are_read_whole(void**) {
   assert_true(read_store_row(stored->bytes.data(), sizeof(StoreRow), *report));
   expect_text(report->path(), std::string_view(path).substr(0, kStorePathSize));
   expect_text(report->name(), name);
-}
-
-void test_a_half_written_refusal_is_none(void**) {
-  const auto slot = std::make_unique<Zeroed<RefusalSlot>>();
-  Refusal found;
-  assert_false(slot->row.read(found));
-  slot->row.write(make_refusal());
-  assert_true(slot->row.read(found));
-  for (std::size_t i = 0; i < sizeof(RefusalSlot); i += 8) {
-    slot->bytes[i] ^= std::byte{1};
-    assert_false(slot->row.read(found));
-    slot->bytes[i] ^= std::byte{1};
-  }
-  assert_true(slot->row.read(found));
-}
-
-void test_a_refusal_that_is_not_sound_is_none(void**) {
-  const auto slot = std::make_unique<Zeroed<RefusalSlot>>();
-  Refusal refusal = make_refusal();
-  refusal.sentence_length = 321;
-  slot->row.write(refusal);
-  assert_false(slot->row.read(refusal));
-  refusal = make_refusal();
-  refusal.result = kAdoptionResultCount;
-  slot->row.write(refusal);
-  assert_false(slot->row.read(refusal));
 }
 
 void test_a_worker_row_is_read(void**) {
@@ -154,8 +127,6 @@ int main() {
   const CMUnitTest tests[] = {
       cmocka_unit_test(test_a_store_row_is_read),
       cmocka_unit_test(test_texts_that_fill_their_place_are_read_whole),
-      cmocka_unit_test(test_a_half_written_refusal_is_none),
-      cmocka_unit_test(test_a_refusal_that_is_not_sound_is_none),
       cmocka_unit_test(test_a_worker_row_is_read),
       cmocka_unit_test(test_short_rows_end_in_zeros),
       cmocka_unit_test(test_an_unknown_state_is_none),

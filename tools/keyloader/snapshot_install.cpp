@@ -99,7 +99,7 @@ apikey::InService in_service(const DataDir& directory, apikey::SealHash& seal) {
     return {};
   }
   seal = file.seal().sha256;
-  return {file.meta().registry_id, file.meta().generation, file.meta().keys};
+  return apikey::in_service_of(file.meta());
 }
 
 void install(const Session& session, const InstallOptions& options) {
