@@ -322,10 +322,10 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
   }
-  if (main.zone != nullptr && ngx_test_config != 0) {
+  if (main.zone != nullptr && ngx_test_config != 0 && ngx_quiet_mode == 0) {
+    // nginx shows a test's warnings on the terminal, but no notices.
     const ngx_str_t directory = choose_runtime_dir(cf->pool, main);
-    ngx_conf_log_error(NGX_LOG_NOTICE, cf, 0, "apikey_zone \"%V\": node memory will lie in %V", &main.zone->shm.name,
-                       &directory);
+    ngx_log_stderr(0, "[notice] apikey_zone \"%V\": node memory will lie in %V", &main.zone->shm.name, &directory);
   }
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);

@@ -107,7 +107,7 @@ def test_every_worker_has_a_row_and_acknowledges(nginx, registry):
 
 def test_the_store_row_says_path_and_name(nginx, registry, place):
     registry.key()
-    server = nginx(LOCATION, store=f"apikey_store {registry.snapshot} name=main;")
+    server = nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot} name=main;")
     row = rows(state_file(server.pid_path), "stores")[0]
     assert struct.unpack_from("<Q", row)[0] != 0
     assert row[128:1152].rstrip(b"\0").decode() == str(registry.snapshot)
@@ -419,7 +419,7 @@ def test_the_file_of_an_earlier_version_is_carried_over_once(nginx, key):
 def test_the_test_says_where_and_makes_nothing(nginx, runtime):
     server = nginx.make(LOCATION)
     is_right, said = server.check()
-    assert is_right and f'[notice] ' in said and f'apikey_zone "apikey": node memory will lie in {DIRECTORY}' in said
+    assert is_right and f'nginx: [notice] apikey_zone "apikey": node memory will lie in {DIRECTORY}' in said
     assert not state_file(server.pid_path).exists()
     server.write_config(http=f"apikey_zone zone=apikey:2m runtime={runtime};")
     is_right, said = server.check()
@@ -509,35 +509,39 @@ if CAN_MOUNT:
              "a directory of another user"]
 
     def begun_in_private(server, shell):
-        process = subprocess.Popen(in_private(server, shell), stdin=subprocess.DEVNULL)
+        with open(server.prefix / "stderr.log", "wb") as errors:
+            process = subprocess.Popen(in_private(server, shell), stdin=subprocess.DEVNULL, stderr=errors)
         wait_until(lambda: pid_in(server.pid_path) or process.poll() is not None, what="nginx")
         assert process.poll() is None, server.error_log()
         server.process = process
         return process
 
-    def memory_of(pid):
-        """The state file that a process has mapped."""
-        return re.findall(r" (/\S+\.state)$", open(f"/proc/{pid}/maps").read(), re.M)[0]
+    def memory_of(server):
+        """Where the state file lies, as nginx sees it."""
+        root = f"/proc/{server.process.pid}/root"
+        found, = [directory for directory in ("/run/apikey", "/dev/shm/apikey-0")
+                  if os.path.isfile(f"{root}{directory}/{node_id(server.pid_path)}.state")]
+        return found
 
     def test_run_apikey_is_preferred(nginx, key):
         server = nginx.make(LOCATION)
         process = begun_in_private(server, "true")
-        assert memory_of(process.pid) == f"/run/apikey/{node_id(server.pid_path)}.state"
+        assert memory_of(server) == "/run/apikey"
         found = os.stat(f"/proc/{process.pid}/root/run/apikey")
         assert found.st_mode & 0o7777 == 0o750
         server.quit()
 
     def test_a_directory_that_systemd_has_made_is_used(nginx, key):
         server = nginx.make(LOCATION)
-        process = begun_in_private(server, "mkdir -m 755 /run/apikey")
-        assert memory_of(process.pid).startswith("/run/apikey/")
+        begun_in_private(server, "mkdir -m 755 /run/apikey")
+        assert memory_of(server) == "/run/apikey"
         server.quit()
 
     @pytest.mark.parametrize("name", NAMES)
     def test_what_others_put_at_run_apikey_is_not_used(nginx, key, name):
         server = nginx.make(LOCATION)
         process = begun_in_private(server, make_hostile(name, "/run/apikey"))
-        assert memory_of(process.pid) == f"/dev/shm/apikey-0/{node_id(server.pid_path)}.state"
+        assert memory_of(server) == "/dev/shm/apikey-0"
         assert os.stat(f"/proc/{process.pid}/root/dev/shm/apikey-0").st_mode & 0o7777 == 0o700
         server.quit()
 
@@ -556,9 +560,10 @@ if CAN_MOUNT:
         if subprocess.run(["stat", "-f", "-c", "%T", server.prefix], capture_output=True, text=True,
                           check=True).stdout.strip() == "tmpfs":
             pytest.skip("the tests' own directory is memory")
-        server.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        with open(server.prefix / "stderr.log", "wb") as errors:
+            server.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors)
         wait_until(lambda: pid_in(server.pid_path), what="nginx")
-        assert memory_of(server.process.pid).startswith("/dev/shm/apikey-0/")
+        assert memory_of(server) == "/dev/shm/apikey-0"
         server.quit()
 
     def containers(nginx, runtime, count):
@@ -595,7 +600,7 @@ if CAN_MOUNT:
 
 def test_it_is_announced_in_the_stores_directory(nginx, registry):
     registry.key()
-    server = nginx(LOCATION, store=f"apikey_store {registry.snapshot} name=main;")
+    server = nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot} name=main;")
     said = json.loads((registry.snapshot.parent / "nodes" / f"{node_id(server.pid_path)}.json").read_text())
     assert said == {"state": str(state_file(server.pid_path)), "inbox": str(inbox_file(server.pid_path)),
                     "pid_file": str(server.pid_path), "store": str(registry.snapshot), "name": "main"}
@@ -606,7 +611,7 @@ def test_a_directory_that_cannot_be_written_is_passed_over(nginx, registry, plac
     registry.key()
     (place / "elsewhere").mkdir()
     (registry.snapshot.parent / "nodes").symlink_to(place / "elsewhere")
-    nginx(LOCATION, store=f"apikey_store {registry.snapshot};")
+    nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot};")
     assert list((place / "elsewhere").iterdir()) == []
 
 
@@ -623,8 +628,8 @@ def test_an_older_snapshot_is_refused_after_a_restart(nginx, registry, place, me
     assert server.status(key=key) == 200
     before = registry.snapshot.read_bytes()
     registry.revoke(key)
-    revoked = registry.snapshot.read_bytes()
-    server.wait_for_generation(registry.generation())
+    revoked, generation = registry.snapshot.read_bytes(), registry.generation()
+    server.wait_for_generation(generation)
     state.wait_for_save(server)
     for end in ("quit", "kill_all"):
         getattr(server, end)()
@@ -632,7 +637,7 @@ def test_an_older_snapshot_is_refused_after_a_restart(nginx, registry, place, me
             state_file(server.pid_path).unlink()
         put(registry.snapshot, before)
         server.start()
-        server.wait_for_log(rf"is not higher than generation {registry.generation()}, which was in service")
+        server.wait_for_log(rf"is not higher than generation {generation}, which was in service")
         assert server.status(key=key) == 503
         assert server.status(key=other) == 503, "nobody is let in by it"
         put(registry.snapshot, revoked)
