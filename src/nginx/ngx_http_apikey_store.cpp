@@ -21,6 +21,7 @@
 #include "ngx_http_apikey_reserve.hpp"
 #include "ngx_http_apikey_room.hpp"
 #include "ngx_http_apikey_rows.hpp"
+#include "ngx_http_apikey_verifier.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -495,7 +496,9 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
   if (is_open) {
     make_current(mine, fresh);
   }
-  fill_reserve();
+  if (!is_verifying()) {  // else the thread may need them
+    fill_reserve();
+  }
   mine.is_waiting |= failure.error == EMFILE;  // with lookup=btree old generations hold descriptors, too
   if (!is_open) {
     fence(store, adopted, failure, copy_failure, log);

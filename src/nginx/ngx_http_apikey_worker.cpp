@@ -214,7 +214,9 @@ void on_look_timer(ngx_event_t* event) noexcept {
     say_draining();
   }
   arm_watch(*worker.main);
-  fill_reserve();
+  if (!is_verifying()) {  // else the thread may need them
+    fill_reserve();
+  }
   look_at_all();
   release_dead_flights(*worker.main);
   tick_saver();

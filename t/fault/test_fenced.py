@@ -1,6 +1,7 @@
 """A worker that cannot open what was adopted decides nothing: it answers 503 until it can, and never by an older one."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -11,7 +12,8 @@ import pytest
 from harness.store import LOCATION, Generations
 from harness.waiting import wait_until
 
-WHO = 'location / { apikey "api"; apikey_scope any; add_header X-Worker $pid always; empty_gif; }'
+WHO = '''location / { apikey "api"; apikey_scope any; add_header X-Worker $pid always; empty_gif; }
+         location = /metrics { apikey_metrics; }'''
 REFUSED = "cannot be opened by this worker"
 
 
@@ -32,12 +34,18 @@ def connect_to_every_worker(server, count):
     return found
 
 
+def fenced(client):
+    """By a connection that is there: a new one may wait in the queue of a worker that cannot accept it."""
+    return re.search(r'apikey_workers_fenced{store="default"} (\d+)', client.get("/metrics").text)[1]
+
+
 def ask(client, key):
     return client.get("/", headers={"X-API-Key": key.secret}).status_code
 
 
 # Who limits another process needs a capability that a container may not have: the worker does it itself, whenever it is
 # about to open something. The limit is the size of a file with its pid for a name: to read it would take a descriptor.
+# With <pid>.fill it takes every descriptor that is left below the highest one, when it next looks at the store's file.
 STARVE = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -57,6 +65,27 @@ static void starve(void) {
     limit.rlim_cur = (rlim_t)found.st_size;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
+}
+int statx(int at, const char *name, int flags, unsigned mask, struct statx *out) {
+  int (*real)(int, const char *, int, unsigned, struct statx *) = dlsym(RTLD_NEXT, "statx");
+  static int is_full;
+  char path[256];
+  struct stat found;
+  snprintf(path, sizeof path, PLACE "/%d.fill", (int)getpid());
+  if (!is_full && stat(path, &found) == 0) {
+    struct rlimit limit;
+    int highest = 0;
+    for (int fd = 0; fd < 1024; ++fd) {
+      highest = fcntl(fd, F_GETFD) >= 0 ? fd : highest;
+    }
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = (rlim_t)highest + 1;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    while (dup(0) >= 0) {
+    }
+    is_full = 1;
+  }
+  return real(at, name, flags, mask, out);
 }
 #define STARVE(name)                                                     \
   int name(const char *path, int flags, ...) {                           \
@@ -105,8 +134,15 @@ class Starving:
 
     def fill(self, pid):
         """As if connections had taken all that is not taken."""
-        taken = set(map(int, os.listdir(f"/proc/{pid}/fd")))
-        self.limit(pid, next(fd for fd in range(len(taken) + 1) if fd not in taken))
+        (self._dir / f"{pid}.fill").touch()
+
+        def is_full():
+            taken = sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
+            with open(f"/proc/{pid}/limits", encoding="ascii") as limits:
+                soft = next(line.split()[3] for line in limits if line.startswith("Max open files"))
+            return taken == list(range(int(soft)))
+
+        wait_until(is_full, what="a worker without a descriptor to spare")
 
 
 @pytest.fixture
@@ -150,11 +186,11 @@ def test_without_any_descriptor(registry, starving, leaver, memory):
     assert ask(clients[other], good) == 200
     server.wait_for_log(f"{REFUSED}.*; until it can be it answers its requests with 503")
     assert server.error_log().count(REFUSED) == 1
-    wait_until(lambda: server.metric("apikey_workers_fenced") == 1)
+    assert fenced(clients[other]) == "1"
     starving.limit(starved, 1024)
     wait_until(lambda: ask(clients[starved], good) == 200, what="the worker's recovery")
     assert ask(clients[starved], leaver) == 401
-    assert server.metric("apikey_workers_fenced") == 0
+    assert fenced(clients[other]) == "0"
 
 
 def test_a_single_worker_that_is_out_of_descriptors_verifies(registry, starving, leaver):

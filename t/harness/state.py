@@ -122,6 +122,57 @@ def acknowledged_by(path: Path, master: int) -> list:
     return [row for row in worker_rows(path) if parent_of(row.pid) == master and row.acks[0][0]]
 
 
+RESULTS = ("adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed", "veto", "taken_over")
+
+
+class StoreRow:
+    """What nginx knows of a store: include/apikey/adoption.hpp."""
+
+    def __init__(self, data: bytes):
+        self.key, = struct.unpack_from("<Q", data)
+        self._adoption = data[2048:]
+        self.change, = struct.unpack_from("<Q", self._adoption)
+
+    def _words(self, offset, count):
+        return b"".join(self._adoption[at:at + 8] for at in range(offset, offset + 16 * count, 16))
+
+    @property
+    def adopted(self) -> dict:
+        data = self._words(128 + self.change % 2 * 1280, 80)
+        change, highest = struct.unpack_from("<QQ", data)
+        return {"change": change, "highest": highest, "registry": data[16:32].hex(),
+                "active": self._file(data[64:320]), "veto": self._file(data[320:576]),
+                "lack": data[576:].rstrip(b"\0").decode()}
+
+    @staticmethod
+    def _file(data):
+        names = ("generation", "keys", "created", "added", "removed", "configuration", "flags")
+        return dict(zip(names, struct.unpack_from("<7Q", data, 96))) | {"seal": data[48:80].hex()}
+
+    @property
+    def refusal(self) -> dict:
+        data = self._words(2688, 64)
+        generation, result, configuration, wall_us = struct.unpack_from("<4Q", data, 88)
+        return {"inode": struct.unpack_from("<Q", data, 8)[0], "seal": data[40:72].hex(), "registry": data[72:88].hex(),
+                "generation": generation, "result": RESULTS[result], "configuration": configuration,
+                "wall_us": wall_us, "sentence": data[192:].rstrip(b"\0").decode()}
+
+
+def store_row(path: Path) -> StoreRow:
+    """Of the first store."""
+    return StoreRow(rows(path, "stores")[0])
+
+
+def grant(pid_file, seal: bytes, registry: str, generation: int):
+    """Permits nginx to take this snapshot over what it has, as `keyloader … --take-over` does."""
+    slot = struct.pack("<32s16sQQ56x", seal, bytes.fromhex(registry), generation, int(time.time() * 1e6))
+    with open(inbox_file(pid_file), "r+b") as file:
+        for state in (1, 2):  # being written, granted
+            file.seek(128)
+            file.write(struct.pack("<Q", state) + slot)
+            file.flush()
+
+
 def is_locked(path: Path, byte: int) -> bool:
     """Does another process hold a lock on that byte? Asked as keyloader asks: with a descriptor that cannot write."""
     import fcntl
