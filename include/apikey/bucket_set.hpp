@@ -32,6 +32,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -71,6 +72,8 @@ constexpr bool is_abandoned(std::uint16_t mark, MonoNs now) noexcept {
   return age >= 7 && age < 240;
 }
 
+inline constexpr std::size_t kMostSlots = 7;  // of a set
+
 enum class Step : std::uint8_t { done, again };
 
 // One limit of one subject, to be taken from. REQUIRES: tag != 0.
@@ -84,10 +87,10 @@ struct SlotOrder {
   std::uint64_t taken_ns = 0;  // try_give_back(): the arrival time that the take left behind
 };
 
-// Memory gives: size() · holds(i, tag): is that the tag in slot i · identity(i), arrival(i): the words of slot i ·
-// swap(i, expected, desired) · of the set: floor(), raise_floor(ns), overdraft_floor(), raise_overdraft_floor(ns),
-// next_claim(), count_eviction() · clock(): the time now, on the clock that SlotOrder::now was read from.
-// An index of size() means: nowhere.
+// Memory gives: size(), at most kMostSlots · holds(i, tag): is that the tag in slot i · identity(i), arrival(i): the
+// words of slot i · swap(i, expected, desired) · of the set: floor(), raise_floor(ns), overdraft_floor(),
+// raise_overdraft_floor(ns), next_claim(), count_eviction() · clock(): the time now, on the clock that SlotOrder::now
+// was read from. An index of size() means: nowhere.
 struct SlotPlace {
   std::size_t index = 0;
   WidePair slot;
@@ -125,27 +128,32 @@ SlotPlace find_bucket(Memory& set, std::uint64_t tag) {
 // and who came for a limit of an hour makes no room for itself at the cost of limits of a second.
 template <class Memory>
 SlotPlace choose_victim(Memory& set, MonoNs now) {
-  SlotPlace least{set.size(), {}};
-  SlotPlace covered{set.size(), {}};
-  const std::uint64_t floor = set.floor();
+  SlotPlace victim{set.size(), {}};
+  std::array<std::uint64_t, kMostSlots> arrivals;  // as they were seen; UINT64_MAX: not to be taken
   for (std::size_t i = 0; i < set.size(); ++i) {
     const WidePair slot{0, set.arrival(i)};
+    arrivals[i] = UINT64_MAX;
     if (is_tentative(slot) && !is_abandoned(mark_of(set.identity(i)), now)) {
       continue;
     }
-    if (least.index == set.size() || arrival_of(slot) < arrival_of(least.slot)) {
-      least = {i, slot};
-    }
-    const bool is_covered = arrival_of(slot) <= floor && !is_overdrawn(slot);
-    if (is_covered && (covered.index == set.size() || arrival_of(slot) > arrival_of(covered.slot))) {
-      covered = {i, slot};
+    arrivals[i] = slot.high;
+    if (victim.index == set.size() || arrival_of(slot) < arrival_of(victim.slot)) {
+      victim = {i, slot};
     }
   }
-  const bool is_free = covered.index == set.size() || arrival_of(least.slot) <= now.value;
-  SlotPlace victim = is_free ? least : covered;
-  if (victim.index != set.size()) {
-    victim.slot.low = set.identity(victim.index);
+  if (victim.index == set.size()) {
+    return victim;
   }
+  if (arrival_of(victim.slot) > now.value) {
+    const std::uint64_t floor = set.floor();
+    for (std::size_t i = 0; i < set.size(); ++i) {
+      const WidePair slot{0, arrivals[i]};
+      if (arrival_of(slot) <= floor && !is_overdrawn(slot) && arrival_of(slot) > arrival_of(victim.slot)) {
+        victim = {i, slot};
+      }
+    }
+  }
+  victim.slot.low = set.identity(victim.index);
   return victim;
 }
 

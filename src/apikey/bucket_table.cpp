@@ -118,6 +118,7 @@ std::size_t BucketTable::bytes_for(std::size_t slots) noexcept {
 }
 
 Status BucketTable::format(std::span<std::byte> memory, const SipKey& seed, Clock clock, BucketTable& table) noexcept {
+  static_assert(kSlotsPerSet <= kMostSlots);
   static_assert(sizeof(Header) == 256 && sizeof(Set) == 128 && std::is_trivially_destructible_v<Set>);
   if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignof(Set) != 0) {
     return {StatusCode::bad_value, "a table of buckets needs memory aligned to {0} bytes", alignof(Set)};

@@ -526,7 +526,7 @@ std::vector<World> late_claims() {
   for (const WidePair& other : {idle(kTagO), live(kTagO, kStart + 9 * kHour)}) {
     for (const std::size_t slot_count : {1U, 2U}) {
       World world;
-      world.times = {kStart + kTick, kStart + kHour, kStart + kHour + kTick};
+      world.times = {kStart + kTick, kStart + kHour, kStart + kHour};
       world.slots = {live(kTagX, kStart + kTick + kHour), other};
       world.slot_count = slot_count;
       world.workers = {takes_early(kTagX), takes(kTagX), takes(kTagY)};
@@ -592,7 +592,8 @@ Worker charges(std::uint64_t tag) {
 // floors.
 void no_charge_is_lost(void**) {
   for (const Scene& scene : scenes()) {
-    if (scene.slot_count != 1 && scene.pause != kTick) {
+    const bool is_deep = arrival_of(scene.first) > kStart + kHour;  // see debt_scenes()
+    if (scene.slot_count != 1 && (scene.pause != kTick || is_deep)) {
       continue;
     }
     const World world = make_world(scene, {charges(kTagX), takes_what_is_settled(kTagX), takes(kTagY)});
@@ -623,7 +624,7 @@ const std::vector<DebtScene>& debt_scenes() {
 
 World make_debt_world(const DebtScene& scene) {
   World world;
-  world.times = {kStart, kStart + kTick, kStart + kHour};
+  world.times = {kStart, kStart + kHour, kStart + kHour};
   world.slots = {scene.of_x, scene.other};
   world.slot_count = scene.slot_count;
   world.workers = {charges(kTagX), takes_what_is_settled(kTagX), takes(kTagY)};
