@@ -5,13 +5,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "apikey/fold64.hpp"
-
 namespace apikey {
 namespace {
 
-static_assert(std::is_trivially_copyable_v<Refusal> && sizeof(Refusal) % sizeof(std::uint64_t) == 0);
-static_assert(sizeof(RefusalSlot) == sizeof(Refusal) + sizeof(std::uint64_t));
 static_assert(sizeof(StoreRow) % 64 == 0 && std::is_trivially_copyable_v<Adopted>);
 
 constexpr std::uint64_t kCopies = 16;  // attempts to copy a row between two changes of it
@@ -26,53 +22,33 @@ void copy_words(const std::byte* from, std::byte* to, std::size_t size) noexcept
 }
 
 template <std::size_t N>
-std::size_t length_of(const std::array<char, N>& text) noexcept {
-  return static_cast<std::size_t>(std::find(text.begin(), text.end(), '\0') - text.begin());
-}
-
-template <std::size_t N>
 void put_text(std::array<char, N>& out, std::string_view text) noexcept {
   out.fill('\0');
   std::copy_n(text.begin(), std::min(text.size(), out.size()), out.begin());
 }
 
-bool is_sound(const Refusal& refusal) noexcept {
-  return refusal.sentence_length <= refusal.sentence.size() && refusal.result < kAdoptionResultCount;
+// As many words as fit; a last one `+` says that there are more.
+void put_words(std::array<char, kStoreWordsSize>& out, std::string_view words) noexcept {
+  put_text(out, words);
+  if (words.size() > out.size()) {
+    constexpr std::string_view more = " +";
+    const std::size_t end = words.rfind(' ', out.size() - more.size());
+    put_text(out, words.substr(0, end == std::string_view::npos ? 0 : end));
+    const std::size_t begin = node_text(out).size();
+    std::copy(more.begin() + (begin == 0 ? 1 : 0), more.end(), out.begin() + static_cast<std::ptrdiff_t>(begin));
+  }
 }
 
 }  // namespace
 
-void RefusalSlot::write(const Refusal& refusal) noexcept {
-  std::array<std::uint64_t, kWords> words;
-  std::memcpy(words.data(), &refusal, sizeof refusal);
-  check_.store(0, std::memory_order_release);
-  for (std::size_t i = 0; i < kWords; ++i) {
-    words_[i].store(words[i], std::memory_order_relaxed);
-  }
-  check_.store(fold64(std::as_bytes(std::span(words))), std::memory_order_release);
-}
-
-bool RefusalSlot::read(Refusal& refusal) const noexcept {
-  const std::uint64_t check = check_.load(std::memory_order_acquire);
-  std::array<std::uint64_t, kWords> words;
-  for (std::size_t i = 0; i < kWords; ++i) {
-    words[i] = words_[i].load(std::memory_order_relaxed);
-  }
-  if (check == 0 || check != fold64(std::as_bytes(std::span(words)))) {
-    return false;
-  }
-  Refusal found;
-  std::memcpy(static_cast<void*>(&found), words.data(), sizeof found);
-  if (!is_sound(found)) {
-    return false;
-  }
-  refusal = found;
-  return true;
-}
-
 void name_store_row(StoreRow& row, std::string_view path, std::string_view name) noexcept {
   put_text(row.path, path);
   put_text(row.name, name);
+}
+
+void set_abilities(StoreRow& row, std::string_view methods, std::string_view features) noexcept {
+  put_words(row.methods, methods);
+  put_words(row.features, features);
 }
 
 const Adoption& StoreReport::adoption() const noexcept {
@@ -112,12 +88,10 @@ bool read_store_row(const std::byte* row, std::size_t row_size, StoreReport& out
     out.key = found.key.load();
     out.last_configuration = found.last_configuration.load();
     out.active_configuration = found.active_configuration.load();
-    out.adopted_us = found.adopted_us.load();
     out.path_text = found.path;
     out.name_text = found.name;
-    out.path_length = length_of(found.path);
-    out.name_length = length_of(found.name);
-    out.has_refusal = found.refusal.read(out.refusal);
+    out.methods_text = found.methods;
+    out.features_text = found.features;
     out.adoption_copy = {};
     std::memcpy(out.adoption_copy.data(), copy.data() + offsetof(StoreRow, adoption), sizeof(Adoption));
     out.adopted = out.adoption().read();

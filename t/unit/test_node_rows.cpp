@@ -19,27 +19,12 @@ struct Zeroed {
   Row& row = *::new (bytes.data()) Row{};
 };
 
-Refusal make_refusal() {
-  Refusal refusal;
-  refusal.identity = {.device = 1, .inode = 2, .size = 3, .mtime_ns = 4, .ctime_ns = 5};
-  refusal.generation = 41;
-  refusal.seal.fill(9);
-  refusal.result = static_cast<std::uint64_t>(AdoptionResult::refused);
-  refusal.configuration = 6;
-  refusal.wall_us = 7;
-  constexpr std::string_view sentence = "generation 41 is not higher than generation 42, which was in service";
-  refusal.sentence_length = sentence.size();
-  std::copy(sentence.begin(), sentence.end(), refusal.sentence.begin());
-  return refusal;
-}
-
 void test_a_store_row_is_read(void**) {
   const auto stored = std::make_unique<Zeroed<StoreRow>>();
   StoreRow& row = stored->row;
   const auto report = std::make_unique<StoreReport>();
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_int_equal(report->key, 0);
-  assert_false(report->has_refusal);
 
   name_store_row(row, "/var/lib/apikey/keys.mdb", "main");
   row.key.store(77);
@@ -50,7 +35,7 @@ void test_a_store_row_is_read(void**) {
   adopted.generation = 41;
   adopted.registry_id.fill(3);
   assert_true(row.adoption.publish(attempt, adopted, 100, 9));
-  row.refusal.write(make_refusal());
+  set_abilities(row, "sha256 hmac-sha256:2026", "base deny");
 
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_int_equal(report->key, 77);
@@ -61,9 +46,8 @@ void test_a_store_row_is_read(void**) {
   assert_int_equal(report->adopted.generation, 41);
   assert_int_equal(report->adopted.change, 1);
   assert_int_equal(report->adoption().change(), 1);
-  assert_true(report->has_refusal);
-  assert_int_equal(report->refusal.generation, 41);
-  expect_text(report->refusal.text(), make_refusal().text());
+  expect_text(report->methods(), "sha256 hmac-sha256:2026");
+  expect_text(report->features(), "base deny");
 }
 
 void test_texts_that_fill_their_place_are_read_whole(void**) {
@@ -77,30 +61,17 @@ void test_texts_that_fill_their_place_are_read_whole(void**) {
   expect_text(report->name(), name);
 }
 
-void test_a_half_written_refusal_is_none(void**) {
-  const auto slot = std::make_unique<Zeroed<RefusalSlot>>();
-  Refusal found;
-  assert_false(slot->row.read(found));
-  slot->row.write(make_refusal());
-  assert_true(slot->row.read(found));
-  for (std::size_t i = 0; i < sizeof(RefusalSlot); i += 8) {
-    slot->bytes[i] ^= std::byte{1};
-    assert_false(slot->row.read(found));
-    slot->bytes[i] ^= std::byte{1};
-  }
-  assert_true(slot->row.read(found));
-}
-
-void test_a_refusal_that_is_not_sound_is_none(void**) {
-  const auto slot = std::make_unique<Zeroed<RefusalSlot>>();
-  Refusal refusal = make_refusal();
-  refusal.sentence_length = 321;
-  slot->row.write(refusal);
-  assert_false(slot->row.read(refusal));
-  refusal = make_refusal();
-  refusal.result = kAdoptionResultCount;
-  slot->row.write(refusal);
-  assert_false(slot->row.read(refusal));
+void test_words_that_do_not_fit_are_left_out(void**) {
+  const auto stored = std::make_unique<Zeroed<StoreRow>>();
+  const std::string first(200, 'a');
+  const auto report = std::make_unique<StoreReport>();
+  set_abilities(stored->row, first + " " + std::string(55, 'b'), first + " " + std::string(56, 'c'));
+  assert_true(read_store_row(stored->bytes.data(), sizeof(StoreRow), *report));
+  expect_text(report->methods(), first + " " + std::string(55, 'b'));
+  expect_text(report->features(), first + " +");
+  set_abilities(stored->row, std::string(300, 'd'), {});
+  assert_true(read_store_row(stored->bytes.data(), sizeof(StoreRow), *report));
+  expect_text(report->methods(), "+");
 }
 
 void test_a_worker_row_is_read(void**) {
@@ -154,8 +125,7 @@ int main() {
   const CMUnitTest tests[] = {
       cmocka_unit_test(test_a_store_row_is_read),
       cmocka_unit_test(test_texts_that_fill_their_place_are_read_whole),
-      cmocka_unit_test(test_a_half_written_refusal_is_none),
-      cmocka_unit_test(test_a_refusal_that_is_not_sound_is_none),
+      cmocka_unit_test(test_words_that_do_not_fit_are_left_out),
       cmocka_unit_test(test_a_worker_row_is_read),
       cmocka_unit_test(test_short_rows_end_in_zeros),
       cmocka_unit_test(test_an_unknown_state_is_none),
