@@ -89,12 +89,15 @@ bool attach_live_tables(const NodeMemory& node, NodeTables& tables) noexcept {
          BucketTable::attach(buckets_of(node), bucket_clock, tables.buckets).ok();
 }
 
-bool format_live_tables(const NodeMemory& node, const SipKey& seed, NodeTables& tables) noexcept {
+bool format_flights(const NodeMemory& node, const SipKey& seed, NodeTables& tables) noexcept {
   return FlightTable::format(flights_of(node), seed, tables.flights).ok() &&
-         FlightTable::format(flights_of(node, NodeRegion::client_flights), seed, tables.client_flights).ok() &&
+         FlightTable::format(flights_of(node, NodeRegion::client_flights), seed, tables.client_flights).ok();
+}
+
+bool format_buckets(const NodeMemory& node, const SipKey& seed, NodeTables& tables) noexcept {
+  return BucketTable::format(buckets_of(node), seed, bucket_clock, tables.buckets).ok() &&
          BucketTable::format(buckets_of(node, NodeRegion::client_buckets), seed, bucket_clock, tables.client_buckets)
-             .ok() &&
-         BucketTable::format(buckets_of(node), seed, bucket_clock, tables.buckets).ok();
+             .ok();
 }
 
 // RETURNS: false when the two have another number of slots.
@@ -126,7 +129,7 @@ bool format_tables(const NodeMemory& node, const SipKey& seed, NodeTables& table
       getrandom(&origin.incarnation, sizeof origin.incarnation, 0) == static_cast<ssize_t>(sizeof origin.incarnation);
   tables.counters = counters_of(node);
   node.head().seed = seed;
-  const bool are_made = is_random && format_live_tables(node, seed, tables) &&
+  const bool are_made = is_random && format_flights(node, seed, tables) && format_buckets(node, seed, tables) &&
                         QuotaTable::format(quotas_of(node), seed, tables.quotas).ok() &&
                         UsageTable::format(usage_of(node), seed, origin, tables.usage).ok() &&
                         tables.counters != nullptr;
@@ -134,8 +137,12 @@ bool format_tables(const NodeMemory& node, const SipKey& seed, NodeTables& table
   return are_made;
 }
 
-void forget_live_tables(const NodeMemory& node, NodeTables& tables) noexcept {
-  static_cast<void>(format_live_tables(node, tables.quotas.seed(), tables));
+void forget_flights(const NodeMemory& node, NodeTables& tables) noexcept {
+  static_cast<void>(format_flights(node, tables.quotas.seed(), tables));
+}
+
+void forget_buckets(const NodeMemory& node, NodeTables& tables) noexcept {
+  static_cast<void>(format_buckets(node, tables.quotas.seed(), tables));
 }
 
 SavedTables saved_tables(const NodeMemory& node) noexcept {
