@@ -77,6 +77,8 @@ struct StoreReport {
   std::array<char, kStoreWordsSize> methods_text{};
   std::array<char, kStoreWordsSize> features_text{};
   Adopted adopted;
+  bool has_refusal = false;
+  Refusal refusal;
   // Nobody writes to it, so whatever it says it says at once.
   alignas(Adoption) std::array<std::byte, sizeof(Adoption)> adoption_copy{};
 
