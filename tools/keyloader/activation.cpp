@@ -200,7 +200,7 @@ Activation wait_until_active(const DataDir& directory, const std::filesystem::pa
   while (true) {
     const Verdict verdict = watch.look();
     if (!verdict.has_store) {
-      return {Activity::unknown, "no running nginx is known that reads it"};
+      return {Activity::unknown, "no running nginx is known to read it"};
     }
     if (verdict.activity == Activity::active) {
       return {Activity::active, "active in " + watch.names()};

@@ -91,9 +91,9 @@ std::string Outcome::text() const {
     return fmt::format("{} is published, but {}", generation, activation.sentence);
   }
   if (published->is_new) {
-    return fmt::format("published {}, {}", generation, activation.sentence);
+    return fmt::format("published {}; {}", generation, activation.sentence);
   }
-  return fmt::format("{} has it already, {}", generation, activation.sentence);
+  return fmt::format("{} was published before; {}", generation, activation.sentence);
 }
 
 Json Outcome::json() const {

@@ -26,7 +26,7 @@ struct Outcome {
   std::string failure;  // why publishing failed; empty: it did not
 
   [[nodiscard]] bool is_done() const;     // exit code 0
-  [[nodiscard]] std::string text() const;  // one sentence: "published generation 58 (19 keys), active in nginx (pid 812)"
+  [[nodiscard]] std::string text() const;  // one sentence: "published generation 58 (19 keys); active in nginx (pid 812)"
   [[nodiscard]] Json json() const;        // generation, active, and `problem` where there is one
 };
 

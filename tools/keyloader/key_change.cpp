@@ -87,7 +87,7 @@ void finish(const Session& session, Registry& registry, Change& change, const Ch
          options.ids.size() == 1 ? done.json.front() : done.json, outcome);
 }
 
-std::string text_of(const Key& key) { return fmt::format("{} of {}", text_of(key.id), key.owner); }
+std::string name_of(const Key& key) { return fmt::format("{} of {}", text_of(key.id), key.owner); }
 
 // RETURNS: what is so already, in which case the key is left alone, without an audit entry; empty: it was changed.
 using Edit = std::function<std::string(Registry&, Key&)>;
@@ -108,8 +108,8 @@ void change_keys(const Session& session, const ChangeOptions& options, std::stri
       change->update(key, action);
       done.has_changed = true;
     }
-    done.add(key, is_already.empty() ? fmt::format("{} {}", did, text_of(key))
-                                     : fmt::format("{} {}", text_of(key), is_already));
+    done.add(key, is_already.empty() ? fmt::format("{} {}", did, name_of(key))
+                                     : fmt::format("{} {}", name_of(key), is_already));
   }
   for (const DeletedKey& key : named.deleted) {
     done.add(key);
@@ -150,7 +150,7 @@ void resume(const Session& session, const ChangeOptions& options) {
     if (key.revoked != 0) {
       throw Failure(fmt::format("{} is revoked, since {}, and a revoked key stays refused; nothing was changed. "
                                 "`keyloader key create` issues a new one",
-                                text_of(key), time_text(key.revoked)));
+                                name_of(key), time_text(key.revoked)));
     }
     if (!key.is_suspended) {
       return "is not suspended";
@@ -168,7 +168,7 @@ void set(const Session& session, const ChangeOptions& options) {
   change_keys(session, options, "set", "updated", Effect::any, [&](Registry& registry, Key& key) -> std::string {
     const Json before = to_json(key);
     apply(options.fields, registry, key);
-    check_limits(registry, key, text_of(key));
+    check_limits(registry, key, name_of(key));
     return to_json(key) == before ? "is so already" : "";
   });
 }
@@ -182,7 +182,7 @@ void remove(const Session& session, const ChangeOptions& options) {
   for (const Key& key : named.keys) {
     change->remove(key);
     done.has_changed = true;
-    done.add(key, fmt::format("deleted {}", text_of(key)));
+    done.add(key, fmt::format("deleted {}", name_of(key)));
   }
   for (const DeletedKey& key : named.deleted) {
     done.add(key);

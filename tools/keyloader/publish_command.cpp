@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "delivery.hpp"
+#include "publish/snapshot_file.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -51,11 +52,13 @@ void run(const Session& session, const PublishOptions& options) {
   const Outcome outcome = deliver_published(session, published, options.delivery);
   Json json{{"keys", published.keys}, {"published", published.is_new}};
   json.update(outcome.json());
-  const std::string nothing = published.is_new ? "" : "nothing to publish: ";
-  session.report(outcome.is_done() ? nothing + outcome.text() : nothing + "see standard error", json);
   if (!outcome.is_done()) {
+    if (session.is_json) {
+      session.report({}, json);
+    }
     throw NotActive(outcome.text());
   }
+  session.report(published.is_new ? outcome.text() : "nothing to publish: " + outcome.text(), json);
 }
 
 }  // namespace
