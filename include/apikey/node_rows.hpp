@@ -2,9 +2,10 @@
 // and which of its workers has opened what. Rows only ever grow at their end.
 //
 // INVARIANT: a row has one writer at a time for each part: the master gives a store its row, who holds the claim of its
-// Adoption writes its refusal, and a worker writes only the row whose byte it has locked (node_locks.hpp).
+// Adoption writes that, and a worker writes only the row whose byte it has locked (node_locks.hpp).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -14,7 +15,6 @@
 
 #include "apikey/adoption.hpp"
 #include "apikey/meta.hpp"
-#include "apikey/seal.hpp"
 #include "apikey/wide_word.hpp"
 
 namespace apikey {
@@ -22,6 +22,7 @@ namespace apikey {
 inline constexpr std::size_t kNodeStores = 32;
 inline constexpr std::size_t kStorePathSize = 1024;
 inline constexpr std::size_t kStoreNameSize = 64;
+inline constexpr std::size_t kStoreWordsSize = 256;
 
 // What all processes of a node know of one store.
 //   offset size meaning
@@ -33,28 +34,38 @@ inline constexpr std::size_t kStoreNameSize = 64;
 //       56   72 zero
 //      128 1024 path, zero-filled
 //     1152   64 name, zero-filled
-//     1216  832 zero
-//     2048 8192 Adoption, with the last refusal
+//     1216  256 names of the digest methods that the latest configuration can decide by, separated by spaces
+//     1472  256 words of `requires` that it knows, likewise
+//     1728  320 zero
+//     2048    … Adoption
 struct alignas(64) StoreRow {
   std::atomic<std::uint64_t> key;
   std::atomic<std::uint64_t> last_configuration;
   std::atomic<std::uint64_t> active_configuration;
-  std::uint64_t reserved_word;
+  std::uint64_t reserved_after_configurations;
   std::atomic<std::uint64_t> complaint;
   std::atomic<std::uint64_t> stale_change;
   std::atomic<std::uint64_t> crowded_change;
   std::array<std::uint64_t, 9> reserved;
   std::array<char, kStorePathSize> path;
   std::array<char, kStoreNameSize> name;
-  std::array<std::uint64_t, 104> reserved_before_adoption;
+  std::array<char, kStoreWordsSize> methods;
+  std::array<char, kStoreWordsSize> features;
+  std::array<std::uint64_t, 40> reserved_before_adoption;
   Adoption adoption;
 };
 static_assert(std::is_standard_layout_v<StoreRow> && std::is_trivially_destructible_v<StoreRow>);
 static_assert(offsetof(StoreRow, path) == 128 && offsetof(StoreRow, name) == 1152);
-static_assert(offsetof(StoreRow, adoption) == 2048);
+static_assert(offsetof(StoreRow, methods) == 1216 && offsetof(StoreRow, adoption) == 2048);
 
 // REQUIRES: nobody else uses the row: its key is not set yet.
 void name_store_row(StoreRow& row, std::string_view path, std::string_view name) noexcept;
+// What the latest configuration can read. Where words do not fit a last one, `+`, says that there are more.
+void set_abilities(StoreRow& row, std::string_view methods, std::string_view features) noexcept;
+
+[[nodiscard]] inline std::string_view node_text(std::span<const char> text) noexcept {
+  return {text.data(), static_cast<std::size_t>(std::find(text.begin(), text.end(), '\0') - text.begin())};
+}
 
 // What a reader sees of a store row: a private copy.
 struct StoreReport {
@@ -63,16 +74,17 @@ struct StoreReport {
   std::uint64_t active_configuration = 0;
   std::array<char, kStorePathSize> path_text{};
   std::array<char, kStoreNameSize> name_text{};
-  std::size_t path_length = 0;
-  std::size_t name_length = 0;
+  std::array<char, kStoreWordsSize> methods_text{};
+  std::array<char, kStoreWordsSize> features_text{};
   Adopted adopted;
-  bool has_refusal = false;
-  Refusal refusal;
   // Nobody writes to it, so whatever it says it says at once.
   alignas(Adoption) std::array<std::byte, sizeof(Adoption)> adoption_copy{};
 
-  [[nodiscard]] std::string_view path() const noexcept { return {path_text.data(), path_length}; }
-  [[nodiscard]] std::string_view name() const noexcept { return {name_text.data(), name_length}; }
+  // Up to the first zero. Any bytes whatever.
+  [[nodiscard]] std::string_view path() const noexcept { return node_text(path_text); }
+  [[nodiscard]] std::string_view name() const noexcept { return node_text(name_text); }
+  [[nodiscard]] std::string_view methods() const noexcept { return node_text(methods_text); }
+  [[nodiscard]] std::string_view features() const noexcept { return node_text(features_text); }
   [[nodiscard]] const Adoption& adoption() const noexcept;
 };
 

@@ -22,14 +22,21 @@ void copy_words(const std::byte* from, std::byte* to, std::size_t size) noexcept
 }
 
 template <std::size_t N>
-std::size_t length_of(const std::array<char, N>& text) noexcept {
-  return static_cast<std::size_t>(std::find(text.begin(), text.end(), '\0') - text.begin());
-}
-
-template <std::size_t N>
 void put_text(std::array<char, N>& out, std::string_view text) noexcept {
   out.fill('\0');
   std::copy_n(text.begin(), std::min(text.size(), out.size()), out.begin());
+}
+
+// As many words as fit; a last one `+` says that there are more.
+void put_words(std::array<char, kStoreWordsSize>& out, std::string_view words) noexcept {
+  put_text(out, words);
+  if (words.size() > out.size()) {
+    constexpr std::string_view more = " +";
+    const std::size_t end = words.rfind(' ', out.size() - more.size());
+    put_text(out, words.substr(0, end == std::string_view::npos ? 0 : end));
+    const std::size_t begin = node_text(out).size();
+    std::copy(more.begin() + (begin == 0 ? 1 : 0), more.end(), out.begin() + static_cast<std::ptrdiff_t>(begin));
+  }
 }
 
 }  // namespace
@@ -37,6 +44,11 @@ void put_text(std::array<char, N>& out, std::string_view text) noexcept {
 void name_store_row(StoreRow& row, std::string_view path, std::string_view name) noexcept {
   put_text(row.path, path);
   put_text(row.name, name);
+}
+
+void set_abilities(StoreRow& row, std::string_view methods, std::string_view features) noexcept {
+  put_words(row.methods, methods);
+  put_words(row.features, features);
 }
 
 const Adoption& StoreReport::adoption() const noexcept {
@@ -78,12 +90,11 @@ bool read_store_row(const std::byte* row, std::size_t row_size, StoreReport& out
     out.active_configuration = found.active_configuration.load();
     out.path_text = found.path;
     out.name_text = found.name;
-    out.path_length = length_of(found.path);
-    out.name_length = length_of(found.name);
+    out.methods_text = found.methods;
+    out.features_text = found.features;
     out.adoption_copy = {};
     std::memcpy(out.adoption_copy.data(), copy.data() + offsetof(StoreRow, adoption), sizeof(Adoption));
     out.adopted = out.adoption().read();
-    out.has_refusal = out.adoption().last_refusal(out.refusal);
     return true;
   }
   return false;

@@ -44,7 +44,7 @@ void on_bus_error(int signal_number, siginfo_t* info, void*) noexcept {
   // Sent by kill() it has no address and is nobody's page.
   if (info->si_code == BUS_ADRERR && is_ours(address)) {
     auto* page = static_cast<char*>(info->si_addr) - address % size;
-    if (mmap(page, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page) {
+    if (mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page) {
       return;
     }
   }

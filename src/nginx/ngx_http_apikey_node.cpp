@@ -382,6 +382,7 @@ void begin_again(Node& node) noexcept {
     StoreRow& row = memory.store_row(i);
     const bool is_read = memory.read_store(i, report);
     ::new (&row.adoption) Adoption{};
+    row.active_configuration.store(0);
     row.complaint.store(0);
     row.stale_change.store(0);
     row.crowded_change.store(0);
@@ -389,8 +390,9 @@ void begin_again(Node& node) noexcept {
       row.adoption.seed(report.adopted);
     }
   }
+  forget_flights(memory, node.tables);
   if (!is_of_this_boot(memory, false)) {
-    forget_live_tables(memory, node.tables);
+    forget_buckets(memory, node.tables);
   }
 }
 

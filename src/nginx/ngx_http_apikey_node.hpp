@@ -51,6 +51,8 @@ const UsageTable& usage_table(const MainConf& conf) noexcept;
 inline NodeHead* node_head(const MainConf& conf) noexcept {
   return conf.node == nullptr || conf.node->file == nullptr ? nullptr : &conf.node->file->memory.head();
 }
+// What others want of this nginx; attached to nothing when there is no inbox.
+inline const Inbox& inbox_of(const MainConf& conf) noexcept { return conf.node->file->inbox; }
 inline bool is_superseded(const Node& node) noexcept { return node.file->memory.is_superseded(); }
 
 // The zone's name as part of a file's name: other characters than letters, digits, `_`, `.` and `-` become `_`.

@@ -6,10 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
+#include "apikey/features.hpp"
 #include "apikey/fold64.hpp"
 #include "apikey/node_locks.hpp"
+#include "ngx_http_apikey_fault.hpp"
 #include "ngx_http_apikey_store.hpp"
 #include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -63,6 +66,28 @@ void empty_store_row(const NodeMemory& memory, NodeCounters& counters, std::size
   }
 }
 
+// For keyloader, which publishes nothing that this nginx could not read.
+void say_abilities(const MainConf& main, const StoreConf& store, StoreRow& row) noexcept {
+  constexpr std::string_view kWithPepper = "hmac-sha256:";
+  std::array<char, kMaxConfiguredMethods*(kWithPepper.size() + kMaxPepperIdLength + 1)> text;
+  char* end = text.data();
+  for (ngx_uint_t i = 0; i < store.method_count; ++i) {
+    const std::string_view pepper = main.methods[store.methods[i]].pepper_id();
+    const std::string_view kind = pepper.empty() ? "sha256" : kWithPepper;
+    end = i == 0 ? end : std::fill_n(end, 1, ' ');
+    end = std::copy(kind.begin(), kind.end(), end);
+    end = std::copy(pepper.begin(), pepper.end(), end);
+  }
+  std::array<char, kStoreWordsSize> features{};
+  char* features_end = features.data();
+  for (const std::string_view name : kKnownFeatures) {
+    features_end = features_end == features.data() ? features_end : std::fill_n(features_end, 1, ' ');
+    features_end = std::copy(name.begin(), name.end(), features_end);
+  }
+  set_abilities(row, {text.data(), static_cast<std::size_t>(end - text.data())},
+                {features.data(), static_cast<std::size_t>(features_end - features.data())});
+}
+
 bool is_row_held(std::size_t row) noexcept {
   return row == self.row || worker_lock(self.file->row_fd, row) != LockState::free;
 }
@@ -86,6 +111,7 @@ void assign_stores(MainConf& main, Node& node) noexcept {
     } else if (row.path.front() == '\0') {  // a row that came from a checkpoint has no texts
       name_store_row(row, view(stores[i]->path), view(stores[i]->name));
     }
+    say_abilities(main, *stores[i], row);
     row.last_configuration.store(node.configuration);
     attach_store_runtime(*stores[i], main, number);
   }
@@ -105,6 +131,10 @@ void claim_row(ngx_cycle_t* cycle, const MainConf& main) noexcept {
   start.configuration = main.node->configuration;
   start.started_us = wall_us();
   start.flags = ngx_process == NGX_PROCESS_SINGLE ? kSingleFlag : 0;
+  // Who may write the inbox may also cut it.
+  if (!file->inbox_mapping.empty() && !guard(file->inbox_mapping)) {
+    file->inbox = {};
+  }
   self.row = claim_worker_row(file->row_fd, file->memory, start, self.ticket);
   if (self.row == kNoWorkerRow) {
     ngx_log_error(

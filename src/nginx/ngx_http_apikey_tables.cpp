@@ -101,10 +101,12 @@ bool format_tables(const NodeMemory& node, const SipKey& seed, NodeTables& table
   return are_made;
 }
 
-void forget_live_tables(const NodeMemory& node, NodeTables& tables) noexcept {
-  const SipKey seed = tables.quotas.seed();
-  static_cast<void>(FlightTable::format(flights_of(node), seed, tables.flights));
-  static_cast<void>(BucketTable::format(buckets_of(node), seed, tables.buckets));
+void forget_flights(const NodeMemory& node, NodeTables& tables) noexcept {
+  static_cast<void>(FlightTable::format(flights_of(node), tables.quotas.seed(), tables.flights));
+}
+
+void forget_buckets(const NodeMemory& node, NodeTables& tables) noexcept {
+  static_cast<void>(BucketTable::format(buckets_of(node), tables.quotas.seed(), tables.buckets));
 }
 
 SavedTables saved_tables(const NodeMemory& node) noexcept {

@@ -34,8 +34,9 @@ using NodeRegions = std::array<NodeRegionSpec, 8>;
 [[nodiscard]] bool attach_tables(const NodeMemory& node, NodeTables& tables) noexcept;
 // Empty ones. RETURNS: false when there is no room, or no randomness to be had.
 [[nodiscard]] bool format_tables(const NodeMemory& node, const SipKey& seed, NodeTables& tables) noexcept;
-// Buckets and requests in flight begin empty: their times are of another boot, their holders are gone.
-void forget_live_tables(const NodeMemory& node, NodeTables& tables) noexcept;
+// They begin empty again: all who had requests in flight are gone; the buckets' times are of another boot.
+void forget_flights(const NodeMemory& node, NodeTables& tables) noexcept;
+void forget_buckets(const NodeMemory& node, NodeTables& tables) noexcept;
 
 struct Carried {
   std::uint64_t quotas = 0;

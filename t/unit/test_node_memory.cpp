@@ -207,7 +207,6 @@ void test_random_bytes_are_survived(void**) {
     WorkerReport worker;
     for (std::size_t i = 0; node.read_store(i, store); ++i) {
       assert_true(store.path().size() <= kStorePathSize && store.name().size() <= kStoreNameSize);
-      assert_true(!store.has_refusal || store.refusal.text().size() <= store.refusal.sentence.size());
     }
     for (std::size_t i = 0; node.read_worker(i, worker); ++i) {
       assert_true(worker.acks[0].state <= AckState::vetoed);

@@ -19,25 +19,12 @@ struct Zeroed {
   Row& row = *::new (bytes.data()) Row{};
 };
 
-Refusal make_refusal() {
-  Refusal refusal;
-  refusal.identity = {.device = 1, .inode = 2, .size = 3, .mtime_ns = 4, .ctime_ns = 5};
-  refusal.generation = 41;
-  refusal.seal.fill(9);
-  refusal.result = static_cast<std::uint64_t>(AdoptionResult::refused);
-  refusal.configuration = 6;
-  refusal.wall_us = 7;
-  refusal.set_text("generation 41 is not higher than generation 42, which was active");
-  return refusal;
-}
-
 void test_a_store_row_is_read(void**) {
   const auto stored = std::make_unique<Zeroed<StoreRow>>();
   StoreRow& row = stored->row;
   const auto report = std::make_unique<StoreReport>();
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_int_equal(report->key, 0);
-  assert_false(report->has_refusal);
 
   name_store_row(row, "/var/lib/apikey/keys.mdb", "main");
   row.key.store(77);
@@ -48,7 +35,10 @@ void test_a_store_row_is_read(void**) {
   file.registry_id.fill(3);
   const std::uint64_t attempt = row.adoption.claim({1, 2, 3, 4, 5}, 6, 100, 1000);
   assert_true(row.adoption.adopt(attempt, file, false, 12, {100, 9}));
-  assert_true(row.adoption.refuse(row.adoption.claim({1, 2, 3, 4, 6}, 6, 100, 1000), make_refusal()));
+  Refusal refusal;
+  refusal.set_text("generation 41 is not higher than generation 42, which was active");
+  assert_true(row.adoption.refuse(row.adoption.claim({1, 2, 3, 4, 6}, 6, 100, 1000), refusal));
+  set_abilities(row, "sha256 hmac-sha256:2026", "base deny");
 
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_int_equal(report->key, 77);
@@ -60,9 +50,11 @@ void test_a_store_row_is_read(void**) {
   assert_int_equal(report->adopted.since_us, 12);
   assert_int_equal(report->adopted.change, 1);
   assert_int_equal(report->adoption().change(), 1);
-  assert_true(report->has_refusal);
-  assert_int_equal(report->refusal.generation, 41);
-  expect_text(report->refusal.text(), make_refusal().text());
+  Refusal found;
+  assert_true(report->adoption().last_refusal(found));
+  expect_text(found.text(), refusal.text());
+  expect_text(report->methods(), "sha256 hmac-sha256:2026");
+  expect_text(report->features(), "base deny");
 }
 
 void test_texts_that_fill_their_place_are_read_whole(void**) {
@@ -74,6 +66,19 @@ void test_texts_that_fill_their_place_are_read_whole(void**) {
   assert_true(read_store_row(stored->bytes.data(), sizeof(StoreRow), *report));
   expect_text(report->path(), std::string_view(path).substr(0, kStorePathSize));
   expect_text(report->name(), name);
+}
+
+void test_words_that_do_not_fit_are_left_out(void**) {
+  const auto stored = std::make_unique<Zeroed<StoreRow>>();
+  const std::string first(200, 'a');
+  const auto report = std::make_unique<StoreReport>();
+  set_abilities(stored->row, first + " " + std::string(55, 'b'), first + " " + std::string(56, 'c'));
+  assert_true(read_store_row(stored->bytes.data(), sizeof(StoreRow), *report));
+  expect_text(report->methods(), first + " " + std::string(55, 'b'));
+  expect_text(report->features(), first + " +");
+  set_abilities(stored->row, std::string(300, 'd'), {});
+  assert_true(read_store_row(stored->bytes.data(), sizeof(StoreRow), *report));
+  expect_text(report->methods(), "+");
 }
 
 void test_a_worker_row_is_read(void**) {
@@ -127,6 +132,7 @@ int main() {
   const CMUnitTest tests[] = {
       cmocka_unit_test(test_a_store_row_is_read),
       cmocka_unit_test(test_texts_that_fill_their_place_are_read_whole),
+      cmocka_unit_test(test_words_that_do_not_fit_are_left_out),
       cmocka_unit_test(test_a_worker_row_is_read),
       cmocka_unit_test(test_short_rows_end_in_zeros),
       cmocka_unit_test(test_an_unknown_state_is_none),
