@@ -37,7 +37,7 @@ inline constexpr std::size_t kStoreWordsSize = 256;
 //     1216  256 names of the digest methods that the latest configuration can decide by, separated by spaces
 //     1472  256 words of `requires` that it knows, likewise
 //     1728  320 zero
-//     2048 8192 Adoption, with the last refusal
+//     2048    … Adoption
 struct alignas(64) StoreRow {
   std::atomic<std::uint64_t> key;
   std::atomic<std::uint64_t> last_configuration;
@@ -77,8 +77,6 @@ struct StoreReport {
   std::array<char, kStoreWordsSize> methods_text{};
   std::array<char, kStoreWordsSize> features_text{};
   Adopted adopted;
-  bool has_refusal = false;
-  Refusal refusal;
   // Nobody writes to it, so whatever it says it says at once.
   alignas(Adoption) std::array<std::byte, sizeof(Adoption)> adoption_copy{};
 

@@ -95,7 +95,6 @@ bool read_store_row(const std::byte* row, std::size_t row_size, StoreReport& out
     out.adoption_copy = {};
     std::memcpy(out.adoption_copy.data(), copy.data() + offsetof(StoreRow, adoption), sizeof(Adoption));
     out.adopted = out.adoption().read();
-    out.has_refusal = out.adoption().last_refusal(out.refusal);
     return true;
   }
   return false;

@@ -9,6 +9,7 @@
 #include <array>
 #include <utility>
 
+#include "apikey/features.hpp"
 #include "apikey/fold64.hpp"
 #include "apikey/node_locks.hpp"
 #include "ngx_http_apikey_fault.hpp"
@@ -77,7 +78,14 @@ void say_abilities(const MainConf& main, const StoreConf& store, StoreRow& row) 
     end = std::copy(kind.begin(), kind.end(), end);
     end = std::copy(pepper.begin(), pepper.end(), end);
   }
-  set_abilities(row, {text.data(), static_cast<std::size_t>(end - text.data())}, {});
+  std::array<char, kStoreWordsSize> features{};
+  char* features_end = features.data();
+  for (const std::string_view name : kKnownFeatures) {
+    features_end = features_end == features.data() ? features_end : std::fill_n(features_end, 1, ' ');
+    features_end = std::copy(name.begin(), name.end(), features_end);
+  }
+  set_abilities(row, {text.data(), static_cast<std::size_t>(end - text.data())},
+                {features.data(), static_cast<std::size_t>(features_end - features.data())});
 }
 
 bool is_row_held(std::size_t row) noexcept {

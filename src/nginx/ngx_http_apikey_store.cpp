@@ -256,6 +256,16 @@ void free_unpinned(StoreRuntime& mine) noexcept {
   }
 }
 
+// Descriptors of what no request needs any more: only with lookup=btree old snapshots have some.
+void close_unused(StoreRuntime& mine) noexcept {
+  free_unpinned(mine);
+  for (Opened& each : mine.opened) {
+    if (each.users == 0 && each.snapshot.is_open()) {
+      close_snapshot(mine, each);
+    }
+  }
+}
+
 // Many snapshots in one second: the timer that releases them little by little has not come round yet.
 template <typename F>
 auto find_free(StoreConf& store, F&& find) noexcept {
@@ -491,6 +501,7 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
     return;
   }
   Loaded* fresh = nullptr;
+  close_unused(mine);
   spend_reserve();
   const bool is_open = open_adopted(store, adopted, fresh, failure, copy_failure);
   if (is_open) {
@@ -506,6 +517,10 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
   }
   mine.change = adopted.change;
   acknowledge(store, adopted, false);
+  if (mine.complained == adopted.change && adopted.change != 0) {
+    ngx_log_error(NGX_LOG_NOTICE, log, 0, "apikey store \"%V\": generation %uL is open in this worker now", &store.name,
+                  adopted.latest().generation);
+  }
   remember_birth(store, adopted.latest());
   if (fresh != nullptr) {
     warn_if_crowded(store, *fresh, log);

@@ -256,7 +256,8 @@ void prepare_timer(ngx_event_t& timer, void (*handler)(ngx_event_t*) noexcept) n
 // True while this worker has nothing, though a file is there that may still become its snapshot.
 bool is_snapshot_coming(const StoreConf& store) noexcept {
   const Adoption& adoption = slot_of(store).adoption;
-  if (adoption.change() != 0 && is_up_to_date(store)) {
+  // Nothing but a copy of what is adopted can still be had by waiting.
+  if (adoption.change() != 0 && (is_up_to_date(store) || !store.runtime->needs_copy)) {
     return false;
   }
   const FileState file = look_at(path_of(store));

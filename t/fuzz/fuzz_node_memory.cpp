@@ -43,9 +43,14 @@ void read_all(std::span<std::byte> bytes) {
   apikey::Adoption::Holder holder;
   for (std::size_t i = 0; node.read_store(i, store); ++i) {
     require(store.path().size() <= apikey::kStorePathSize && store.methods().size() <= apikey::kStoreWordsSize);
-    for (std::size_t n = 0; store.adoption().holder(n, store.adopted.change, holder); ++n) {
+    for (std::size_t n = 0; store.adoption().holder(n, store.adopted.active.change, holder); ++n) {
       require(n < apikey::kMaxHolders);
     }
+    apikey::Refusal refusal;
+    if (store.adoption().last_refusal(refusal)) {
+      require(refusal.result < apikey::kAdoptionResultCount && refusal.text().size() <= refusal.sentence.size());
+    }
+    require(store.adopted.lack.name().size() <= store.adopted.lack.text.size());
   }
   apikey::WorkerReport worker;
   for (std::size_t i = 0; node.read_worker(i, worker); ++i) {

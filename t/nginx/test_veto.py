@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from harness.keys import make_key
+from harness.registry import KeyloaderError
 from harness.store import LOCATION, Store
 from harness.waiting import wait_until
 from harness.written import Written, make_keys
@@ -82,6 +83,21 @@ def test_a_feature_that_this_version_does_not_have(nginx, store, written):
     assert all_statuses(server, keys[2]) == {401}, "resumed in the newer one, which gives nothing"
     assert all_statuses(server, keys[3]) == {503}, "new"
     assert all_statuses(server, stranger()) == {401}, "all its digest methods are known, so this is no key"
+
+
+def test_records_of_a_version_to_come(nginx, store, written):
+    """Flags and bindings that this version does not know keep nothing from being revoked."""
+    keys = make_keys(3)
+    store.put(written(1, keys))
+    server = nginx(LOCATION, store=store.path, workers=3)
+    server.wait_for_generation(1)
+    unknown = {"more_flags": 0x80, "bindings_hex": "63020102"}
+    store.put(written(2, keys, requires="deny", k0=unknown | {"revoked": True}, k1=unknown | {"expires": 1000},
+                      k2=unknown))
+    wait_for_veto(server, 2)
+    assert [all_statuses(server, key) for key in keys] == [{401}, {401}, {200}]
+    with pytest.raises(KeyloaderError, match="does not check"):
+        written(3, keys, k0=unknown)  # without saying that it needs more
 
 
 def test_a_later_veto_replaces_it_and_a_later_file_ends_it(nginx, store, written):
