@@ -18,8 +18,8 @@
 //        0   16 low: number of the latest change · high: attempt << 32 | pid of who verifies, pid 0: nobody
 //       16    8 its last heartbeat, monotonic ms
 //       24    8 zero
-//       32   64 what is known from before: registry id (two words), highest generation, zero
-//       96   32 notices that were given, see Notice
+//       32   32 notices that were given, see Notice
+//       64   64 zero
 //      128 2560 two buffers of Adopted, 80 words; change n stands in buffer n % 2
 //     2688 1024 the last refusal, 64 words
 //     3712 4096 holders: low: pid << 32 | fd + 1, 0 free · high: change that made the copy active, or the veto
@@ -53,10 +53,9 @@ struct FileIdentity {
   friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
 };
 
-enum AdoptedFlag : std::uint64_t {
-  kAdoptedHasCounters = 1,  // `added` and `removed` mean something
-  kAdoptedIsMapped = 2,     // memory=mapped: the holders' fd is the file itself, else a sealed memfd
-};
+// Bits of AdoptedFile::flags.
+inline constexpr std::uint64_t kAdoptedHasCounters = 1;  // `added` and `removed` mean something
+inline constexpr std::uint64_t kAdoptedIsMapped = 2;  // memory=mapped: the holders' fd is the file itself, else a memfd
 
 // A file that was verified, and what it says of itself. 256 bytes, 152 of them used.
 struct AdoptedFile {
@@ -70,10 +69,10 @@ struct AdoptedFile {
   std::uint64_t added = 0;
   std::uint64_t removed = 0;
   std::uint64_t configuration = 0;  // under which it was judged
-  std::uint64_t flags = 0;          // AdoptedFlag
+  std::uint64_t flags = 0;
   std::array<std::uint64_t, 13> reserve{};
 
-  [[nodiscard]] bool has(AdoptedFlag flag) const noexcept { return (flags & flag) != 0; }
+  [[nodiscard]] bool has(std::uint64_t flag) const noexcept { return (flags & flag) != 0; }
 };
 static_assert(sizeof(AdoptedFile) == 256);
 
@@ -101,7 +100,7 @@ struct Adopted {
 
   [[nodiscard]] bool has_active() const noexcept { return active.change != 0; }
   [[nodiscard]] bool has_veto() const noexcept { return veto.change != 0; }
-  // The file that was accepted last: what the next one is compared with.
+  // The file that was accepted last, also before the first change: what the next one is compared with.
   [[nodiscard]] const AdoptedFile& latest() const noexcept { return has_veto() ? veto : active; }
 };
 static_assert(sizeof(Adopted) == 640);
@@ -132,10 +131,10 @@ struct Refusal {
   std::uint64_t configuration = 0;
   std::uint64_t wall_us = 0;
   std::array<std::uint64_t, 9> reserve{};
-  std::array<char, 320> text{};  // what the log says of it, zero-filled
+  std::array<char, 320> sentence{};  // what the log says of it, zero-filled
 
-  [[nodiscard]] std::string_view sentence() const noexcept;
-  void set_sentence(std::string_view sentence) noexcept;
+  [[nodiscard]] std::string_view text() const noexcept;
+  void set_text(std::string_view text) noexcept;
 };
 static_assert(sizeof(Refusal) == 512);
 
@@ -155,11 +154,14 @@ class Adoption {
   [[nodiscard]] std::uint64_t change() const noexcept { return state_.low(); }
 
   // A consistent copy of what is adopted. Never waits for a writer: reads again only when a change came between.
+  // Before the first change: what seed() was given.
   [[nodiscard]] Adopted read() const noexcept;
 
-  // What was known before the first change: no file of another registry and no generation that is not higher is adopted
-  // without a permission. REQUIRES: nobody else has this memory yet. Does nothing once there has been a change.
-  void seed(const RegistryId& registry_id, std::uint64_t highest_generation) noexcept;
+  // What was adopted before this memory was made, as far as other memory or a checkpoint still knows it: the first file
+  // has to be the latest of then, known by its seal, or to follow it. No change is made. Of `before` only registry,
+  // highest generation and what it says of its latest file are used.
+  // REQUIRES: zeroed memory that nobody else uses yet.
+  void seed(const Adopted& before) noexcept;
 
   // RETURNS: an attempt number (never 0) when this process may verify `identity` now; 0 when it is settled under this
   // configuration, or another process is at it with a fresh heartbeat.
@@ -210,7 +212,6 @@ class Adoption {
   // slept cannot write over its successor's words.
   static constexpr std::size_t kAdoptedWords = sizeof(Adopted) / sizeof(std::uint64_t);
   static constexpr std::size_t kRefusedWords = sizeof(Refusal) / sizeof(std::uint64_t);
-  static constexpr std::size_t kSeedWords = 4;
 
   [[nodiscard]] bool holds_claim(std::uint64_t attempt, WidePair& state) const noexcept;
   [[nodiscard]] bool is_settled(const FileIdentity& identity, std::uint64_t configuration) const noexcept;
@@ -222,9 +223,10 @@ class Adoption {
   WideWord state_;
   std::atomic<std::uint64_t> heartbeat_ms_{0};
   std::uint64_t zero_{0};
-  std::array<WideWord, kSeedWords> seed_;
   std::array<std::atomic<std::uint64_t>, kNoticeCount> notices_{};
-  // Change n stands in buffer n % 2; the other one is where the next is prepared.
+  std::array<std::uint64_t, 8> reserve_before_adopted_{};
+  // Change n stands in buffer n % 2, what is known from before in buffer 0; the other one is where the next is
+  // prepared.
   std::array<std::array<WideWord, kAdoptedWords>, 2> adopted_;
   std::array<WideWord, kRefusedWords> refused_;
   std::array<WideWord, kMaxHolders> holders_;

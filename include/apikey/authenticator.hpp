@@ -31,11 +31,11 @@ struct Credential {
 // What a worker decides by for one store. No snapshot: `unavailable`.
 struct StoreView {
   const Snapshot* snapshot = nullptr;
-  std::span<const std::uint8_t> methods;  // indexes into Credential::digests, in the snapshot's order
+  std::span<const std::uint8_t> methods{};  // indexes into Credential::digests, in the snapshot's order
   // A newer snapshot that needs what this nginx lacks. It only takes away: who is absent from it, or not good any more,
   // is refused. Null: none.
   const Snapshot* veto = nullptr;
-  std::span<const std::uint8_t> veto_methods;  // as many of its methods as this nginx has
+  std::span<const std::uint8_t> veto_methods{};  // as many of its methods as this nginx has
   bool has_all_veto_methods = true;
 };
 

@@ -18,7 +18,8 @@ static_assert(std::is_standard_layout_v<Adoption> && std::is_trivially_destructi
 static_assert(offsetof(AdoptedFile, seal) == 48 && offsetof(AdoptedFile, generation) == 96 &&
               offsetof(AdoptedFile, configuration) == 136 && offsetof(AdoptedFile, flags) == 144);
 static_assert(offsetof(Adopted, active) == 64 && offsetof(Adopted, veto) == 320 && offsetof(Adopted, lack) == 576);
-static_assert(offsetof(Refusal, seal) == 40 && offsetof(Refusal, generation) == 88 && offsetof(Refusal, text) == 192);
+static_assert(offsetof(Refusal, seal) == 40 && offsetof(Refusal, generation) == 88 &&
+              offsetof(Refusal, sentence) == 192);
 
 // A writer that is always faster than this reader is no worker: what is in shared memory is hostile.
 constexpr int kMaxReads = 1000;
@@ -68,7 +69,9 @@ bool is_followed(const Adopted& before, const RegistryId& registry_id) noexcept 
 // What the next change says of everything but its files.
 Adopted after(const Adopted& before, const AdoptedFile& file, bool is_take_over, std::uint64_t wall_us) noexcept {
   Adopted next = before;
-  ++next.change;
+  if (!before.has_active()) {
+    next.active = AdoptedFile{};  // known from before, and open nowhere
+  }
   const bool may_fall = is_take_over || !is_followed(before, file.registry_id);
   next.highest_generation = may_fall ? file.generation : std::max(before.highest_generation, file.generation);
   next.registry_id = file.registry_id;
@@ -81,8 +84,8 @@ Adopted after(const Adopted& before, const AdoptedFile& file, bool is_take_over,
 
 Lack::Lack(std::string_view name) noexcept { put_text(text, name); }
 std::string_view Lack::name() const noexcept { return text_in(text); }
-std::string_view Refusal::sentence() const noexcept { return text_in(text); }
-void Refusal::set_sentence(std::string_view sentence) noexcept { put_text(text, sentence); }
+std::string_view Refusal::text() const noexcept { return text_in(sentence); }
+void Refusal::set_text(std::string_view text) noexcept { put_text(sentence, text); }
 
 InService in_service_of(const Adopted& adopted) noexcept {
   const AdoptedFile& latest = adopted.latest();
@@ -100,30 +103,29 @@ Adopted Adoption::read() const noexcept {
   Adopted adopted;
   std::array<std::uint64_t, kAdoptedWords> values{};
   std::uint64_t seen = change();
-  for (int tries = 0; seen != 0 && tries < kMaxReads; ++tries) {
+  for (int tries = 0; tries < kMaxReads; ++tries) {
     read_words(adopted_[seen % 2], values);
     // This buffer is written again only after a further change has been published.
     const std::uint64_t now = change();
     if (now == seen) {
       std::memcpy(static_cast<void*>(&adopted), values.data(), sizeof adopted);
-      return adopted;
+      break;
     }
     seen = now;
   }
-  std::array<std::uint64_t, 2> registry{seed_[0].low(), seed_[1].low()};
-  std::memcpy(adopted.registry_id.data(), registry.data(), sizeof adopted.registry_id);
-  adopted.highest_generation = seed_[2].low();
   return adopted;
 }
 
-void Adoption::seed(const RegistryId& registry_id, std::uint64_t highest_generation) noexcept {
-  if (change() != 0) {
-    return;
-  }
-  std::array<std::uint64_t, kSeedWords> values{};
-  std::memcpy(values.data(), registry_id.data(), sizeof registry_id);
-  values[2] = highest_generation;
-  static_cast<void>(write_words(seed_, values, 0));
+void Adoption::seed(const Adopted& before) noexcept {
+  Adopted known;
+  known.registry_id = before.registry_id;
+  known.highest_generation = before.highest_generation;
+  known.active = before.latest();
+  known.active.change = 0;
+  known.active.identity = {};
+  std::array<std::uint64_t, kAdoptedWords> values{};
+  std::memcpy(values.data(), &known, sizeof known);
+  static_cast<void>(write_words(adopted_[0], values, 0));
 }
 
 bool Adoption::last_refusal(Refusal& refusal) const noexcept {
@@ -136,7 +138,12 @@ bool Adoption::last_refusal(Refusal& refusal) const noexcept {
   if (attempt == 0 || !is_whole) {
     return false;
   }
-  std::memcpy(static_cast<void*>(&refusal), values.data(), sizeof refusal);
+  Refusal found;
+  std::memcpy(static_cast<void*>(&found), values.data(), sizeof found);
+  if (found.result >= kAdoptionResultCount) {
+    return false;
+  }
+  refusal = found;
   return true;
 }
 
@@ -150,12 +157,11 @@ bool Adoption::is_settled(const FileIdentity& identity, std::uint64_t configurat
   if (is_refused(identity, configuration)) {
     return true;
   }
+  // Of a veto another configuration may know what that one lacked.
   const Adopted adopted = read();
-  if (adopted.has_active() && adopted.active.identity == identity) {
-    return true;
-  }
-  // Another configuration may know what that one lacked.
-  return adopted.has_veto() && adopted.veto.identity == identity && adopted.veto.configuration == configuration;
+  const AdoptedFile& latest = adopted.latest();
+  return latest.change != 0 && latest.identity == identity &&
+         (!adopted.has_veto() || latest.configuration == configuration);
 }
 
 std::uint64_t Adoption::take_claim(std::uint32_t pid, std::uint64_t now_ms) noexcept {

@@ -11,6 +11,7 @@
 
 #include "apikey/binding.hpp"
 #include "apikey/digest.hpp"
+#include "apikey/features.hpp"
 #include "apikey/index.hpp"
 #include "apikey/pages.hpp"
 #include "apikey/record.hpp"
@@ -67,6 +68,14 @@ class Content {
   Status check_lists(const Record& record) noexcept;
   Status check_row(Table table, Bytes key, Bytes value) noexcept;
   Status check_limit_names(const LimitList& limits) noexcept;
+  // A file that requires what this build does not know may hold flags, bindings and limits that it does not know
+  // either. It can only veto, so of a key no more is checked than a veto needs: where it is, and whether it is good.
+  [[nodiscard]] bool is_for_veto_only() const noexcept {
+    const auto features = std::span(meta_.features).first(meta_.feature_count);
+    return !std::all_of(features.begin(), features.end(), is_known_feature);
+  }
+  Status check_life(const Digest& digest, std::uint64_t offset, Bytes value) noexcept;
+  Status check_place(const Digest& digest, std::uint64_t offset, Bytes value) noexcept;
   [[nodiscard]] bool is_string(std::uint32_t number) const noexcept {
     return number >= 1 && number <= rows(Table::strings);
   }
@@ -182,9 +191,14 @@ Status Content::take_row(Table table, Bytes key, Bytes value) noexcept {
   ScopeSet set;
   PlanRow plan;
   OwnerRow owner;
-  if (is_sound && table == Table::scopes) is_sound = ScopeSet::decode(payload, set);
-  if (is_sound && table == Table::plans) is_sound = decode_plan(payload, plan);
-  if (is_sound && table == Table::owners) is_sound = decode_owner(payload, owner);
+  OwnerLife owner_life;
+  if (is_sound && is_for_veto_only()) {
+    is_sound = table != Table::owners || decode_owner_life(payload, owner_life);
+  } else {
+    if (is_sound && table == Table::scopes) is_sound = ScopeSet::decode(payload, set);
+    if (is_sound && table == Table::plans) is_sound = decode_plan(payload, plan);
+    if (is_sound && table == Table::owners) is_sound = decode_owner(payload, owner);
+  }
   if (is_sound) return {};
   return damaged("row {1} of table {0} does not check (1 strings, 2 scopes, 3 plans, 4 owners)",
                  static_cast<unsigned>(table), expected);
@@ -204,19 +218,34 @@ Status Content::check_key(Bytes key, std::uint64_t offset, Bytes value) noexcept
     return damaged("a key of database `keys` has {0} bytes instead of 32 (record at byte {1})", key.size(), offset);
   }
   std::copy_n(static_cast<const std::uint8_t*>(static_cast<const void*>(key.data())), key.size(), digest.bytes.begin());
+  if (is_for_veto_only()) return check_life(digest, offset, value);
   if (value.size() != kRecordSize || !decode_record(digest, value, record)) {
     return damaged("the record at byte {0} ({1} bytes) does not check", offset, value.size());
   }
   if (value.data() != key.data() + key.size()) {
     return damaged("the record at byte {0} does not stand behind its digest", offset);
   }
-  const Status status = check_references(record);
+  Status status = check_references(record);
   if (!status.ok() || !has_index_) return status;
+  status = check_place(digest, offset, value);
+  return status.ok() ? check_lists(record) : status;
+}
+
+Status Content::check_place(const Digest& digest, std::uint64_t offset, Bytes value) noexcept {
   Bytes found;
-  if (index_.find(digest, found) != Index::Find::found || found.data() != value.data()) {
-    return damaged("the index does not lead to the record at byte {0}", offset);
+  if (index_.find(digest, found) == Index::Find::found && found.data() == value.data()) return {};
+  return damaged("the index does not lead to the record at byte {0}", offset);
+}
+
+Status Content::check_life(const Digest& digest, std::uint64_t offset, Bytes value) noexcept {
+  Life life;
+  if (!decode_life(digest, value, life)) {
+    return damaged("the record at byte {0} ({1} bytes) does not check", offset, value.size());
   }
-  return check_lists(record);
+  if (life.owner < 1 || life.owner > rows(Table::owners)) {
+    return damaged("a record refers to owner {0}, which is not there", life.owner);
+  }
+  return has_index_ ? check_place(digest, offset, value) : Status{};
 }
 
 Status Content::check_references(const Record& record) noexcept {
@@ -256,6 +285,7 @@ Status Content::check_row(Table table, Bytes key, Bytes value) noexcept {
   if (has_index_ && (!index_.row(table, number, found) || found.data() != payload.data())) {
     return damaged("the index does not lead to row {1} of table {0}", static_cast<unsigned>(table), number);
   }
+  if (is_for_veto_only()) return {};
   PlanRow plan;
   if (table == Table::plans && decode_plan(payload, plan)) {
     return is_string(plan.name) ? check_limit_names(plan.limits)

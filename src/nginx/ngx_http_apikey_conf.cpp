@@ -3,6 +3,7 @@
 // Runs in the master, under `nginx -t` too: it changes nothing that runs.
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
+#include "ngx_http_apikey_runtime.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -320,6 +321,11 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
     if (main.zone == nullptr) {
       return NGX_ERROR;
     }
+  }
+  if (main.zone != nullptr && ngx_test_config != 0 && ngx_quiet_mode == 0) {
+    // nginx shows a test's warnings on the terminal, but no notices.
+    const ngx_str_t directory = choose_runtime_dir(cf->pool, main);
+    ngx_log_stderr(0, "[notice] apikey_zone \"%V\": node memory will lie in %V", &main.zone->shm.name, &directory);
   }
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);

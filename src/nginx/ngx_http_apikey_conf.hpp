@@ -49,7 +49,7 @@ struct CheckpointConf {
   ngx_str_t next;  // beside it, while it is written
 };
 
-struct State;  // ngx_http_apikey_state.hpp: the memory that outlives nginx
+struct Node;  // ngx_http_apikey_node.hpp: the memory that outlives nginx
 
 struct MainConf {
   ngx_array_t stores;     // StoreConf*
@@ -57,7 +57,8 @@ struct MainConf {
   ngx_uint_t method_count;
   ngx_shm_zone_t* zone;
   CheckpointConf checkpoint;
-  State* state;          // null under `nginx -t`
+  ngx_str_t runtime;     // directory of node memory, zero-terminated; empty: not written
+  Node* node;            // null under `nginx -t`
   ngx_int_t request_id;  // index of $request_id
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`

@@ -8,7 +8,7 @@
 
 namespace apikey::nginx {
 
-// At a worker's start: gives the process its mark, lets go of what killed workers held.
+// At a worker's start: lets go of what killed workers held.
 void start_flights(const MainConf& conf) noexcept;
 // Once a second in every worker; one of them does it for all.
 void release_dead_flights(const MainConf& conf) noexcept;

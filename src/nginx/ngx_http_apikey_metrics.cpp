@@ -11,7 +11,8 @@
 #include <span>
 
 #include "apikey/version.hpp"
-#include "ngx_http_apikey_state.hpp"
+#include "ngx_http_apikey_node.hpp"
+#include "ngx_http_apikey_rows.hpp"
 #include "ngx_http_apikey_store.hpp"
 #include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -22,7 +23,7 @@ namespace {
 constexpr std::size_t kChunk = 16384;
 constexpr std::array<std::string_view, kCredentialForms> kForms = {"none", "own", "foreign"};
 constexpr std::array<std::string_view, kAdoptionResultCount> kResults = {
-    "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed"};
+    "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed", "veto", "taken_over"};
 constexpr std::array<std::string_view, kCostMissCount> kCostMisses = {"no_figure", "not_a_number", "too_large",
                                                                       "not_json",  "encoded",      "bad_variable"};
 
@@ -134,7 +135,7 @@ std::span<StoreConf* const> stores_of(const MainConf& main) noexcept {
   return {static_cast<StoreConf**>(main.stores.elts), main.stores.nelts};
 }
 
-std::uint64_t count_of(const ZoneRoot& root, std::size_t env, std::size_t outcome, std::size_t form) noexcept {
+std::uint64_t count_of(const NodeCounters& root, std::size_t env, std::size_t outcome, std::size_t form) noexcept {
   std::uint64_t sum = 0;
   for (const CounterShard& shard : root.shards) {
     sum += value_of(shard.requests[env][outcome][form]);
@@ -142,7 +143,7 @@ std::uint64_t count_of(const ZoneRoot& root, std::size_t env, std::size_t outcom
   return sum;
 }
 
-void write_requests(Text& out, const ZoneRoot& root) noexcept {
+void write_requests(Text& out, const NodeCounters& root) noexcept {
   out.family("apikey_requests_total", "counter", "Client requests by what was decided.");
   for (std::size_t env = 0; env < kEnvCount; ++env) {
     std::array<char, kMaxEnvLength> buffer;
@@ -164,7 +165,7 @@ void write_requests(Text& out, const ZoneRoot& root) noexcept {
   }
 }
 
-void write_limited(Text& out, const ZoneRoot& root) noexcept {
+void write_limited(Text& out, const NodeCounters& root) noexcept {
   out.family("apikey_limited_total", "counter", "Requests refused by a limit.");
   for (std::size_t i = 0; i <= kMaxLimitLabels; ++i) {
     const std::uint64_t count = value_of(root.limited[i]);
@@ -182,7 +183,7 @@ void write_limited(Text& out, const ZoneRoot& root) noexcept {
   }
 }
 
-void write_cost_misses(Text& out, const ZoneRoot& root) noexcept {
+void write_cost_misses(Text& out, const NodeCounters& root) noexcept {
   out.family("apikey_cost_misses_total", "counter", "Costs that could not be read, so that what was reserved counts.");
   for (std::size_t i = 0; i < kCostMissCount; ++i) {
     out << "apikey_cost_misses_total{reason=\"" << kCostMisses[i] << "\"} " << value_of(root.cost_misses[i]) << "\n";
@@ -224,8 +225,6 @@ void write_histogram(Text& out, std::string_view name, const StoreConf* store, c
   }
 }
 
-bool is_alive(std::uint32_t pid) noexcept { return kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM; }
-
 // One line per store of a gauge.
 template <typename F>
 void write_gauge(Text& out, const MainConf& main, std::string_view name, std::string_view help, F&& value) noexcept {
@@ -237,23 +236,28 @@ void write_gauge(Text& out, const MainConf& main, std::string_view name, std::st
 }
 
 void write_snapshots(Text& out, const MainConf& main) noexcept {
-  const auto adopted = [&](const StoreConf& store) { return adoption_of(main, store).read(); };
-  write_gauge(out, main, "apikey_snapshot_generation", "Generation of the snapshot in service, 0 when there is none.",
-              [&](const StoreConf& store) { return adopted(store).generation; });
-  write_gauge(out, main, "apikey_snapshot_keys", "Keys in the snapshot in service.",
-              [&](const StoreConf& store) { return adopted(store).keys; });
-  write_gauge(out, main, "apikey_snapshot_created_timestamp_seconds", "When the snapshot in service was built.",
-              [&](const StoreConf& store) { return adopted(store).created; });
-  write_gauge(out, main, "apikey_snapshot_stale", "1 when the snapshot in service is older than max_age.",
+  const auto active = [&](const StoreConf& store) { return adoption_of(main, store).read().active; };
+  write_gauge(out, main, "apikey_snapshot_generation", "Generation of the active snapshot, 0 when there is none.",
+              [&](const StoreConf& store) { return active(store).generation; });
+  write_gauge(out, main, "apikey_snapshot_veto_generation",
+              "Generation that only takes away, because this nginx lacks what it needs; 0 when there is none.",
+              [&](const StoreConf& store) { return adoption_of(main, store).read().veto.generation; });
+  write_gauge(out, main, "apikey_snapshot_keys", "Keys in the active snapshot.",
+              [&](const StoreConf& store) { return active(store).keys; });
+  write_gauge(out, main, "apikey_snapshot_created_timestamp_seconds", "When the active snapshot was built.",
+              [&](const StoreConf& store) { return active(store).created; });
+  write_gauge(out, main, "apikey_snapshot_stale", "1 when the active snapshot is older than max_age.",
               [&](const StoreConf& store) {
-                const Adopted current = adopted(store);
+                const AdoptedFile current = active(store);
                 return current.change != 0 && is_stale(store, current.created) ? 1U : 0U;
               });
+  write_gauge(out, main, "apikey_workers_fenced",
+              "Workers that answer 503, because they cannot open the snapshot that was adopted last.", count_fenced);
   write_gauge(out, main, "apikey_worker_generation_skew",
-              "Changes of snapshot that the hindmost living worker has not made yet.", [&](const StoreConf& store) {
+              "Changes of snapshot that the slowest living worker has not made yet.", [&](const StoreConf& store) {
                 const Adoption& adoption = adoption_of(main, store);
-                const std::uint64_t oldest = adoption.oldest_held(is_alive);
-                const std::uint64_t newest = adoption.change();
+                const std::uint64_t oldest = adoption.oldest_held(is_worker_alive);
+                const std::uint64_t newest = adoption.read().active.change;
                 return oldest == 0 || oldest > newest ? 0 : newest - oldest;
               });
 }
@@ -264,12 +268,12 @@ void write_adoptions(Text& out, const MainConf& main) noexcept {
     for (std::size_t i = 0; i < kAdoptionResultCount; ++i) {
       out << "apikey_snapshot_adoptions_total{store=\"";
       out.label(view(store->name)) << "\",result=\"" << kResults[i] << "\"} "
-                                   << value_of(store->runtime->slot->results[i]) << "\n";
+                                   << value_of(store->runtime->counters->results[i]) << "\n";
     }
   }
   out.family("apikey_adoption_seconds", "histogram", "Time from noticing a snapshot to the verdict on it.");
   for (const StoreConf* store : stores_of(main)) {
-    write_histogram(out, "apikey_adoption_seconds", store, store->runtime->slot->seconds, kAdoptionBoundsNs);
+    write_histogram(out, "apikey_adoption_seconds", store, store->runtime->counters->seconds, kAdoptionBoundsNs);
   }
 }
 
@@ -289,7 +293,7 @@ void write_zone(Text& out, const MainConf& main) noexcept {
 }
 
 void write_state(Text& out, const MainConf& main) noexcept {
-  const StateHeader& header = *state_header(main);
+  const NodeHead& header = *node_head(main);
   const QuotaTable::Usage quotas = quota_table(main).usage({wall_us()});
   out.family("apikey_quota_slots", "gauge", "Quotas the state has room for.");
   out << "apikey_quota_slots " << quotas.slots << "\n";
@@ -319,7 +323,7 @@ void write_usage(Text& out, const MainConf& main) noexcept {
 }
 
 void write_all(Text& out, const MainConf& main) noexcept {
-  const ZoneRoot& root = zone_root(main);
+  const NodeCounters& root = node_counters(main);
   out.family("apikey_info", "gauge", "The version of the module.");
   out << "apikey_info{version=\"" << kVersion << "\"} 1\n";
   write_requests(out, root);

@@ -36,5 +36,4 @@ void spend_reserve() noexcept {
   }
 }
 
-
 }  // namespace apikey::nginx

@@ -5,8 +5,8 @@
     keyloader snapshot seal OUT --out SEALED
 
 One JSON object a line: key, owner, and if wanted env, name, scopes, rate {amount, period_ns, burst}, limits (a list of
-own ones, as limit_bytes() reads them), expires, not_before, tls, revoked, methods (GET POST …), id. The keys' texts are
-read from stdin, never from argv.
+own ones, as limit_bytes() reads them), expires, not_before, tls, revoked, methods (GET POST …), id; and what no version
+knows yet: more_flags, bindings_hex. The keys' texts are read from stdin, never from argv.
 """
 import argparse
 import hashlib
@@ -73,9 +73,10 @@ class Builder:
             plan=self.plan(key.get("rate")),
             scopes=self.scope_set(key.get("scopes", [])),
             name=self.string(key.get("name", "")),
-            bindings=self.bindings(key.get("methods", [])),
+            bindings=self.string(bytes.fromhex(key.get("bindings_hex", ""))) or self.bindings(key.get("methods", [])),
             limits=self.limits(key.get("limits", [])),
-            flags=(fmt.TLS_REQUIRED if key.get("tls") else 0) | (fmt.REVOKED if key.get("revoked") else 0),
+            flags=(fmt.TLS_REQUIRED if key.get("tls") else 0) | (fmt.REVOKED if key.get("revoked") else 0)
+            | key.get("more_flags", 0),
             key_id=key_id,
             not_before=key.get("not_before", 0),
             expires=key.get("expires", 0),

@@ -687,6 +687,135 @@ void a_dry_run_lets_pass_what_it_names(void**) {
   assert_true(dry_run_name(verdict.outcome) == "revoked_dry_run");
 }
 
+// What decides, and a newer snapshot that only takes away.
+struct UnderVeto {
+  Bench deciding;
+  Bench newer;
+  bool has_all_methods = true;
+
+  Verdict decide(const Credential& credential, Recognition& known, Charge* charge = nullptr) const {
+    static constexpr std::array<std::uint8_t, 1> methods = {0};
+    StoreView store = deciding.store();
+    store.veto = &newer.snapshot();
+    store.veto_methods = methods;
+    store.has_all_veto_methods = has_all_methods;
+    const Clocks clocks{{deciding.now}, {deciding.mono}, {}};
+    return apikey::decide(deciding.policy, credential, store, deciding.facts, clocks, known, charge);
+  }
+  [[nodiscard]] Outcome outcome(const char* key) const {
+    Recognition known;
+    return decide(Bench::credential(key), known).outcome;
+  }
+};
+
+void a_veto_takes_away(void**) {
+  UnderVeto both{Bench({{"kept", {}},
+                        {"revoked now", {}},
+                        {"suspended now", {}},
+                        {"suspended for a while", {}},
+                        {"owner suspended now", {}},
+                        {"expires now", {}},
+                        {"begins later now", {}},
+                        {"deleted", {}},
+                        {"revoked before", {.flags = kFlagRevoked}},
+                        {"extended", {.expires = kNow}},
+                        {"wider now", {.scopes = {}}}}),
+                 Bench({{"kept", {}},
+                        {"revoked now", {.flags = kFlagRevoked}},
+                        {"suspended now", {.flags = kFlagSuspended}},
+                        {"suspended for a while", {.flags = kFlagSuspended, .suspended_until = kNow + 10}},
+                        {"owner suspended now", {.owner = 8}},
+                        {"expires now", {.expires = kNow}},
+                        {"begins later now", {.not_before = kNow + 10}},
+                        {"revoked before", {}},
+                        {"extended", {.expires = kNow + 100}},
+                        {"wider now", {}}})};
+  for (const bool has_all : {true, false}) {
+    both.has_all_methods = has_all;
+    both.deciding.now = kNow;
+    expect(both.outcome("kept"), Outcome::ok);
+    expect(both.outcome("revoked now"), Outcome::revoked);
+    expect(both.outcome("suspended now"), Outcome::suspended);
+    expect(both.outcome("suspended for a while"), Outcome::suspended);
+    expect(both.outcome("owner suspended now"), Outcome::suspended);
+    expect(both.outcome("expires now"), Outcome::expired);
+    expect(both.outcome("begins later now"), Outcome::not_yet_valid);
+    expect(both.outcome("deleted"), Outcome::unknown);
+    // It gives nothing.
+    expect(both.outcome("revoked before"), Outcome::revoked);
+    expect(both.outcome("extended"), Outcome::expired);
+    const std::array<ScopeLine, 1> lines = {ScopeLine{~MethodSet{0}, kReadOrAdmin}};
+    both.deciding.policy.scope_lines = lines;
+    expect(both.outcome("wider now"), Outcome::scope);
+    both.deciding.policy.scope_lines = {};
+    both.deciding.now = kNow + 10;
+    expect(both.outcome("suspended for a while"), Outcome::ok);
+  }
+}
+
+void new_keys_under_a_veto_are_not_called_unknown(void**) {
+  UnderVeto both{Bench(Bench::Keys{{"old", {}}}),
+                 Bench({{"old", {}}, {"new", {}}, {"new and revoked", {.flags = kFlagRevoked}}})};
+  expect(both.outcome("new"), Outcome::unavailable);
+  expect(both.outcome("new and revoked"), Outcome::revoked);
+  // Every method of the newer one is known: what it does not have is nowhere.
+  expect(both.outcome("no such key"), Outcome::unknown);
+  both.has_all_methods = false;
+  expect(both.outcome("no such key"), Outcome::unavailable);
+  // That is no fault of the store's: on_error=allow lets nobody in.
+  both.deciding.policy.allows_on_error = true;
+  expect(both.outcome("new"), Outcome::unavailable);
+  expect(both.outcome("no such key"), Outcome::unavailable);
+  expect(both.outcome("old"), Outcome::ok);
+}
+
+void guesses_under_a_veto_count(void**) {
+  UnderVeto both{Bench(Bench::Keys{{"old", {}}}), Bench(Bench::Keys{{"old", {}}, {"new", {}}})};
+  both.has_all_methods = false;
+  both.deciding.policy.fail_limit = {.is_on = true, .limit = {1, 60 * kNsPerSecond, 2}};
+  const auto attempt = [&](const char* key) {
+    Recognition known;
+    Charge charge = both.deciding.charge();
+    return both.decide(Bench::credential(key), known, &charge).outcome;
+  };
+  const auto wait = [&] {
+    return throttled_for(both.deciding.policy.fail_limit, both.deciding.tables(), both.deciding.facts.address,
+                         {both.deciding.mono});
+  };
+  for (int i = 0; i < 5; ++i) {
+    expect(attempt("new"), Outcome::unavailable);
+  }
+  assert_int_equal(wait(), 0);
+  for (int i = 0; i < 5; ++i) {
+    expect(attempt("no such key"), Outcome::unavailable);  // never throttled: it may be a new key
+  }
+  assert_int_not_equal(wait(), 0);
+  expect(attempt("old"), Outcome::ok);
+}
+
+void a_damaged_veto_says_nothing_about_a_key(void**) {
+  Bench deciding(Bench::Keys{{"key 0", {}}});
+  fixture::TempDir dir;
+  publish::MappedFile file;
+  assert_true(file.open(fixture::build(dir, 1)).ok());
+  fixture::Bytes bytes(file.bytes().begin(), file.bytes().end());
+  Snapshot newer;
+  assert_true(newer.open(file.fd(), bytes, Lookup::index).ok());
+  StoreView store = deciding.store();
+  store.veto = &newer;
+  Recognition known;
+  recognise(Bench::credential("key 0"), store, {kNow}, known);
+  expect(known.outcome, Outcome::ok);
+  const Digest digest = fixture::digest_of("key 0");
+  const auto needle = std::as_bytes(std::span(digest.bytes));
+  const auto at = std::search(bytes.begin(), bytes.end(), needle.begin(), needle.end());
+  *(at + 32 + 72) ^= std::byte{1};
+  known = {};
+  recognise(Bench::credential("key 0"), store, {kNow}, known);
+  expect(known.outcome, Outcome::unavailable);
+  newer.close();
+}
+
 }  // namespace
 }  // namespace apikey
 
@@ -710,6 +839,10 @@ int main() {
       cmocka_unit_test(row_9_a_limit_can_be_required),
       cmocka_unit_test(failed_attempts_are_counted_by_address),
       cmocka_unit_test(a_dry_run_lets_pass_what_it_names),
+      cmocka_unit_test(a_veto_takes_away),
+      cmocka_unit_test(new_keys_under_a_veto_are_not_called_unknown),
+      cmocka_unit_test(guesses_under_a_veto_count),
+      cmocka_unit_test(a_damaged_veto_says_nothing_about_a_key),
       cmocka_unit_test(a_client_request_is_charged_once),
       cmocka_unit_test(a_refused_request_stays_refused),
       cmocka_unit_test(each_location_decides_anew_from_one_recognition),
