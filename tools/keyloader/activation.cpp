@@ -146,9 +146,9 @@ class Watch {
       verdict.why = fmt::format("{} {}: {}", node.name(), uses, printable(refusal.text()));
       return verdict;
     }
-    verdict.why = fmt::format("{} {}: {}", node.name(), uses,
-                              verdict.is_verifying ? "it is still verifying the new one"
-                                                   : "it has not looked at the new one; does it hang?");
+    verdict.why = fmt::format(
+        "{} {}: {}", node.name(), uses,
+        verdict.is_verifying ? "it is still verifying the new one" : "it has not looked at the new one; does it hang?");
     return verdict;
   }
 
@@ -174,8 +174,7 @@ class Watch {
       if (!node.has_live_worker(i) || !node.memory().read_worker(i, worker) || row >= worker.acks.size()) {
         continue;
       }
-      if (worker.acks.at(row).state != apikey::AckState::none ||
-          worker.configuration == report_->last_configuration) {
+      if (worker.acks.at(row).state != apikey::AckState::none || worker.configuration == report_->last_configuration) {
         workers.push_back(worker);
       }
     }
