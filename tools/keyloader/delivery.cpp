@@ -22,9 +22,10 @@ void wait_for(const Session& session, const DeliveryOptions& options, Effect eff
     outcome.activation = {Activity::unknown, "not waited for nginx"};
     return;
   }
-  const std::uint64_t wait_ms = options.wait ? static_cast<std::uint64_t>(parse_duration(*options.wait)) * kMsPerSecond
-                                             : kDefaultWaitMs;
-  outcome.activation = wait_until_active(session.dir(), session.runtime, target_of(*outcome.published, effect), wait_ms);
+  const std::uint64_t wait_ms =
+      options.wait ? static_cast<std::uint64_t>(parse_duration(*options.wait)) * kMsPerSecond : kDefaultWaitMs;
+  outcome.activation =
+      wait_until_active(session.dir(), session.runtime, target_of(*outcome.published, effect), wait_ms);
 }
 
 Outcome publish_and_wait(const Session& session, Registry& registry, const DeliveryOptions& options, Effect effect,
@@ -56,7 +57,8 @@ void add_outcome(Json& json, const Outcome& outcome) {
 }
 
 std::string generation_text(const Published& published) {
-  return fmt::format("generation {} ({} {})", published.generation, published.keys, published.keys == 1 ? "key" : "keys");
+  return fmt::format("generation {} ({} {})", published.generation, published.keys,
+                     published.keys == 1 ? "key" : "keys");
 }
 
 }  // namespace
@@ -79,9 +81,10 @@ bool Outcome::is_done() const {
 
 std::string Outcome::text() const {
   if (!failure.empty()) {
-    return fmt::format("the registry has the change, but it is not published: {}. nginx goes on with what it has until "
-                       "`keyloader publish` succeeds",
-                       failure);
+    return fmt::format(
+        "the registry has the change, but it is not published: {}. nginx goes on with what it has until "
+        "`keyloader publish` succeeds",
+        failure);
   }
   if (!published) {
     return "not published: `keyloader publish` hands it to nginx";
@@ -116,6 +119,13 @@ Outcome deliver(const Session& session, Registry& registry, Change& change, cons
 
 Outcome deliver_nothing(const Session& session, Registry& registry, const DeliveryOptions& options, Effect effect) {
   check(options);
+  return publish_and_wait(session, registry, options, effect, false);
+}
+
+Outcome deliver_nothing(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options,
+                        Effect effect) {
+  check(options);
+  change.commit();  // of nothing
   return publish_and_wait(session, registry, options, effect, false);
 }
 

@@ -25,9 +25,10 @@ struct Outcome {
   Activation activation;
   std::string failure;  // why publishing failed; empty: it did not
 
-  [[nodiscard]] bool is_done() const;     // exit code 0
-  [[nodiscard]] std::string text() const;  // one sentence: "published generation 58 (19 keys); active in nginx (pid 812)"
-  [[nodiscard]] Json json() const;        // generation, active, and `problem` where there is one
+  [[nodiscard]] bool is_done() const;  // exit code 0
+  [[nodiscard]] std::string text()
+      const;                        // one sentence: "published generation 58 (19 keys); active in nginx (pid 812)"
+  [[nodiscard]] Json json() const;  // generation, active, and `problem` where there is one
 };
 
 // Throws UsageError for options that contradict each other. deliver() and its like do it too.
@@ -38,7 +39,10 @@ Outcome deliver(const Session& session, Registry& registry, Change& change, cons
                 Effect effect = Effect::any);
 
 // The same for a command that found nothing to change: publishes what an earlier one left behind.
+// With `change` it ends that first, because publishing begins a change of its own.
 Outcome deliver_nothing(const Session& session, Registry& registry, const DeliveryOptions& options,
+                        Effect effect = Effect::any);
+Outcome deliver_nothing(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options,
                         Effect effect = Effect::any);
 
 // Waits for what was published by other means.

@@ -211,12 +211,12 @@ void import_keys(const Session& session, const ImportOptions& options) {
   }
   print_report(session, result, importer.warnings());
   const Outcome outcome = result.imported != 0 ? deliver(session, *registry, *change, options.delivery)
-                                               : deliver_nothing(session, *registry, options.delivery);
+                                               : deliver_nothing(session, *registry, *change, options.delivery);
   Json json = json_of(result, importer.warnings(), result.imported);
   json.update(outcome.json());
-  session.report(outcome.is_done() ? sentence(result, result.imported) + "\n" + outcome.text()
-                                   : sentence(result, result.imported),
-                 json);
+  session.report(
+      outcome.is_done() ? sentence(result, result.imported) + "\n" + outcome.text() : sentence(result, result.imported),
+      json);
   settle_secret(outcome, options.delivery);
 }
 

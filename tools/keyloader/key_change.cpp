@@ -79,7 +79,7 @@ struct Done {
 void finish(const Session& session, Registry& registry, Change& change, const ChangeOptions& options, Effect effect,
             Done done) {
   const Outcome outcome = done.has_changed ? deliver(session, registry, change, options.delivery, effect)
-                                           : deliver_nothing(session, registry, options.delivery, effect);
+                                           : deliver_nothing(session, registry, change, options.delivery, effect);
   if (done.lines.empty()) {
     done.lines.push_back(fmt::format("owner {} has no keys", options.owner));
   }
@@ -148,9 +148,10 @@ void suspend(const Session& session, const ChangeOptions& options) {
 void resume(const Session& session, const ChangeOptions& options) {
   change_keys(session, options, "resume", "resumed", Effect::any, [&](Registry&, Key& key) -> std::string {
     if (key.revoked != 0) {
-      throw Failure(fmt::format("{} is revoked, since {}, and a revoked key stays refused; nothing was changed. "
-                                "`keyloader key create` issues a new one",
-                                name_of(key), time_text(key.revoked)));
+      throw Failure(
+          fmt::format("{} is revoked, since {}, and a revoked key stays refused; nothing was changed. "
+                      "`keyloader key create` issues a new one",
+                      name_of(key), time_text(key.revoked)));
     }
     if (!key.is_suspended) {
       return "is not suspended";
