@@ -143,7 +143,7 @@ class Watch {
         refusal.configuration >= report_->last_configuration) {
       const bool is_settled = apikey::is_final(static_cast<apikey::AdoptionResult>(refusal.result));
       verdict.activity = is_settled ? Activity::refused : Activity::not_yet;
-      verdict.why = fmt::format("{} {}: {}", node.name(), uses, printable(refusal.sentence()));
+      verdict.why = fmt::format("{} {}: {}", node.name(), uses, printable(refusal.text()));
       return verdict;
     }
     verdict.why = fmt::format("{} {}: {}", node.name(), uses,

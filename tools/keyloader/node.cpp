@@ -73,7 +73,7 @@ Json json_of(const Node& node) {
                {"size", node.memory().size()},
                {"worker_rows", node.memory().worker_count()},
                {"module", printable(node.memory().module_version())},
-               {"nginx", printable(node.memory().nginx_version())}});
+               {"nginx", printable(node.memory().server_version())}});
   return json;
 }
 
