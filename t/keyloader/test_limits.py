@@ -115,9 +115,9 @@ def test_for_people(keyloader):
     text = keyloader("plan", "create", "gold", "--rate", "100/s", "--burst", "200", "--rate", "slow=30/m", "--rate",
                      "slower=1000/h", "--rolling-quota", "5000/24h", "--rolling-quota", "50000/30d", "--rolling-quota",
                      "5000/90m", "--quota", "60000/year", "--concurrency", "20", "--no-publish").stdout
-    assert text == ("plan gold is made: concurrency 20 at once, day 5000/1d rolling, month 50000/30d rolling, rate 100/s "
+    assert text == ("created plan gold: concurrency 20 at once, day 5000/1d rolling, month 50000/30d rolling, rate 100/s "
                     "burst 200, requests.90m 5000/90m rolling, slow 30/m burst 30, slower 1000/h burst 1000, "
-                    "year 60000/year\n")
+                    "year 60000/year\nnot published: `keyloader publish` hands it to nginx\n")
 
 
 @pytest.mark.parametrize("arguments,word", [

@@ -28,6 +28,7 @@ constexpr std::string_view kSharedMemory = "/dev/shm";
 constexpr std::string_view kSystemRuntime = "/run/apikey";
 constexpr std::size_t kMaxAnnouncement = 16'384;
 constexpr mode_t kNotForOthers = S_IWOTH;
+constexpr std::string_view kMoreWords = "+";  // stands last where more words are known than fit
 
 // Somebody may cut a file off while it is read.
 extern "C" void end_on_bus_error(int) {
@@ -293,7 +294,7 @@ Nodes::Nodes(const DataDir& directory, const fs::path& runtime)
                          .is_live = node.is_live(),
                          .registry_id = report->adopted.registry_id,
                          .highest_generation = report->adopted.highest_generation,
-                         .knows_methods = !methods.empty(),
+                         .knows_methods = !methods.empty() && methods.back() != kMoreWords,
                          .methods = methods});
     }
     if (!rows.empty() && !is_known(place)) {
