@@ -320,7 +320,7 @@ void what_a_limit_measures_is_in_its_name(void**) {
   LocationLimit unnamed;
   unnamed.name = "tokens";  // a location's text, which may be anything
   unnamed.place = 1;
-  assert_int_equal(location_use(unnamed, 1, tables.all, costs).cost, 3);
+  assert_int_equal(location_use(unnamed, 1, false, tables.all, costs).cost, 3);
   assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost, 1);
   assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost_number, kNoCost);
 }
