@@ -276,12 +276,16 @@ if CAN_MOUNT:
         key = bare.key()
         before = bare.snapshot.read_bytes()
         fill(small_disk)
-        sentence = bare.refused("key", "revoke", key["id"], status=3)
-        assert "full" in sentence.lower() or "no space" in sentence.lower()
+        done = subprocess.run([KEYLOADER, "key", "revoke", key["id"]], capture_output=True, text=True,
+                              env=bare.environment(), check=False)
+        # The registry may find no room already, or the snapshot alone: each says so with a status of its own.
+        is_changed = done.returncode == 3
+        assert done.returncode in (1, 3) and is_changed != ("nothing was changed" in done.stderr), done.stderr
+        assert "full" in done.stderr.lower() or "no space" in done.stderr.lower()
         bare("snapshot", "verify")
         assert bare.snapshot.read_bytes() == before
         (small_disk / "filler").unlink()
-        assert "revoked already" in bare("key", "revoke", key["id"]).stdout
+        assert ("revoked already" in bare("key", "revoke", key["id"]).stdout) == is_changed
         assert found(bare, key["key"])["flags"] == REVOKED
         bare("audit", "verify")
         assert bare.snapshot.read_bytes() != before

@@ -275,7 +275,7 @@ def test_json_of_a_key_that_is_not_active_yet(keyloader, nginx):
     assert "still uses generation 1" in done.stderr
     done = keyloader("key", "create", "--owner", "acme", "--wait", "1s", "--json", status=3)
     assert json.loads(done.stdout)["active"] is False
-    lines = "key,owner\nan imported key,acme\n"
+    lines = "key,owner\nan-imported-key,acme\n"
     assert json.loads(keyloader("import", "-", "--format", "csv", "--json", stdin=lines).stdout)["active"] is False
 
 

@@ -60,24 +60,16 @@ bool is_behind(const SnapshotFile* file, const RegistryInfo& info, std::uint64_t
 
 void check_may_replace(const SnapshotFile& old, const RegistryInfo& info) {
   if (old.meta().registry_id != info.id) {
-    throw Failure(fmt::format("keys.mdb belongs to registry {}, this is registry {}; if this registry is to replace it, "
-                              "run {}",
-                              hex(old.meta().registry_id), hex(info.id), kWayToTakeOver));
+    throw Failure(
+        fmt::format("keys.mdb belongs to registry {}, this is registry {}; if this registry is to replace it, "
+                    "run {}",
+                    hex(old.meta().registry_id), hex(info.id), kWayToTakeOver));
   }
   if (old.meta().generation > info.generation) {
     throw Failure(
         fmt::format("the registry ends at generation {}, keys.mdb is generation {}: the registry is an older copy, "
                     "and keys revoked since would be good again. Revoke them again, then run {}",
                     info.generation, old.meta().generation, kWayToTakeOver));
-  }
-}
-
-void check_counts(const RegistryInfo& info, std::uint64_t keys) {
-  if (!counts_agree(info, keys)) {
-    throw Failure(
-        fmt::format("the registry has {} keys, but it has counted {} added and {} removed: somebody changed registry.db "
-                    "by other means. If the difference is intended, run `keyloader publish --allow-shrink`",
-                    keys, info.added, info.removed));
   }
 }
 
@@ -99,6 +91,19 @@ void check_nothing_lost(Registry& registry, const SnapshotFile& old, std::uint64
 }
 
 bool is_below_half(std::uint64_t before, std::uint64_t after) { return after < before - before / 2; }
+
+void check_counts(Registry& registry, const SnapshotFile* old, const RegistryInfo& info, std::uint64_t keys) {
+  if (counts_agree(info, keys)) {
+    return;
+  }
+  if (old != nullptr) {
+    check_nothing_lost(registry, *old, 0, wall_clock());  // names the key, if one that is active is missing
+  }
+  throw Failure(
+      fmt::format("the registry has {} keys, but it has counted {} added and {} removed: somebody changed registry.db "
+                  "by other means. If the difference is intended, run `keyloader publish --allow-shrink`",
+                  keys, info.added, info.removed));
+}
 
 apikey::publish::MetaValues meta_values(const RegistryInfo& info, std::uint64_t generation, bool allows_shrink) {
   apikey::publish::MetaValues meta;
@@ -160,8 +165,8 @@ Json take_over_note(const std::string& reason, const SnapshotFile* old, const No
     replaced.push_back({{"registry_id", hex(old->meta().registry_id)}, {"generation", old->meta().generation}});
   }
   for (const KnownStore& known : nodes.stores()) {
-    replaced.push_back({{"nginx", known.node}, {"registry_id", hex(known.registry_id)},
-                        {"generation", known.highest_generation}});
+    replaced.push_back(
+        {{"nginx", known.node}, {"registry_id", hex(known.registry_id)}, {"generation", known.highest_generation}});
   }
   return {{"reason", reason}, {"replaced", replaced}};
 }
@@ -181,7 +186,7 @@ Begun begin_generation(Registry& registry, const Nodes& nodes, const SnapshotFil
     check_may_replace(*old, begun.info);
   }
   if (!request.allows_shrink) {
-    check_counts(begun.info, keys);
+    check_counts(registry, old, begun.info, keys);
   }
   check_nodes(nodes, registry, begun.info, request);
   Json note{{"keys", keys}};
@@ -256,14 +261,16 @@ std::optional<std::string> why_refused(const Nodes& nodes, const RegistryInfo& i
       continue;
     }
     if (known.registry_id != info.id) {
-      return fmt::format("{} uses this keys.mdb with registry {} (generation {}) and refuses this registry, {}; if it is "
-                         "to replace that one, run {}",
-                         known.node, hex(known.registry_id), known.highest_generation, hex(info.id), kWayToTakeOver);
+      return fmt::format(
+          "{} uses this keys.mdb with registry {} (generation {}) and refuses this registry, {}; if it is "
+          "to replace that one, run {}",
+          known.node, hex(known.registry_id), known.highest_generation, hex(info.id), kWayToTakeOver);
     }
     if (known.highest_generation > info.generation) {
-      return fmt::format("{} has seen generation {} of this registry, which ends at generation {}: it is an older copy, "
-                         "and keys revoked since would be good again. Revoke them again, then run {}",
-                         known.node, known.highest_generation, info.generation, kWayToTakeOver);
+      return fmt::format(
+          "{} has seen generation {} of this registry, which ends at generation {}: it is an older copy, "
+          "and keys revoked since would be good again. Revoke them again, then run {}",
+          known.node, known.highest_generation, info.generation, kWayToTakeOver);
     }
   }
   return std::nullopt;
