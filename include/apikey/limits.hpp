@@ -57,7 +57,6 @@ struct TextRef {
 struct LimitUse {
   LimitKind kind;
   bool is_dry_run;
-  std::uint8_t cost_number;  // which of the costs, kNoCost: one of each request
   CalendarUnit unit;
   std::uint64_t subject;
   std::uint64_t cost;
@@ -68,7 +67,6 @@ struct LimitUse {
   std::int64_t end;
   TextRef name;  // LIFETIME: the snapshot's or the configuration's
 };
-inline constexpr std::uint8_t kNoCost = 0xff;
 static_assert(std::is_trivially_default_constructible_v<LimitUse>);
 
 // How a limit stands after a look or a take.
@@ -81,22 +79,28 @@ struct LimitLevel {
   std::uint64_t taken_ns;        // the arrival time a take left behind; 0 where that has no meaning
 };
 
-// What was taken, for when the request ends. 48 bytes a limit.
+// What was taken, for when the request ends.
 struct TakenLimit {
   std::uint64_t subject;
   std::uint64_t cost;      // charged so far
   std::uint64_t amount;    // rate, rolling quota
   std::uint64_t period;    // rate, rolling quota; calendar quota: end of its window
   std::uint64_t taken_ns;  // rate, rolling quota; calendar quota: begin of its window
+  TextRef name;            // LIFETIME: as in the LimitUse, unless somebody replaces it by a copy
   FlightLease lease;
   LimitKind kind;
   CalendarUnit unit;
-  std::uint8_t cost_number;
+  std::uint8_t taker;
 };
 
-// All limits this client request has taken from, over all its passes through the phases.
+// Who takes for a client request: 0 is the request itself, every other number one of its subrequests.
+inline constexpr std::uint8_t kMainTaker = 0;
+
+// All limits this client request has taken from, over all its passes through the phases and all its subrequests: each
+// limit is in it once.
 struct Takings {
   std::size_t count = 0;
+  std::uint8_t taker = kMainTaker;  // who takes next
   std::array<TakenLimit, kMaxUses> limits;
   Takings() noexcept {}  // NOLINT(modernize-use-equals-default): leaves the array alone, which `= default` would clear
   // Null where this request has not taken from it.
@@ -113,8 +117,8 @@ struct TakeResult {
   Outcome dry_outcome = Outcome::ok;
 };
 
-// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at; they will
-// be settled by the cost that is theirs now.
+// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at. What a
+// subrequest took before the request itself takes becomes the request's own, at the request's cost.
 [[nodiscard]] TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
                                      Takings& takings) noexcept;
 // What take_limits() would give, without taking.
@@ -122,12 +126,11 @@ struct TakeResult {
                                         const Clocks& clocks) noexcept;
 [[nodiscard]] LimitLevel look_at_limit(const LimitTables& tables, const LimitUse& use, const Clocks& clocks) noexcept;
 
-// The true cost has become known: charges or gives back the difference, for the limits of that cost. More than is left
-// may be charged; the limit then recovers from below nothing.
-void settle_cost(const LimitTables& tables, Takings& takings, std::uint8_t cost_number, std::uint64_t cost,
-                 const Clocks& clocks) noexcept;
-// Gives back all costs. Requests in flight stay until release_flights().
-void refund_costs(const LimitTables& tables, Takings& takings, const Clocks& clocks) noexcept;
+// The true cost has become known: charges or gives back the difference. More than is left may be charged; the limit
+// then recovers from below nothing.
+void settle_cost(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost, const Clocks& clocks) noexcept;
+// Gives back what the takers up to this one have taken. Requests in flight stay until release_flights().
+void refund_costs(const LimitTables& tables, Takings& takings, std::uint8_t last_taker, const Clocks& clocks) noexcept;
 void release_flights(const LimitTables& tables, Takings& takings) noexcept;
 
 }  // namespace apikey

@@ -21,31 +21,27 @@ std::uint64_t share_of(std::uint64_t amount, const Share& share) noexcept {
   return std::max<std::uint64_t>(static_cast<std::uint64_t>(Wide{amount} * share.part / share.whole), 1);
 }
 
-// The number of the cost that is for this measure, else of the one for all others.
-std::uint8_t cost_number_of(std::string_view name, std::span<const MeasuredCost> costs) noexcept {
-  std::uint8_t for_others = kNoCost;
+// The cost that is for the measure of this limit, else the one for all others; null where there is neither.
+const MeasuredCost* cost_of(std::string_view name, std::span<const MeasuredCost> costs) noexcept {
+  const MeasuredCost* for_others = nullptr;
   if (costs.empty()) {
     return for_others;
   }
   const std::string_view measure = measure_of(name);
-  for (std::size_t i = 0; i < costs.size(); ++i) {
-    if (costs[i].measure == measure && !measure.empty()) {
-      return static_cast<std::uint8_t>(i);
+  for (const MeasuredCost& each : costs) {
+    if (measure.empty() ? each.measure == "requests" : each.measure == measure) {
+      return &each;
     }
-    if (costs[i].measure == "requests" && measure.empty()) {
-      return static_cast<std::uint8_t>(i);
-    }
-    if (costs[i].measure.empty()) {
-      for_others = static_cast<std::uint8_t>(i);
+    if (each.measure.empty()) {
+      for_others = &each;
     }
   }
   return for_others;
 }
 
 void set_cost(LimitUse& use, std::span<const MeasuredCost> costs) noexcept {
-  const bool is_costly = use.kind != LimitKind::concurrency;
-  use.cost_number = is_costly ? cost_number_of(use.name, costs) : kNoCost;
-  use.cost = use.cost_number == kNoCost ? 1 : costs[use.cost_number].cost;
+  const MeasuredCost* cost = use.kind == LimitKind::concurrency ? nullptr : cost_of(use.name, costs);
+  use.cost = cost == nullptr ? 1 : cost->cost;
 }
 
 void set_rate(LimitUse& use, const Rate& rate, std::uint64_t burst, const Share& share) noexcept {
@@ -196,6 +192,16 @@ bool gather_key_limits(const Snapshot& snapshot, const Record& record, const Own
   const std::size_t before = count;
   return add_list(context, owner.limits, id, {}, uses, count) &&
          adjust_by(context, owner.limits, uses.subspan(before, count - before));
+}
+
+void settle_costs(const LimitTables& tables, Takings& takings, std::uint8_t taker, std::span<const MeasuredCost> costs,
+                  const Clocks& clocks) noexcept {
+  for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
+    const MeasuredCost* cost = taken.taker == taker ? cost_of(taken.name, costs) : nullptr;
+    if (cost != nullptr && cost->is_settled) {
+      settle_cost(tables, taken, cost->cost, clocks);
+    }
+  }
 }
 
 LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
