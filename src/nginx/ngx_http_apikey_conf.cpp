@@ -103,6 +103,8 @@ void merge_content(ngx_http_core_loc_conf_t& core, LocConf& conf, const LocConf&
   if (core.noname && conf.content == nullptr && core.handler == nullptr) {
     conf.content = outer.content;
     core.handler = outer.content;
+    conf.question = outer.question;
+    conf.verify_status = outer.verify_status;
   }
   conf.is_content = conf.content == on_verify || conf.content == on_whoami;
 }
@@ -207,8 +209,15 @@ bool note_location(ngx_conf_t* cf, MainConf& main, const ngx_http_core_loc_conf_
   // Not where it is meant, where a key only asks about itself, where the outer location is named already, and where no
   // request gets to because every one has a location.
   const bool is_unreachable = &core == server && core.locations != nullptr;
-  if (conf.any_scope == 1 || conf.scope_lines != nullptr || conf.content == on_whoami || core.noname ||
-      is_unreachable) {
+  conf.loc_confs = core.loc_conf;
+  conf.server = &core_srv_conf(cf);
+  conf.is_place = !core.noname && !is_unreachable;
+  auto** location = push_to<LocConf*>(&main.locations);
+  if (location == nullptr) {
+    return false;
+  }
+  *location = &conf;
+  if (conf.any_scope == 1 || conf.scope_lines != nullptr || conf.content == on_whoami || !conf.is_place) {
     return true;
   }
   auto** place = push_to<LocConf*>(&main.unscoped);
@@ -239,7 +248,8 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
-      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool)) {
+      !init_array<LocConf*>(main->locations, cf->pool) || !init_array<LocConf*>(main->unscoped, cf->pool) ||
+      !init_array<LimitConf>(main->named_limits, cf->pool)) {
     return nullptr;
   }
   main->methods = make_methods(cf->pool);
@@ -320,6 +330,9 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
     if (main.zone == nullptr) {
       return NGX_ERROR;
     }
+  }
+  if (finish_measures(cf, main) != NGX_OK || check_questions(cf, main) != NGX_OK) {
+    return NGX_ERROR;
   }
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);
