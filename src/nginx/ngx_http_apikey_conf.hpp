@@ -49,6 +49,13 @@ struct CheckpointConf {
   ngx_str_t next;  // beside it, while it is written
 };
 
+// A source of a name that nginx passes on only with a setting of its own.
+struct DroppedHeader {
+  const ngx_http_core_srv_conf_t* server;
+  ngx_str_t name;
+  ngx_str_t location;
+};
+
 struct State;  // ngx_http_apikey_state.hpp: the memory that outlives nginx
 
 struct MainConf {
@@ -66,6 +73,7 @@ struct MainConf {
   bool meets_debug_log;          // some location with apikey writes a log at debug
   ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
   ngx_array_t named_limits;      // LimitConf: all that have a name of their own
+  ngx_array_t dropped_headers;   // DroppedHeader: each once per server
   ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
 };
 
@@ -77,7 +85,7 @@ struct Choice {
 
 struct Source {
   SourceKind kind;
-  ngx_str_t name;      // header (lower case), argument or cookie name
+  ngx_str_t name;      // of a header (lower case), scheme, argument or cookie; the prefix of a protocol
   ngx_int_t variable;  // index of the variable
 };
 
@@ -123,7 +131,7 @@ struct LocConf {
   ngx_array_t* cost_lines;       // CostLine
   ngx_array_t* refund_statuses;  // ngx_uint_t
   LocationPolicy* policy;        // what decide() is given; made when merged
-  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
+  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent; `Bearer` stands last in it
   bool accepts_bearer;
   bool is_content;              // apikey_verify or apikey_whoami decides here itself
   ngx_http_handler_pt content;  // of apikey_metrics, apikey_usage, … written here; null: none
@@ -155,6 +163,11 @@ StoreConf* find_store(const MainConf& main, std::string_view name) noexcept;
 // Reads `<id>:<file>` and adds its method to the store's, and to MainConf::methods when it is new there.
 // RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t value) noexcept;
+
+// For every location: remembers what check_dropped_headers() judges when all servers are known. RETURNS: false without
+// memory.
+bool note_dropped_headers(ngx_conf_t* cf, MainConf& main, const LocConf& conf) noexcept;
+ngx_int_t check_dropped_headers(ngx_conf_t* cf, const MainConf& main) noexcept;
 
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.

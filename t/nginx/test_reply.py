@@ -28,6 +28,12 @@ def server(stage):
         location /plain    {{ proxy_pass {up}; }}
         location /own-rates {{ proxy_pass {up}; }}
         location /bearer   {{ apikey_from header:X-API-Key bearer; proxy_pass {up}; }}
+        location /only-bearer {{ apikey_from bearer; proxy_pass {up}; }}
+        location /only-basic {{ apikey_from basic; proxy_pass {up}; }}
+        location /only-scheme {{ apikey_from scheme:Token; proxy_pass {up}; }}
+        location /only-query {{ apikey_from query:api_key; proxy_pass {up}; }}
+        location /header-basic {{ apikey_from header:X-API-Key basic; proxy_pass {up}; }}
+        location /schemes  {{ apikey_from bearer scheme:Token cookie:k scheme:apikey; proxy_pass {up}; }}
         location /scoped   {{ apikey_scope a:b c:d; proxy_pass {up}; }}
         location /scoped-bearer {{ apikey_from bearer; apikey_scope a:b c:d; proxy_pass {up}; }}
         location /unlisted {{ apikey_scope a:b methods=POST; proxy_pass {up}; }}
@@ -54,6 +60,12 @@ REALM = r'realm="say \"hi\""'
     ("/plain", "ak_live_bad", 401, f"ApiKey {REALM}"),
     ("/bearer", None, 401, f"ApiKey {REALM}, Bearer {REALM}"),
     ("/bearer", "ak_live_bad", 401, f'ApiKey {REALM}, Bearer {REALM}, error="invalid_token"'),
+    ("/only-bearer", None, 401, f"Bearer {REALM}"),
+    ("/only-basic", None, 401, f"Basic {REALM}"),
+    ("/only-scheme", None, 401, f"Token {REALM}"),
+    ("/only-query", None, 401, f"ApiKey {REALM}"),
+    ("/header-basic", None, 401, f"ApiKey {REALM}"),
+    ("/schemes", None, 401, f"Token {REALM}, apikey {REALM}, Bearer {REALM}"),
     ("/scoped", "good", 403, f'ApiKey {REALM}, error="insufficient_scope", scope="a:b c:d"'),
     ("/unlisted", "good", 403, f'ApiKey {REALM}, error="insufficient_scope"'),
 ])
