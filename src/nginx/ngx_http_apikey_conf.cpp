@@ -87,7 +87,7 @@ void merge_values(LocConf& conf, const LocConf& outer, ngx_array_t* default_sour
   merge_scopes(conf, outer);
   merge_environments(conf, outer);
   ngx_conf_merge_uint_value(conf.format, outer.format, static_cast<ngx_uint_t>(Format::strict));
-  ngx_conf_merge_value(conf.hides, outer.hides, 1);
+  merge_hiding(conf, outer);
   ngx_conf_merge_uint_value(conf.preflight, outer.preflight, static_cast<ngx_uint_t>(Preflight::allow));
   ngx_conf_merge_uint_value(conf.error_body, outer.error_body, static_cast<ngx_uint_t>(ErrorBody::problem));
   ngx_conf_merge_uint_value(conf.error_detail, outer.error_detail, static_cast<ngx_uint_t>(ErrorDetail::generic));
@@ -239,7 +239,9 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
-      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool)) {
+      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<HidingLocation>(main->hiding, cf->pool) ||
+      !init_array<HiddenVariable*>(main->hidden_variables, cf->pool) ||
+      !init_array<LimitConf>(main->named_limits, cf->pool)) {
     return nullptr;
   }
   main->methods = make_methods(cf->pool);
@@ -259,6 +261,13 @@ char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept {
   return NGX_CONF_OK;
 }
 
+void* create_srv_conf(ngx_conf_t* cf) noexcept {
+  auto* conf = pool_new<SrvConf>(cf->pool);
+  const bool is_made = conf != nullptr && init_array<LocConf*>(conf->hidden, cf->pool) &&
+                       init_array<std::string_view>(conf->argument_names, cf->pool);
+  return is_made ? conf : nullptr;
+}
+
 void* create_loc_conf(ngx_conf_t* cf) noexcept {
   auto* conf = pool_new<LocConf>(cf->pool);
   if (conf == nullptr) {
@@ -272,6 +281,7 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
   conf->environments = unset_array();
   conf->any_environment = NGX_CONF_UNSET;
   conf->hides = NGX_CONF_UNSET;
+  conf->keeps_redirects = NGX_CONF_UNSET;
   conf->preflight = NGX_CONF_UNSET_UINT;
   conf->error_body = NGX_CONF_UNSET_UINT;
   conf->error_detail = NGX_CONF_UNSET_UINT;
@@ -307,7 +317,8 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (!conf.is_on) {
     return NGX_CONF_OK;
   }
-  const bool is_done = make_challenge(cf->pool, conf) && make_policy(cf, conf) && note_location(cf, main, core, conf);
+  const bool is_done = make_challenge(cf->pool, conf) && make_policy(cf, conf) && note_location(cf, main, core, conf) &&
+                       note_hiding(cf, main, conf);
   return is_done ? NGX_CONF_OK : conf_error();
 }
 
@@ -320,6 +331,9 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
     if (main.zone == nullptr) {
       return NGX_ERROR;
     }
+  }
+  if (finish_hiding(cf, main) != NGX_OK) {
+    return NGX_ERROR;
   }
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);

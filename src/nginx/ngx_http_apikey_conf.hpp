@@ -7,6 +7,7 @@
 //   _conf_source.cpp    apikey_from
 //   _conf_limit.cpp     apikey_limit, apikey_concurrency, apikey_fail_limit
 //   _conf_cost.cpp      apikey_cost, apikey_refund
+//   _conf_hide.cpp      apikey_hide, and what is hidden where
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ inline constexpr ngx_uint_t kMaxStores = 16;
 inline constexpr std::string_view kDefaultZoneName = "apikey";
 inline constexpr std::size_t kDefaultZoneSize = 16U << 20;
 
-struct StoreRuntime;  // ngx_http_apikey_store.hpp: what this process has open
+struct StoreRuntime;    // ngx_http_apikey_store.hpp: what this process has open
+struct HiddenVariable;  // ngx_http_apikey_pseudonym.hpp
 
 // One apikey_store line.
 struct StoreConf {
@@ -62,11 +64,15 @@ struct MainConf {
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`
   bool has_mapped_store;
-  bool has_metrics;              // some location says `apikey_metrics` or `apikey_usage`
-  bool meets_debug_log;          // some location with apikey writes a log at debug
-  ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
-  ngx_array_t named_limits;      // LimitConf: all that have a name of their own
-  ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
+  bool has_metrics;                   // some location says `apikey_metrics` or `apikey_usage`
+  bool meets_debug_log;               // some location with apikey writes a log at debug
+  ngx_array_t unscoped;               // LocConf*: locations that let every valid key in without saying so
+  ngx_array_t named_limits;           // LimitConf: all that have a name of their own
+  ngx_array_t* default_sources;       // Source: what apikey_from means where it is not written
+  ngx_array_t hiding;                 // HidingLocation: all with apikey that hide the key
+  ngx_array_t hidden_variables;       // HiddenVariable*
+  const HiddenVariable* hidden_user;  // $remote_user; null: no hidden source is Basic
+  bool cleans_lines;                  // some hidden source is in the URI: request lines and redirects are cleaned
 };
 
 // One of the words a directive takes; `post` of its command points to the first of a list that ends with an empty word.
@@ -78,7 +84,28 @@ struct Choice {
 struct Source {
   SourceKind kind;
   ngx_str_t name;      // header (lower case), argument or cookie name
-  ngx_int_t variable;  // index of the variable
+  ngx_int_t variable;  // index of the variable; NGX_ERROR: it names a place, and is asked by its name
+  // Of a variable that names a place in the request ($http_…, $arg_…, $cookie_…): that place; null for every other.
+  Source* place = nullptr;
+  ngx_uint_t hash = 0;                    // of the variable's name
+  bool is_any_dash = false;               // a header by the name of its variable: `-` and `_` are one
+  const HiddenVariable* named = nullptr;  // nginx's variable for this place, where it is hidden
+};
+
+struct LocConf;
+
+// Where a key is hidden, and in which server.
+struct HidingLocation {
+  LocConf* location;
+  const ngx_http_core_srv_conf_t* server;
+};
+
+// What the servers of a port hide. A server that shares its ports with others has what all of them hide.
+struct SrvConf {
+  ngx_array_t hidden;          // LocConf*: one for each list of sources and format
+  ngx_array_t argument_names;  // std::string_view: query sources and $arg_… among them
+  bool takes_from_line;        // one of them may be in the URI …
+  bool takes_from_path;        // … even in its path
 };
 
 enum class ErrorBody : ngx_uint_t { problem, nginx };
@@ -106,6 +133,10 @@ struct LocConf {
   ngx_array_t* environments;  // std::string_view
   ngx_flag_t any_environment;
   ngx_flag_t hides;
+  ngx_flag_t keeps_redirects;    // of apikey_hide: redirects=keep
+  ngx_array_t* before_hiding;    // ngx_int_t: variables of its before=; null: none
+  ngx_flag_t takes_from_line;    // a source may be in the URI; made when merged
+  ngx_array_t* argument_names;   // std::string_view: arguments that are sources here; made when merged
   ngx_uint_t preflight;          // Preflight
   ngx_uint_t error_body;         // ErrorBody
   ngx_uint_t error_detail;       // ErrorDetail
@@ -137,12 +168,16 @@ inline MainConf* main_conf(ngx_http_request_t* r) noexcept {
 inline MainConf* main_conf(ngx_cycle_t* cycle) noexcept {
   return static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_apikey_module));
 }
+inline SrvConf* srv_conf(ngx_http_request_t* r) noexcept {
+  return static_cast<SrvConf*>(ngx_http_get_module_srv_conf(r, ngx_http_apikey_module));
+}
 inline LocConf* loc_conf(ngx_http_request_t* r) noexcept {
   return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_apikey_module));
 }
 
 void* create_main_conf(ngx_conf_t* cf) noexcept;
 char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept;
+void* create_srv_conf(ngx_conf_t* cf) noexcept;
 void* create_loc_conf(ngx_conf_t* cf) noexcept;
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
 
@@ -155,6 +190,14 @@ StoreConf* find_store(const MainConf& main, std::string_view name) noexcept;
 // Reads `<id>:<file>` and adds its method to the store's, and to MainConf::methods when it is new there.
 // RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t value) noexcept;
+
+// For a `$variable` source: fills `place` when the variable names one. RETURNS: false without memory.
+bool find_place(ngx_conf_t* cf, Source& source) noexcept;
+void merge_hiding(LocConf& conf, const LocConf& outer) noexcept;
+// For every location with apikey, once merged. RETURNS: false without memory.
+bool note_hiding(ngx_conf_t* cf, MainConf& main, LocConf& conf) noexcept;
+// When all is read: what each port hides, and what `nginx -t` says of it.
+ngx_int_t finish_hiding(ngx_conf_t* cf, MainConf& main) noexcept;
 
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
@@ -169,6 +212,7 @@ char* set_use(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_zone(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_apikey(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_from(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_hide(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_scope(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_environment(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_limit(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;

@@ -12,7 +12,8 @@
 
 namespace apikey::nginx {
 
-struct BodyWatch;  // ngx_http_apikey_cost.cpp
+struct BodyWatch;    // ngx_http_apikey_cost.cpp
+struct HiddenValue;  // ngx_http_apikey_pseudonym.hpp
 
 // Lives in the main request's pool until its end. ngx_http_internal_redirect() zeroes r->ctx; it is found again by its
 // clean-up handler, which also unpins the snapshots and wipes the digests.
@@ -21,6 +22,8 @@ struct RequestCtx {
   const LocConf* extracted_by = nullptr;  // null: not yet
   const LocConf* hidden_by = nullptr;
   bool is_reading = false;  // a variable that is a source may itself ask for the key
+  bool is_hiding = false;   // … as may one that is kept before the key is hidden
+  HiddenValue* hidden = nullptr;
   ngx_str_t redacted_request{0, nullptr};
 
   // One request sees one generation of a store, however many locations it passes through. Requests with a pin are in a

@@ -8,6 +8,8 @@
 #include "ngx_http_apikey_cost.hpp"
 #include "ngx_http_apikey_hide.hpp"
 #include "ngx_http_apikey_request.hpp"
+#include "ngx_http_apikey_request_line.hpp"
+#include "ngx_http_apikey_stray_copies.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -35,6 +37,21 @@ Verdict throttle(ngx_http_request_t* r, const LocConf& conf, Charge* charge) noe
     charge->refusal = verdict;
   }
   return verdict;
+}
+
+// Those of `before=`, which are computed from the key itself. What they are now they stay, nocacheable ones too.
+void keep_variables(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexcept {
+  if (conf.before_hiding == nullptr) {
+    return;
+  }
+  ctx.is_hiding = true;
+  const std::span all(static_cast<ngx_int_t*>(conf.before_hiding->elts), conf.before_hiding->nelts);
+  for (const ngx_int_t index : all) {
+    if (auto* value = ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(index))) {
+      value->no_cacheable = 0;
+    }
+  }
+  ctx.is_hiding = false;
 }
 
 // What the location's limits are told of this request: by whom, and what it costs.
@@ -114,33 +131,37 @@ Clocks read_clocks() noexcept {
 }
 
 bool extract(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexcept {
+  PresentedKey key;
   const bool is_fresh =
       ctx.extracted_by == nullptr || (ctx.credential.found == Found::none && !reads_alike(*ctx.extracted_by, conf));
   if (is_fresh) {
     ctx.is_blocked = is_blocked(r, conf);
     ctx.is_reading = true;
     if (!ctx.is_blocked) {
-      read_credential(r, conf, *main_conf(r), ctx.credential);
+      read_credential(r, conf, *main_conf(r), ctx.credential, key);
     }
     ctx.is_reading = false;
-    if (!redact_request_line(r, conf, ctx.redacted_request)) {
+    if (!redact_request_line(r, conf, key.text(), ctx.redacted_request)) {
       return false;
     }
     ctx.extracted_by = &conf;
     ctx.known = {};
     ctx.peeked_by = nullptr;
   }
-  if (!conf.hides || (ctx.hidden_by != nullptr && reads_alike(*ctx.hidden_by, conf))) {
+  if (!conf.hides || ctx.is_hiding || (ctx.hidden_by != nullptr && reads_alike(*ctx.hidden_by, conf))) {
     return true;
   }
-  if (hide_credential(r, *ctx.extracted_by) != NGX_OK) {
-    return false;
+  keep_variables(r, conf, ctx);
+  if (!is_fresh && ctx.hidden_by == nullptr) {
+    read_key_again(r, *ctx.extracted_by, key);
   }
-  if (ctx.extracted_by != &conf && hide_credential(r, conf) != NGX_OK) {
-    return false;
+  const bool is_hidden = hide_credential(r, ctx, *ctx.extracted_by) == NGX_OK &&
+                         (ctx.extracted_by == &conf || hide_credential(r, ctx, conf) == NGX_OK) &&
+                         (key.text().empty() || hide_copies(r, key.text()));
+  if (is_hidden) {
+    ctx.hidden_by = &conf;
   }
-  ctx.hidden_by = &conf;
-  return true;
+  return is_hidden;
 }
 
 const Verdict* peek(ngx_http_request_t* r) noexcept {

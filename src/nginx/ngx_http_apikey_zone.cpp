@@ -277,6 +277,8 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 
 ZoneRoot& zone_root(const MainConf& conf) noexcept { return *context_of(conf).root; }
 
+const SipKey& node_seed(const MainConf& conf) noexcept { return zone_root(conf).seed; }
+
 const BucketTable& bucket_table(const MainConf& conf) noexcept { return context_of(conf).table; }
 
 const FlightTable& flight_table(const MainConf& conf) noexcept { return context_of(conf).flights; }

@@ -85,6 +85,7 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 
 // Attached memory of the running configuration; only valid in a worker (after init_zone).
 ZoneRoot& zone_root(const MainConf& conf) noexcept;
+const SipKey& node_seed(const MainConf& conf) noexcept;  // a secret of the node, the same in all workers and reloads
 const BucketTable& bucket_table(const MainConf& conf) noexcept;
 const FlightTable& flight_table(const MainConf& conf) noexcept;
 std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets there is room for
