@@ -14,7 +14,7 @@ def server(stage):
     stage.revoked = registry.key("alice", publish=False)
     stage.suspended = registry.key("alice", publish=False)
     stage.early = registry.key("alice", not_before="2099-01-01", publish=False)
-    stage.expired = registry.key("alice", not_before="2019-01-01", expires="2020-01-01", publish=False)
+    stage.expired = registry.expired_key("alice", publish=False)
     stage.elsewhere = registry.key("alice", allow_ip="192.0.2.1", publish=False)
     registry.revoke(stage.revoked, "--no-publish")
     registry.run("key", "suspend", stage.suspended.id)

@@ -180,38 +180,36 @@ STRANGERS = {
 def test_a_strangers_credential_stays_for_the_upstream(server, stage, name, value):
     value = value.replace("KEY", stage.key.secret)
     stage.upstream.clear()
+    server.clear_access_log()
     assert server.status("/all", key=stage.key, headers={name: value}) == 200
+    assert server.logged()[0]["outcome"] == "ok"
     assert stage.upstream.last.header(name) == value
     assert stage.upstream.last.header("X-API-Key") is None
 
 
 @pytest.mark.parametrize("path,name,value,left", [
-    ("/default", "Authorization", "ApiKey KEY", None),
-    ("/scheme", "Authorization", "token KEY", None),
-    ("/scheme", "Authorization", "Token WRONG", None),
+    ("/default", "Authorization", "ApiKey SECRET", None),
+    ("/scheme", "Authorization", "token SECRET", None),
     ("/query", "", "", None),
-    ("/cookie", "Cookie", "a=1; API_KEY=KEY; b=2", "a=1; b=2"),
-    ("/cookie", "Cookie", "a=1,api_key=KEY; b=2", "a=1; b=2"),
-    ("/protocol", "Sec-WebSocket-Protocol", "key.KEY", None),
-    ("/protocol", "Sec-WebSocket-Protocol", "key.KEY, chat", "chat"),
-    ("/protocol", "Sec-WebSocket-Protocol", "chat,key.KEY,superchat", "chat,superchat"),
-    ("/protocol", "Sec-WebSocket-Protocol", "chat, superchat, key.KEY", "chat, superchat"),
-    ("/protocol", "Sec-WebSocket-Protocol", "chat, key.KEY, key.KEY", "chat"),
+    ("/cookie", "Cookie", "a=1; API_KEY=SECRET; b=2", "a=1; b=2"),
+    ("/cookie", "Cookie", "a=1,api_key=SECRET; b=2", "a=1; b=2"),
+    ("/protocol", "Sec-WebSocket-Protocol", "key.SECRET", None),
+    ("/protocol", "Sec-WebSocket-Protocol", "key.SECRET, chat", "chat"),
+    ("/protocol", "Sec-WebSocket-Protocol", "chat,key.SECRET,superchat", "chat,superchat"),
+    ("/protocol", "Sec-WebSocket-Protocol", "chat, superchat, key.SECRET", "chat, superchat"),
+    ("/protocol", "Sec-WebSocket-Protocol", "chat, key.SECRET, key.SECRET", "chat"),
 ])
 def test_what_is_ours_is_hidden_and_the_rest_left(server, stage, path, name, value, left):
     stage.upstream.clear()
+    server.clear_access_log()
     query = f"?a=1&API_KEY={stage.key.secret}&b=2" if path == "/query" else ""
-    value = value.replace("KEY", stage.key.secret) if "API_KEY" not in value else value.replace("=KEY", f"={stage.key.secret}")
-    is_good = "WRONG" not in value
-    headers = {name: value.replace("WRONG", mistyped(stage.key))} if name else {}
-    optional = "" if is_good else "/optional"
-    status = server.status(f"{path}{optional}{query}", headers=headers)
-    assert status == (200 if is_good else 401)
-    if is_good:
-        seen = stage.upstream.last
-        assert stage.key.secret not in seen.text()
-        assert name == "" or seen.header(name) == left
-    entry = server.last_logged()
+    value = value.replace("SECRET", stage.key.secret)
+    headers = {name: value} if name else {}
+    assert server.status(f"{path}{query}", headers=headers) == 200
+    seen = stage.upstream.last
+    assert stage.key.secret not in seen.text()
+    assert name == "" or seen.header(name) == left
+    entry = server.logged()[0]
     assert stage.key.secret not in str(entry)
     if query:
         assert entry["args"] == "a=1&b=2"
@@ -247,8 +245,8 @@ def test_imported_keys_of_any_form(stage):
     assert server.status("/any", key=dotted) == 200
     assert server.status("/any", headers={"Authorization": f"Bearer {legacy}"}) == 200
     assert server.status("/any", key=stage.key.secret) == 200
-    assert server.status("/any", key=mistyped(stage.key)) == 401
-    assert server.last_logged("/any")["outcome"] == "malformed"
+    assert server.status("/any/mistyped", key=mistyped(stage.key)) == 401
+    assert server.last_logged("/any/mistyped")["outcome"] == "malformed"
     assert server.status("/any", key="short") == 401
     # A bearer token with two dots is a JWT: somebody else's, whoever imported what.
     assert server.status("/any/dotted", headers={"Authorization": f"Bearer {dotted}"}) == 401
@@ -257,7 +255,7 @@ def test_imported_keys_of_any_form(stage):
 
 FOREIGN_KEYS = {
     "stripe": "sk_live_51HxYz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
-    "stripe, short": "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+    "short stripe": "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
     "supabase": "sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz",
     "github": "github_pat_11ABCDEFG0123456789abc_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw",
     "hex of 32": "acme_prod_0123456789abcdef0123456789abcdef",
@@ -267,11 +265,10 @@ FOREIGN_KEYS = {
 
 def test_foreign_keys_that_begin_like_ours(stage):
     """They can be imported, and pass from every source, whole; what is not imported is unknown, not malformed."""
-    rows = "".join(f"{key},alice,{name}\n" for name, key in FOREIGN_KEYS.items() if "," not in name)
-    rows += f"{FOREIGN_KEYS['stripe, short']},alice,short\n"
+    rows = "".join(f"{key},alice,{name}\n" for name, key in FOREIGN_KEYS.items())
     stage.registry.run("import", "-", "--format", "csv", stdin=f"key,owner,name\n{rows}")
     server = stage.nginx(f"""
-        apikey "api"; apikey_scope any; apikey_format any; proxy_pass_request_body off;
+        apikey "api"; apikey_scope any; apikey_format any;
         apikey_from header:X-API-Key scheme:ApiKey bearer basic query:api_key cookie:api_key protocol:key. $http_x_var;
         location / {{ proxy_pass {stage.upstream.url}; }}
     """)
