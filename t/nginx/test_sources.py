@@ -56,7 +56,7 @@ GOOD = {
     "cookie": ("/cookie", {"Cookie": "api_key=KEY"}),
     "cookie-among-others": ("/cookie", {"Cookie": "a=1; api_key=KEY; b=2"}),
     "query-any-case": ("/query?API_Key=KEY", {}),
-    "cookie-any-case": ("/cookie", {"Cookie": "a=1; API_KEY=KEY; b=2"}),
+    "cookie-any-case": ("/cookie", {"Cookie": "a=1; Api_Key=KEY; b=2"}),
     "cookie-behind-a-comma": ("/cookie", {"Cookie": "a=1, api_key=KEY"}),
     "own-scheme-by-default": ("/default", {"Authorization": "ApiKey KEY"}),
     "scheme": ("/scheme", {"Authorization": "Token KEY"}),

@@ -9,6 +9,8 @@
 #include <map>
 #include <set>
 
+#include "output.hpp"
+
 namespace keyloader {
 namespace {
 

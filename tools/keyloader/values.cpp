@@ -220,9 +220,9 @@ std::optional<Seconds> parse_end(const std::string& text, Seconds now) {
   const Seconds end = parse_time(text, now, Rounding::down);
   if (end <= now) {
     throw UsageError(
-        fmt::format("\"{}\" is in the past ({}), so the key would never be good; write a later time, such as 90d or "
+        fmt::format("\"{}\" is in the past, so the key would never be good; write a later time, such as 90d or "
                     "2027-01-31, or `none` for one that never expires. `keyloader key revoke` ends a key at once",
-                    text, time_text(end)));
+                    text));
   }
   return end;
 }
