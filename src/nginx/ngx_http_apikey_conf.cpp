@@ -2,6 +2,7 @@
 // Called by nginx while it configures; the directives themselves are in the other ngx_http_apikey_conf_*.cpp.
 // Runs in the master, under `nginx -t` too: it changes nothing that runs.
 #include <algorithm>
+#include <array>
 
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
@@ -291,6 +292,12 @@ char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
                        "apikey_store: this machine's libcrypto computes SHA-256 differently through its two "
                        "interfaces, no key can be decided; build the module against the libcrypto that nginx loads");
+    return conf_error();
+  }
+  if (const Status status = check_lmdb(); main.stores.nelts != 0 && !status.ok()) {
+    std::array<char, 256> buffer;
+    const ngx_str_t sentence = to_ngx_str(describe(status, buffer));
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_store: %V", &sentence);
     return conf_error();
   }
   return NGX_CONF_OK;

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sqlite3
 
 import pytest
 
@@ -215,3 +216,17 @@ def test_a_large_upload_is_refused_unread(server):
         connection.sendall(b"PUT /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000000\r\n\r\n")
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ") or answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_names_in_the_log_are_shown_as_escapes(registry, nginx):
+    """A name that an older keyloader let in, or another machine's snapshot brought."""
+    key = registry.key("alice", scope="a")
+    with sqlite3.connect(registry.dir / "registry.db") as database:
+        database.execute("UPDATE owners SET name = ?", ('x\u009b31m\u202e"\x1b' + 200 * "ü",))
+    database.close()
+    registry.publish()
+    server = nginx('location / { apikey "api"; apikey_scope b; return 204; location /in { empty_gif; } }')
+    assert server.status("/in", key=key) == 403
+    line = server.wait_for_log(r"refused: scope.*").group(0)
+    assert 'owner "x\\u009b31m\\u202e?\\x1büü' in line
+    assert not {"\u009b", "\u202e", "\x1b", "\ufffd"} & set(line)
