@@ -51,6 +51,13 @@ struct CheckpointConf {
   ngx_str_t next;  // beside it, while it is written
 };
 
+// A source of a name that nginx passes on only with a setting of its own.
+struct DroppedHeader {
+  const ngx_http_core_srv_conf_t* server;
+  ngx_str_t name;
+  ngx_str_t location;
+};
+
 struct State;  // ngx_http_apikey_state.hpp: the memory that outlives nginx
 
 struct MainConf {
@@ -64,6 +71,7 @@ struct MainConf {
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`
   bool has_mapped_store;
+<<<<<<< HEAD
   bool has_metrics;                   // some location says `apikey_metrics` or `apikey_usage`
   bool meets_debug_log;               // some location with apikey writes a log at debug
   ngx_array_t unscoped;               // LocConf*: locations that let every valid key in without saying so
@@ -73,6 +81,14 @@ struct MainConf {
   ngx_array_t hidden_variables;       // HiddenVariable*
   const HiddenVariable* hidden_user;  // $remote_user; null: no hidden source is Basic
   bool cleans_lines;                  // some hidden source is in the URI: request lines and redirects are cleaned
+=======
+  bool has_metrics;              // some location says `apikey_metrics` or `apikey_usage`
+  bool meets_debug_log;          // some location with apikey writes a log at debug
+  ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
+  ngx_array_t named_limits;      // LimitConf: all that have a name of their own
+  ngx_array_t dropped_headers;   // DroppedHeader: each once per server
+  ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
+>>>>>>> forms
 };
 
 // One of the words a directive takes; `post` of its command points to the first of a list that ends with an empty word.
@@ -83,6 +99,7 @@ struct Choice {
 
 struct Source {
   SourceKind kind;
+<<<<<<< HEAD
   ngx_str_t name;      // header (lower case), argument or cookie name
   ngx_int_t variable;  // index of the variable; NGX_ERROR: it names a place, and is asked by its name
   // Of a variable that names a place in the request ($http_…, $arg_…, $cookie_…): that place; null for every other.
@@ -106,6 +123,10 @@ struct SrvConf {
   ngx_array_t argument_names;  // std::string_view: query sources and $arg_… among them
   bool takes_from_line;        // one of them may be in the URI …
   bool takes_from_path;        // … even in its path
+=======
+  ngx_str_t name;      // of a header (lower case), scheme, argument or cookie; the prefix of a protocol
+  ngx_int_t variable;  // index of the variable
+>>>>>>> forms
 };
 
 enum class ErrorBody : ngx_uint_t { problem, nginx };
@@ -154,7 +175,7 @@ struct LocConf {
   ngx_array_t* cost_lines;       // CostLine
   ngx_array_t* refund_statuses;  // ngx_uint_t
   LocationPolicy* policy;        // what decide() is given; made when merged
-  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
+  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent; `Bearer` stands last in it
   bool accepts_bearer;
   bool is_content;              // apikey_verify or apikey_whoami decides here itself
   ngx_http_handler_pt content;  // of apikey_metrics, apikey_usage, … written here; null: none
@@ -191,6 +212,7 @@ StoreConf* find_store(const MainConf& main, std::string_view name) noexcept;
 // RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t value) noexcept;
 
+<<<<<<< HEAD
 // For a `$variable` source: fills `place` when the variable names one. RETURNS: false without memory.
 bool find_place(ngx_conf_t* cf, Source& source) noexcept;
 void merge_hiding(LocConf& conf, const LocConf& outer) noexcept;
@@ -198,6 +220,12 @@ void merge_hiding(LocConf& conf, const LocConf& outer) noexcept;
 bool note_hiding(ngx_conf_t* cf, MainConf& main, LocConf& conf) noexcept;
 // When all is read: what each port hides, and what `nginx -t` says of it.
 ngx_int_t finish_hiding(ngx_conf_t* cf, MainConf& main) noexcept;
+=======
+// For every location: remembers what check_dropped_headers() judges when all servers are known. RETURNS: false without
+// memory.
+bool note_dropped_headers(ngx_conf_t* cf, MainConf& main, const LocConf& conf) noexcept;
+ngx_int_t check_dropped_headers(ngx_conf_t* cf, const MainConf& main) noexcept;
+>>>>>>> forms
 
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.

@@ -77,9 +77,25 @@ bool hide_lines(const Hiding& hiding, const Source& source) noexcept {
 
 bool is_ours(Found found) noexcept { return found == Found::key || found == Found::malformed; }
 
+<<<<<<< HEAD
 // auth_basic and $remote_user keep what they decoded.
 bool forget_user(ngx_http_request_t* r, Pseudonym pseudonym) noexcept {
   return up_to_main(r, [pseudonym](ngx_http_request_t* each) noexcept {
+=======
+bool hide_authorization(ngx_http_request_t* r, const Source& source, Format format) noexcept {
+  ngx_table_elt_t* line = find_header(r->main, "authorization");
+  if (line == nullptr) {
+    return true;
+  }
+  std::array<char, kBasicBufferSize> buffer;
+  const bool is_credential = is_ours(judge_authorization(source, format, *line, buffer).found);
+  wipe(std::span<char>(buffer));
+  if (!is_credential) {
+    return true;
+  }
+  // auth_basic and $remote_user keep what they decoded.
+  up_to_main(r, [kind = source.kind](ngx_http_request_t* each) noexcept {
+>>>>>>> forms
     ngx_http_headers_in_t& headers = each->headers_in;
     if (headers.user.len > 0) {
       overwrite(each, view(headers.user), pseudonym);
@@ -125,9 +141,15 @@ bool hide_authorization(const Hiding& hiding, const Source& source) noexcept {
   return is_hidden;
 }
 
+<<<<<<< HEAD
 // Rebuilds one Cookie line without our pairs. RETURNS: false without memory.
 bool cut_cookie(const Hiding& hiding, ngx_table_elt_t* line, const Source& source) noexcept {
   Pseudonym pseudonym = 0;
+=======
+// Rebuilds a line that others share without what is ours. RETURNS: false without memory.
+bool cut_line(ngx_http_request_t* r, ngx_table_elt_t* line, const Source& source, Format format) noexcept {
+  const SharedLine shared = shared_line(source.kind);
+>>>>>>> forms
   const std::string_view old = view(line->value);
   auto* memory = static_cast<u_char*>(ngx_pnalloc(hiding.r->pool, old.size() + 1));
   if (memory == nullptr) {
@@ -136,8 +158,13 @@ bool cut_cookie(const Hiding& hiding, ngx_table_elt_t* line, const Source& sourc
   u_char* end = memory;
   const char* copied = old.data();
   std::string_view rest = old;
+<<<<<<< HEAD
   for (NamedValue found; next_in_cookie(rest, view(source.name), found);) {
     if (is_ours(judge_credential(SourceKind::cookie, hiding.format, found.value))) {
+=======
+  for (NamedValue found; shared.next(rest, view(source.name), found);) {
+    if (is_ours(judge_credential(source.kind, format, found.value))) {
+>>>>>>> forms
       end = ngx_cpymem(end, copied, found.whole.data() - copied);
       copied = found.whole.data() + found.whole.size();
       pseudonym = pseudonym_of(hiding.r, found.value);
@@ -151,8 +178,8 @@ bool cut_cookie(const Hiding& hiding, ngx_table_elt_t* line, const Source& sourc
     return true;
   }
   end = ngx_cpymem(end, copied, old.data() + old.size() - copied);
-  // What is left may end in the separator of a pair that is gone.
-  while (end > memory && (end[-1] == ';' || end[-1] == ' ')) {
+  // What is left may end in the separator of a member that is gone.
+  while (end > memory && shared.separators.find(static_cast<char>(end[-1])) != std::string_view::npos) {
     --end;
   }
   *end = '\0';
@@ -160,12 +187,21 @@ bool cut_cookie(const Hiding& hiding, ngx_table_elt_t* line, const Source& sourc
   return line->value.len > 0 || hide_line(hiding, line, pseudonym);
 }
 
+<<<<<<< HEAD
 bool hide_cookie(const Hiding& hiding, const Source& source) noexcept {
   // A line that becomes empty is taken out: the next one is looked for before.
   HeaderLines lines(hiding.r->main, "cookie");
   for (ngx_table_elt_t* line = lines.next(); line != nullptr;) {
     ngx_table_elt_t* next = lines.next();
     if (!cut_cookie(hiding, line, source)) {
+=======
+bool hide_in_lines(ngx_http_request_t* r, const Source& source, Format format) noexcept {
+  // A line that becomes empty is taken out: the next one is looked for before.
+  HeaderLines lines(r->main, shared_line(source.kind).header);
+  for (ngx_table_elt_t* line = lines.next(); line != nullptr;) {
+    ngx_table_elt_t* next = lines.next();
+    if (!cut_line(r, line, source, format)) {
+>>>>>>> forms
       return false;
     }
     line = next;
@@ -229,12 +265,23 @@ bool hide_argument(const Hiding& hiding, const Source& source) noexcept {
 bool hide_source(const Hiding& hiding, const Source& source) noexcept {
   switch (source.kind) {
     case SourceKind::header:
+<<<<<<< HEAD
       return hide_lines(hiding, source);
     case SourceKind::bearer:
     case SourceKind::basic:
       return hide_authorization(hiding, source);
     case SourceKind::cookie:
       return hide_cookie(hiding, source);
+=======
+      return hide_lines(r, view(source.name));
+    case SourceKind::scheme:
+    case SourceKind::bearer:
+    case SourceKind::basic:
+      return hide_authorization(r, source, format);
+    case SourceKind::cookie:
+    case SourceKind::protocol:
+      return hide_in_lines(r, source, format);
+>>>>>>> forms
     case SourceKind::query:
       return hide_argument(hiding, source);
     case SourceKind::variable:

@@ -43,7 +43,7 @@ void show_once(const Session& session, const Key& key, std::string_view secret) 
   }
   Json json = to_json(key);
   json["key"] = secret;
-  print_out(json.dump() + "\n");
+  print_out(json_text(json) + "\n");
 }
 
 void create(const Session& session, const CreateOptions& options) {
@@ -73,7 +73,7 @@ void create(const Session& session, const CreateOptions& options) {
   show_once(session, key, secret.view());
   finish_change(session, *registry, *change, options.is_quiet);
   if (!session.is_json) {
-    fmt::print(stderr, "{}\n", description(key));
+    print_note(description(key));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <functional>
 #include <optional>
 
+#include "output.hpp"
 #include "publish/snapshot_store.hpp"
 #include "snapshot_builder.hpp"
 #include "snapshot_copier.hpp"
@@ -16,19 +17,20 @@ namespace {
 
 using apikey::publish::SnapshotFile;
 
-// keys.mdb as it is now. A damaged one counts as none: publishing is what puts that right.
+// keys.mdb as it is now. A damaged one counts as none: publishing is what puts that right. What keeps this process from
+// reading it says nothing about the file.
 std::unique_ptr<SnapshotFile> open_in_service(const DataDir& directory) {
   auto file = std::make_unique<SnapshotFile>();
   const apikey::Status status = file->open(directory.snapshot_file());
   if (status.ok()) {
     return file;
   }
-  if (status.code == apikey::StatusCode::unreadable) {
+  if (status.code == apikey::StatusCode::unreadable || status.code == apikey::StatusCode::failed) {
     throw Failure(fmt::format("{}: {}", directory.snapshot_file().string(), sentence_of(status)));
   }
   if (status.code != apikey::StatusCode::absent) {
-    fmt::print(stderr, "keyloader: {} is replaced, as it is no whole snapshot: {}\n",
-               directory.snapshot_file().string(), sentence_of(status));
+    print_note(fmt::format("keyloader: {} is not an intact snapshot and will be replaced: {}",
+                           directory.snapshot_file().string(), sentence_of(status)));
   }
   return nullptr;
 }

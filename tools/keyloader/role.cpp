@@ -45,7 +45,7 @@ void set(const Session& session, const RoleOptions& options) {
   const auto change = registry->begin_change();
   Role role = require_role(*registry, options.name);
   if (!options.scopes.empty()) {
-    role.scopes = options.scopes.size() == 1 && is_none(options.scopes.front()) ? Texts{} : tidy_scopes(options.scopes);
+    role.scopes = clears("scopes", options.scopes) ? Texts{} : tidy_scopes(options.scopes);
   }
   change->update(role, "set");
   finish_change(session, *registry, *change, options.is_quiet);

@@ -8,6 +8,7 @@
 
 #include "command.hpp"
 #include "data_dir.hpp"
+#include "output.hpp"
 #include "registry/registry.hpp"
 
 namespace keyloader {
@@ -25,9 +26,6 @@ struct Session {
   // One line on standard error, with the program's name before it.
   static void warn(const std::string& sentence);
 };
-
-// Text on standard output. Throws when it cannot be written: what nobody saw did not happen.
-void print_out(const std::string& text);
 
 // Commits, then publishes unless `is_quiet` (--no-publish). When publishing fails the change stays, and says so.
 // `named_losses`: how many keys the change deletes, each named by whoever asked for it.
