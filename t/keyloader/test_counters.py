@@ -67,7 +67,7 @@ def test_everything_that_adds_or_removes_keys_counts(keyloader):
     assert meta_of(keyloader) == (0, 0, 0)
     key = keyloader.key()["id"]
     assert meta_of(keyloader) == (1, 0, 1)
-    lines = "key,owner\n" + "".join(f"an imported key {number},acme\n" for number in range(5))
+    lines = "key,owner\n" + "".join(f"an-imported-key-{number},acme\n" for number in range(5))
     keyloader("import", "-", "--format", "csv", stdin=lines)
     assert meta_of(keyloader) == (6, 0, 6)
     keyloader("key", "revoke", key)
@@ -85,7 +85,7 @@ def test_everything_that_adds_or_removes_keys_counts(keyloader):
 
 def test_what_is_not_committed_does_not_count(keyloader):
     keyloader.key()
-    lines = "key,owner\nan imported key,acme\nshort,acme\n"
+    lines = "key,owner\nan-imported-key,acme\nshort,acme\n"
     keyloader("import", "-", "--format", "csv", stdin=lines, status=1)
     keyloader.refused("key", "delete", ids(keyloader)[0], "key_00000000000000000000")
     assert counters_in_registry(keyloader) == (1, 0, 0)
@@ -154,7 +154,7 @@ def test_whatever_happens_and_whenever_nginx_looks(keyloader, tmp_path, seed):
     def create():
         nonlocal count
         count += 1
-        lines = "key,owner\n" + "".join(f"key {count} of import {n},acme\n" for n in range(rng.randint(1, 6)))
+        lines = "key,owner\n" + "".join(f"key-{count}-of-import-{n},acme\n" for n in range(rng.randint(1, 6)))
         keyloader("import", "-", "--format", "csv", "--create-owners", *quietly(), stdin=lines)
 
     def quietly():
@@ -194,7 +194,7 @@ def test_whatever_happens_and_whenever_nginx_looks(keyloader, tmp_path, seed):
         assert node.takes(keyloader.snapshot)
     # The copy adds more than the original has, but has removed less; then the other way round.
     fork("import", "-", "--format", "csv", "--create-owners",
-         stdin="key,owner\n" + "".join(f"key {n} of the copy,acme\n" for n in range(300)))
+         stdin="key,owner\n" + "".join(f"key-{n}-of-the-copy,acme\n" for n in range(300)))
     for _ in range(3):
         for node in nodes:
             assert not node.takes(fork.snapshot)

@@ -218,7 +218,7 @@ def test_an_owner_without_keys(keyloader):
 
 
 def test_import_again(keyloader):
-    lines = "key,owner\nan imported key,acme\nanother imported key,acme\n"
+    lines = "key,owner\nan-imported-key,acme\nanother-imported-key,acme\n"
     block(keyloader)
     sentence = keyloader("import", "-", "--format", "csv", "--create-owners", stdin=lines, status=3).stderr
     assert "not published" in sentence
@@ -228,7 +228,7 @@ def test_import_again(keyloader):
     assert keyloader.snapshot.read_bytes() == before
     report = keyloader.json("import", "-", "--format", "csv", "--partial", stdin=lines)
     assert (report["imported"], len(report["refused"])) == (0, 2)
-    assert found(keyloader, "an imported key") and keyloader.json("publish")["published"] is False
+    assert found(keyloader, "an-imported-key") and keyloader.json("publish")["published"] is False
 
 
 def test_init_again(bare):

@@ -174,7 +174,7 @@ def test_several_instances(keyloader, nginx, runtime):
         second.take(keyloader)
     code, out, _ = run(keyloader, nginx, "plan", "create", "a", "--wait", "60s", play=both)
     assert code == 0 and "pid 4242" in out and "pid 5252" in out
-    code, _, err = run(keyloader, nginx, "plan", "create", "b", "--wait", "1s", play=lambda *_: nginx.take(keyloader))
+    code, _, err = run(keyloader, nginx, "plan", "create", "b", "--wait", "8s", play=lambda *_: nginx.take(keyloader))
     assert code == 3 and "pid 5252" in err
     second.die()
     assert run(keyloader, nginx, "plan", "create", "c", "--wait", "60s", play=lambda *_: nginx.take(keyloader))[0] == 0
@@ -275,7 +275,7 @@ def test_json_of_a_key_that_is_not_active_yet(keyloader, nginx):
     assert "still uses generation 1" in done.stderr
     done = keyloader("key", "create", "--owner", "acme", "--wait", "1s", "--json", status=3)
     assert json.loads(done.stdout)["active"] is False
-    lines = "key,owner\nan imported key,acme\n"
+    lines = "key,owner\nan-imported-key,acme\n"
     assert json.loads(keyloader("import", "-", "--format", "csv", "--json", stdin=lines).stdout)["active"] is False
 
 

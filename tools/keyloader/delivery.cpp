@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <cstdlib>
+
 #include "values.hpp"
 
 namespace keyloader {
@@ -17,32 +19,26 @@ Target target_of(const Published& published, Effect effect) {
           .only_restricts = effect == Effect::restricts};
 }
 
+std::uint64_t milliseconds_of(const std::string& duration) {
+  return static_cast<std::uint64_t>(parse_duration(duration)) * kMsPerSecond;
+}
+
+// --wait, else $APIKEY_WAIT, else two seconds.
+std::uint64_t wait_ms_of(const DeliveryOptions& options) {
+  if (options.wait) {
+    return milliseconds_of(*options.wait);
+  }
+  const char* const usual = std::getenv("APIKEY_WAIT");  // NOLINT(concurrency-mt-unsafe): there is one thread
+  return usual != nullptr && *usual != '\0' ? milliseconds_of(usual) : kDefaultWaitMs;
+}
+
 void wait_for(const Session& session, const DeliveryOptions& options, Effect effect, Outcome& outcome) {
   if (options.does_not_wait) {
     outcome.activation = {Activity::unknown, "not waited for nginx"};
     return;
   }
-  const std::uint64_t wait_ms = options.wait ? static_cast<std::uint64_t>(parse_duration(*options.wait)) * kMsPerSecond
-                                             : kDefaultWaitMs;
-  outcome.activation = wait_until_active(session.dir(), session.runtime, target_of(*outcome.published, effect), wait_ms);
-}
-
-Outcome publish_and_wait(const Session& session, Registry& registry, const DeliveryOptions& options, Effect effect,
-                         bool has_changed) {
-  Outcome outcome;
-  if (options.is_quiet) {
-    return outcome;
-  }
-  try {
-    const Nodes nodes(session.dir(), session.runtime);
-    outcome.published = publish(session.dir(), registry, nodes,
-                                {.keeps_rollback = !has_changed, .only_restricts = effect == Effect::restricts});
-  } catch (const Failure& failure) {
-    outcome.failure = failure.what();
-    return outcome;
-  }
-  wait_for(session, options, effect, outcome);
-  return outcome;
+  outcome.activation =
+      wait_until_active(session.dir(), session.runtime, target_of(*outcome.published, effect), wait_ms_of(options));
 }
 
 void add_outcome(Json& json, const Outcome& outcome) {
@@ -68,9 +64,7 @@ void check(const DeliveryOptions& options) {
   if (options.is_quiet && (options.wait || options.does_not_wait)) {
     throw UsageError("with --no-publish there is nothing to wait for");
   }
-  if (options.wait) {
-    static_cast<void>(parse_duration(*options.wait));
-  }
+  static_cast<void>(wait_ms_of(options));  // refuses what is not a duration before anything is changed
 }
 
 bool Outcome::is_done() const {
@@ -110,13 +104,21 @@ Json Outcome::json() const {
 Outcome deliver(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options,
                 Effect effect) {
   check(options);
-  change.commit();
-  return publish_and_wait(session, registry, options, effect, true);
-}
-
-Outcome deliver_nothing(const Session& session, Registry& registry, const DeliveryOptions& options, Effect effect) {
-  check(options);
-  return publish_and_wait(session, registry, options, effect, false);
+  const bool has_changed = change.commit() != 0;
+  Outcome outcome;
+  if (options.is_quiet) {
+    return outcome;
+  }
+  try {
+    const Nodes nodes(session.dir(), session.runtime);
+    outcome.published = publish(session.dir(), registry, nodes,
+                                {.keeps_rollback = !has_changed, .only_restricts = effect == Effect::restricts});
+  } catch (const Failure& failure) {
+    outcome.failure = failure.what();
+    return outcome;
+  }
+  wait_for(session, options, effect, outcome);
+  return outcome;
 }
 
 Outcome deliver_published(const Session& session, const Published& published, const DeliveryOptions& options) {

@@ -30,16 +30,13 @@ struct Outcome {
   [[nodiscard]] Json json() const;        // generation, active, and `problem` where there is one
 };
 
-// Throws UsageError for options that contradict each other. deliver() and its like do it too.
+// Throws UsageError for options that contradict each other. deliver() does it too.
 void check(const DeliveryOptions& options);
 
-// The rest of a change: commits it, publishes and waits. Throws only when it was not committed.
+// The rest of a command: commits its change, publishes and waits. A change without any entry is one that found nothing
+// to do: then what an earlier command left behind is published. Throws only when it was not committed.
 Outcome deliver(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options,
                 Effect effect = Effect::any);
-
-// The same for a command that found nothing to change: publishes what an earlier one left behind.
-Outcome deliver_nothing(const Session& session, Registry& registry, const DeliveryOptions& options,
-                        Effect effect = Effect::any);
 
 // Waits for what was published by other means.
 Outcome deliver_published(const Session& session, const Published& published, const DeliveryOptions& options);

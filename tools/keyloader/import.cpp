@@ -210,8 +210,7 @@ void import_keys(const Session& session, const ImportOptions& options) {
                     result.refused.size()));
   }
   print_report(session, result, importer.warnings());
-  const Outcome outcome = result.imported != 0 ? deliver(session, *registry, *change, options.delivery)
-                                               : deliver_nothing(session, *registry, options.delivery);
+  const Outcome outcome = deliver(session, *registry, *change, options.delivery);
   Json json = json_of(result, importer.warnings(), result.imported);
   json.update(outcome.json());
   session.report(outcome.is_done() ? sentence(result, result.imported) + "\n" + outcome.text()

@@ -34,7 +34,8 @@ void init_again(const Session& session, const InitOptions& options) {
   }
   const RegistryInfo info = registry->info();
   report(session, fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string()),
-         json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
+         json_of(session, info, options.pepper),
+         deliver(session, *registry, *registry->begin_change(), options.delivery));
 }
 
 // A registry.db that was begun and never finished is no registry yet.
@@ -68,7 +69,8 @@ void init(const Session& session, const InitOptions& options) {
   });
   const RegistryInfo info = registry->info();
   report(session, fmt::format("created registry {} in {}", hex(info.id), directory.path().string()),
-         json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
+         json_of(session, info, options.pepper),
+         deliver(session, *registry, *registry->begin_change(), options.delivery));
 }
 
 void create_pepper(const Session& session, const std::string& id) {

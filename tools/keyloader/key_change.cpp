@@ -62,7 +62,6 @@ NamedKeys named_keys(Registry& registry, const ChangeOptions& options) {
 struct Done {
   Texts lines;
   Json json = Json::array();
-  bool has_changed = false;
 
   void add(const Key& key, std::string line) {
     json.push_back(to_json(key));
@@ -78,8 +77,7 @@ struct Done {
 // With --json one object for one id, else a list.
 void finish(const Session& session, Registry& registry, Change& change, const ChangeOptions& options, Effect effect,
             Done done) {
-  const Outcome outcome = done.has_changed ? deliver(session, registry, change, options.delivery, effect)
-                                           : deliver_nothing(session, registry, options.delivery, effect);
+  const Outcome outcome = deliver(session, registry, change, options.delivery, effect);
   if (done.lines.empty()) {
     done.lines.push_back(fmt::format("owner {} has no keys", options.owner));
   }
@@ -106,7 +104,6 @@ void change_keys(const Session& session, const ChangeOptions& options, std::stri
     const std::string is_already = edit(*registry, key);
     if (is_already.empty()) {
       change->update(key, action);
-      done.has_changed = true;
     }
     done.add(key, is_already.empty() ? fmt::format("{} {}", did, name_of(key))
                                      : fmt::format("{} {}", name_of(key), is_already));
@@ -181,7 +178,6 @@ void remove(const Session& session, const ChangeOptions& options) {
   Done done;
   for (const Key& key : named.keys) {
     change->remove(key);
-    done.has_changed = true;
     done.add(key, fmt::format("deleted {}", name_of(key)));
   }
   for (const DeletedKey& key : named.deleted) {

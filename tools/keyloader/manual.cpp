@@ -137,6 +137,7 @@ std::string man_page(const CLI::App& app) {
       ".SH COMMANDS\n{}"
       ".SH ENVIRONMENT\n.TP\n.B APIKEY_DIR\nThe node\\(aqs directory, where \\-\\-dir does not name one.\n"
       ".TP\n.B APIKEY_RUNTIME\nThe same for \\-\\-runtime.\n"
+      ".TP\n.B APIKEY_WAIT\nHow long to wait where \\-\\-wait does not say it: 30s.\n"
       ".SH FILES\n"
       ".TP\n.B registry.db\nThe source of truth (0600).\n"
       ".TP\n.B keys.mdb\nThe active snapshot (0640), readable by nginx\\(aqs group.\n"

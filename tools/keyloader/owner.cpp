@@ -76,7 +76,7 @@ void create(const Session& session, const OwnerOptions& options) {
       throw Failure(fmt::format("there is an owner \"{}\" already; `keyloader owner set` changes it", options.name));
     }
     report(session, fmt::format("owner {} exists already, just like this", owner.name), to_json(*existing),
-           deliver_nothing(session, *registry, options.delivery));
+           deliver(session, *registry, *change, options.delivery));
     return;
   }
   change->create(owner);
@@ -102,7 +102,7 @@ void update(const Session& session, const OwnerOptions& options, const Update& w
   edit(owner);
   if (to_json(owner) == before) {
     report(session, fmt::format("owner {} {}", owner.name, what.is_already), before,
-           deliver_nothing(session, *registry, options.delivery, what.effect));
+           deliver(session, *registry, *change, options.delivery, what.effect));
     return;
   }
   change->update(owner, what.action);
@@ -118,7 +118,7 @@ void remove(const Session& session, const OwnerOptions& options) {
       deleted != 0) {
     report(session, fmt::format("owner {} was deleted already, at {}", options.name, time_text(deleted)),
            {{"name", options.name}, {"deleted", time_json(deleted)}},
-           deliver_nothing(session, *registry, options.delivery, Effect::restricts));
+           deliver(session, *registry, *change, options.delivery, Effect::restricts));
     return;
   }
   const Owner owner = require_owner(*registry, options.name);

@@ -42,7 +42,7 @@ void create(const Session& session, const PlanOptions& options) {
       throw Failure(fmt::format("there is a plan \"{}\" already; `keyloader plan set` changes it", options.name));
     }
     report(session, fmt::format("plan {} exists already, just like this: {}", plan.name, limits_text(plan.limits)),
-           to_json(*existing), deliver_nothing(session, *registry, options.delivery));
+           to_json(*existing), deliver(session, *registry, *change, options.delivery));
     return;
   }
   change->create(plan);
@@ -62,7 +62,7 @@ void set(const Session& session, const PlanOptions& options) {
   check_limits(*registry, plan);
   if (plan.limits == before) {
     report(session, fmt::format("plan {} is so already: {}", plan.name, limits_text(plan.limits)), to_json(plan),
-           deliver_nothing(session, *registry, options.delivery));
+           deliver(session, *registry, *change, options.delivery));
     return;
   }
   change->update(plan, "set");
@@ -77,7 +77,7 @@ void remove(const Session& session, const PlanOptions& options) {
       deleted != 0) {
     report(session, fmt::format("plan {} was deleted already, at {}", options.name, time_text(deleted)),
            {{"name", options.name}, {"deleted", time_json(deleted)}},
-           deliver_nothing(session, *registry, options.delivery));
+           deliver(session, *registry, *change, options.delivery));
     return;
   }
   const Plan plan = require_plan(*registry, options.name);

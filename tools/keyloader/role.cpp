@@ -42,7 +42,7 @@ void create(const Session& session, const RoleOptions& options) {
       throw Failure(fmt::format("there is a role \"{}\" already; `keyloader role set` changes it", options.name));
     }
     report(session, fmt::format("role {} exists already, just like this: {}", role.name, scopes_text(role)),
-           to_json(*existing), deliver_nothing(session, *registry, options.delivery));
+           to_json(*existing), deliver(session, *registry, *change, options.delivery));
     return;
   }
   change->create(role);
@@ -61,7 +61,7 @@ void set(const Session& session, const RoleOptions& options) {
   role.scopes = options.scopes.size() == 1 && is_none(options.scopes.front()) ? Texts{} : tidy_scopes(options.scopes);
   if (role.scopes == before) {
     report(session, fmt::format("role {} is so already: {}", role.name, scopes_text(role)), to_json(role),
-           deliver_nothing(session, *registry, options.delivery));
+           deliver(session, *registry, *change, options.delivery));
     return;
   }
   change->update(role, "set");
@@ -76,7 +76,7 @@ void remove(const Session& session, const RoleOptions& options) {
       deleted != 0) {
     report(session, fmt::format("role {} was deleted already, at {}", options.name, time_text(deleted)),
            {{"name", options.name}, {"deleted", time_json(deleted)}},
-           deliver_nothing(session, *registry, options.delivery));
+           deliver(session, *registry, *change, options.delivery));
     return;
   }
   const Role role = require_role(*registry, options.name);

@@ -89,7 +89,7 @@ class Change {
   enum class Generation : std::uint8_t { publish, rollback };
   virtual std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) = 0;
 
-  // RETURNS: the number of the last audit entry written.
+  // RETURNS: the number of the last audit entry written; 0: nothing was changed.
   virtual std::uint64_t commit() = 0;
 };
 
