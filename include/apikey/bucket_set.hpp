@@ -43,21 +43,20 @@
 namespace apikey {
 
 // A slot's two words, put together and taken apart.
-inline constexpr unsigned kTagBits = 48;
-inline constexpr std::uint64_t kTagMask = (std::uint64_t{1} << kTagBits) - 1;
+inline constexpr unsigned kMarkShift = 48;
+inline constexpr std::uint64_t kOverdrawnBit = std::uint64_t{1} << 47U;
+inline constexpr std::uint64_t kTagMask = kOverdrawnBit - 1;
 inline constexpr std::uint64_t kTentativeBit = std::uint64_t{1} << 63U;
-inline constexpr std::uint64_t kOverdrawnBit = std::uint64_t{1} << 62U;
-inline constexpr std::uint64_t kArrivalMask = kOverdrawnBit - 1;
 
 constexpr std::uint64_t tag_of(std::uint64_t identity) noexcept { return identity & kTagMask; }
 constexpr std::uint16_t mark_of(std::uint64_t identity) noexcept {
-  return static_cast<std::uint16_t>(identity >> kTagBits);
+  return static_cast<std::uint16_t>(identity >> kMarkShift);
 }
 constexpr bool is_tentative(const WidePair& slot) noexcept { return (slot.high & kTentativeBit) != 0; }
-constexpr bool is_overdrawn(const WidePair& slot) noexcept { return (slot.high & kOverdrawnBit) != 0; }
-constexpr std::uint64_t arrival_of(const WidePair& slot) noexcept { return slot.high & kArrivalMask; }
+constexpr bool is_overdrawn(std::uint64_t identity) noexcept { return (identity & kOverdrawnBit) != 0; }
+constexpr std::uint64_t arrival_of(const WidePair& slot) noexcept { return slot.high & ~kTentativeBit; }
 constexpr WidePair make_slot(std::uint64_t tag, std::uint16_t mark, std::uint64_t arrival_ns) noexcept {
-  return {std::uint64_t{mark} << kTagBits | tag, std::min(arrival_ns, kArrivalMask)};
+  return {std::uint64_t{mark} << kMarkShift | tag, std::min(arrival_ns, kTentativeBit - 1)};
 }
 
 // The mark of a tentative slot: when it was claimed, in units of 2^24 ns (17 ms) modulo 4 s, and a number that tells
@@ -148,7 +147,8 @@ SlotPlace choose_victim(Memory& set, MonoNs now) {
     const std::uint64_t floor = set.floor();
     for (std::size_t i = 0; i < set.size(); ++i) {
       const WidePair slot{0, arrivals[i]};
-      if (arrival_of(slot) <= floor && !is_overdrawn(slot) && arrival_of(slot) > arrival_of(victim.slot)) {
+      const bool is_covered = arrival_of(slot) <= floor && arrival_of(slot) > arrival_of(victim.slot);
+      if (is_covered && !is_overdrawn(set.identity(i))) {
         victim = {i, slot};
       }
     }
@@ -169,7 +169,7 @@ bool claim_slot(Memory& set, const SlotOrder& order, SlotPlace& place) {
   if (is_live) {
     set.raise_floor(arrival);
   }
-  if (is_live && is_overdrawn(victim.slot)) {
+  if (is_live && is_overdrawn(victim.slot.low)) {
     set.raise_overdraft_floor(arrival);
   }
   place = {victim.index,
@@ -195,7 +195,7 @@ inline SlotDebt debt_of(const WidePair& slot, const SlotOrder& order) noexcept {
   const std::uint16_t code = mark_of(slot.low);
   const std::uint64_t arrival = arrival_of(slot);
   const bool is_same_rate = code == order.limit.interval_code();
-  return {is_same_rate ? arrival : rescale_arrival(arrival, code, order.limit, order.now), is_overdrawn(slot)};
+  return {is_same_rate ? arrival : rescale_arrival(arrival, code, order.limit, order.now), is_overdrawn(slot.low)};
 }
 
 // Of a newcomer. REQUIRES: the set was looked through before. The clock is read last, and only where it could matter:
@@ -230,7 +230,7 @@ Step charge_slot(Memory& set, const SlotOrder& order, const SlotPlace& place, co
   result = price_order(order, debt.arrival_ns);
   WidePair next = make_slot(order.tag, order.limit.interval_code(), result.arrival_ns);
   if ((order.is_forced || debt.is_overdrawn) && goes_beyond_depth(order, result.arrival_ns)) {
-    next.high |= kOverdrawnBit;
+    next.low |= kOverdrawnBit;
   }
   return set.swap(place.index, place.slot, next) ? Step::done : Step::again;
 }
@@ -322,8 +322,8 @@ Step try_give_back(Memory& set, const SlotOrder& order) {
     price = interval != 0 && tokens > arrival / interval ? arrival : tokens * interval;
   }
   WidePair next = make_slot(order.tag, mark, arrival - std::min(arrival, price));
-  if (is_overdrawn(place.slot) && goes_beyond_depth(order, arrival_of(next))) {
-    next.high |= kOverdrawnBit;
+  if (is_overdrawn(place.slot.low) && goes_beyond_depth(order, arrival_of(next))) {
+    next.low |= kOverdrawnBit;
   }
   return set.swap(place.index, place.slot, next) ? Step::done : Step::again;
 }

@@ -1,13 +1,12 @@
 // A fixed table of token buckets over memory of the caller's, shared by processes, without a lock.
 //
-// A set is 128 bytes: one word of the set and seven slots of 16 bytes. A subject may stand in one set only.
+// A set is 128 bytes: two words of the set and seven slots of 16 bytes. A subject may stand in one set only.
 //   set   word 0  the set's floor: the latest arrival time of a live bucket that had to make room
-//         word 1  bits 8-63 the second floor, of overdrawn buckets that had to make room, in units of 256 ns, rounded
-//         up
+//         word 1  bits 8-63 the second floor, of overdrawn buckets that had to make room, in 256 ns, rounded up
 //                 · bits 0-7 number of the latest claim
-//   slot  word 0  bits 0-47 tag of (limit, subject), 0 = free · bits 48-63 interval last used (bucket.hpp), or, of a
-//                 tentative slot, the mark of its claim
-//         word 1  bit 63 tentative · bit 62 overdrawn · bits 0-61 theoretical arrival time in ns of CLOCK_MONOTONIC
+//   slot  word 0  bits 0-46 tag of (limit, subject), 0 = free · bit 47 overdrawn
+//                 · bits 48-63 interval last used (bucket.hpp), or, of a tentative slot, the mark of its claim
+//         word 1  bit 63 tentative · bits 0-62 theoretical arrival time in ns of CLOCK_MONOTONIC
 // A slot is changed only by one 16-byte compare-and-swap. How, and why nobody is ever admitted beyond a limit though
 // buckets come and go: bucket_set.hpp. That code itself is searched for over-admission through all its interleavings
 // in t/unit/test_bucket_interleavings.cpp.
@@ -51,7 +50,7 @@ class BucketTable {
   // Attaches to a live one, changing nothing. RETURNS: unsupported for another layout or size.
   static Status attach(std::span<std::byte> memory, Clock clock, BucketTable& table) noexcept;
 
-  // 64 bits that stand for (limit name, id of the key family or owner): high bits choose the set, the low 48 are the
+  // 64 bits that stand for (limit name, id of the key family or owner): high bits choose the set, the low 47 are the
   // tag.
   [[nodiscard]] std::uint64_t subject(std::string_view limit_name, std::span<const std::uint8_t> id) const noexcept;
 

@@ -304,7 +304,7 @@ class Renaming {
     if (number < kFirstNumber || number >= kEndNumber) {
       return value;
     }
-    return value - (number << kTagBits) + (name_of(number) << kTagBits);
+    return value - (number << kMarkShift) + (name_of(number) << kMarkShift);
   }
 
  private:
@@ -438,7 +438,7 @@ WidePair idle(std::uint64_t tag) { return make_slot(tag, kOnePerHour.interval_co
 WidePair live(std::uint64_t tag, std::uint64_t until) { return make_slot(tag, kOnePerHour.interval_code(), until); }
 WidePair overdrawn(std::uint64_t tag, std::uint64_t until) {
   WidePair slot = live(tag, until);
-  slot.high |= kOverdrawnBit;
+  slot.low |= kOverdrawnBit;
   return slot;
 }
 // Left behind by a worker that died in the middle of its claim.

@@ -389,6 +389,21 @@ void many_limits_in_a_crowded_set_are_exact_and_keep_to_their_depth(void**) {
   assert_true(admitted > 1000);
 }
 
+// The deepest bucket there can be, on a machine that has been up for ten years.
+void the_largest_cost_is_owed_to_the_token(void**) {
+  TestTable test(1);
+  const std::uint64_t now = 10 * 365 * 86'400 * kNsPerSecond;
+  const BucketUse use = use_of(test, 1, per_hour(1, 1'000'000'000));
+  const BucketResult taken = take(test, use, now, 1'000'000'000);
+  assert_true(taken.is_admitted);
+  assert_int_equal(taken.remaining, 0);
+  assert_int_equal(test.table.look(use, 0, {now}).remaining, 0);
+  assert_false(take(test, use, now).is_admitted);
+  // What is charged beyond that is cut off, but stays owed as far as can be told.
+  test.table.charge(use, 1'000'000'000, TestClock::reach(now));
+  assert_true(test.table.look(use, 1, {now}).retry_after_ns > 3600 * kNsPerSecond);
+}
+
 void what_was_taken_can_be_given_back(void**) {
   TestTable test(100);
   const BucketUse use = use_of(test, 1, per_second(10, 5));
@@ -519,6 +534,7 @@ int main() {
       cmocka_unit_test(a_simple_model_agrees),
       cmocka_unit_test(nobody_gets_more_in_a_crowded_set),
       cmocka_unit_test(many_limits_in_a_crowded_set_are_exact_and_keep_to_their_depth),
+      cmocka_unit_test(the_largest_cost_is_owed_to_the_token),
       cmocka_unit_test(what_was_taken_can_be_given_back),
       cmocka_unit_test(a_late_refund_gives_nobody_more_than_the_bucket),
       cmocka_unit_test(nothing_is_given_back_to_who_has_lost_his_slot),
