@@ -47,8 +47,7 @@ enum class LimitBy : std::uint8_t { key, owner, value };
 struct PolicyLimit {
   LocationLimit limit;
   LimitBy by = LimitBy::key;
-  std::size_t value = 0;   // index into Charge::values
-  std::uint64_t salt = 0;  // tells limits of one name apart that are not meant to be one
+  std::size_t value = 0;  // index into Charge::values
 };
 
 // Failed attempts per client address (IPv6: per /64).
@@ -56,6 +55,7 @@ struct FailLimit {
   bool is_on = false;
   bool blocks_all = false;  // nobody is looked up any more for that address
   RateLimit limit;
+  std::uint64_t place = 0;  // where in the configuration it stands
 };
 
 // What the configuration says of a location. Views live as long as the configuration.

@@ -40,6 +40,8 @@ struct LocationLimit {
   Rate rate;
   std::uint64_t burst = 0;  // or requests at once
   std::string_view name;
+  // Of a limit without a name of its own: where in the configuration it stands, not 0. Then `name` is only shown.
+  std::uint64_t place = 0;
 };
 [[nodiscard]] LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
                                     std::span<const MeasuredCost> costs) noexcept;

@@ -81,6 +81,14 @@ struct LimitLevel {
   std::uint64_t taken_ns;        // the arrival time a take left behind; 0 where that has no meaning
 };
 
+// Both kinds of quota are counted in one table: a quota that is changed from one to the other stays the same quota.
+[[nodiscard]] constexpr bool is_same_table(LimitKind a, LimitKind b) noexcept {
+  const auto is_quota = [](LimitKind kind) {
+    return kind == LimitKind::calendar_quota || kind == LimitKind::rolling_quota;
+  };
+  return a == b || (is_quota(a) && is_quota(b));
+}
+
 // What was taken, for when the request ends. 48 bytes a limit.
 struct TakenLimit {
   std::uint64_t subject;
@@ -99,8 +107,9 @@ struct Takings {
   std::size_t count = 0;
   std::array<TakenLimit, kMaxUses> limits;
   Takings() noexcept {}  // NOLINT(modernize-use-equals-default): leaves the array alone, which `= default` would clear
-  // Null where this request has not taken from it.
-  [[nodiscard]] TakenLimit* find(std::uint64_t subject) noexcept;
+  // Null where this request has not taken from it. A counter is known by its table and its subject: a rate and a
+  // concurrency of one name and holder have the same subject and are two counters.
+  [[nodiscard]] TakenLimit* find(LimitKind kind, std::uint64_t subject) noexcept;
 };
 
 struct TakeResult {

@@ -134,7 +134,7 @@ std::uint64_t location_subject(const PolicyLimit& limit, const Recognition& know
     const std::uint64_t hash = limit.limit.kind == LimitKind::rate
                                    ? charge.tables->buckets->subject(limit.limit.name, id)
                                    : charge.tables->flights->subject(limit.limit.name, id);
-    return hash ^ domain ^ limit.salt;
+    return hash ^ domain ^ limit.limit.place;
   };
   if (limit.by == LimitBy::value && limit.value < charge.values.size() && !charge.values[limit.value].empty()) {
     const std::string_view value = charge.values[limit.value];
@@ -245,8 +245,8 @@ Outcome count_failure(const FailLimit& limit, Outcome outcome, const Address& ad
     return outcome;
   }
   charge.has_failed = true;
-  const BucketResult taken =
-      charge.tables->buckets->take(per_address(*charge.tables, limit.limit, kByFailures, address), 1, now);
+  const BucketResult taken = charge.tables->buckets->take(
+      per_address(*charge.tables, limit.limit, kByFailures ^ limit.place, address), 1, now);
   if (taken.is_admitted) {
     return outcome;
   }
@@ -266,7 +266,8 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
 
 std::uint64_t throttled_for(const FailLimit& limit, const LimitTables& tables, const Address& address,
                             MonoNs now) noexcept {
-  return tables.buckets->look(per_address(tables, limit.limit, kByFailures, address), 1, now).retry_after_ns;
+  return tables.buckets->look(per_address(tables, limit.limit, kByFailures ^ limit.place, address), 1, now)
+      .retry_after_ns;
 }
 
 bool takes_notice(const LimitTables& tables, const Address& address, MonoNs now) noexcept {

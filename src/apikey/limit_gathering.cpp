@@ -42,9 +42,10 @@ std::uint8_t cost_number_of(std::string_view name, std::span<const MeasuredCost>
   return for_others;
 }
 
-void set_cost(LimitUse& use, std::span<const MeasuredCost> costs) noexcept {
+// `name`: empty where the limit has none of its own.
+void set_cost(LimitUse& use, std::string_view name, std::span<const MeasuredCost> costs) noexcept {
   const bool is_costly = use.kind != LimitKind::concurrency;
-  use.cost_number = is_costly ? cost_number_of(use.name, costs) : kNoCost;
+  use.cost_number = is_costly ? cost_number_of(name, costs) : kNoCost;
   use.cost = use.cost_number == kNoCost ? 1 : costs[use.cost_number].cost;
 }
 
@@ -108,7 +109,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
     use.begin = window.begin.value;
     use.end = window.end.value;
   }
-  set_cost(use, context.costs);
+  set_cost(use, name, context.costs);
   return use;
 }
 
@@ -116,8 +117,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
 void adjust(const GatherContext& context, const LimitRow& row, std::string_view name,
             std::span<LimitUse> uses) noexcept {
   for (LimitUse& use : uses) {
-    const bool is_quota = use.kind == LimitKind::calendar_quota || use.kind == LimitKind::rolling_quota;
-    if (!is_quota || std::string_view(use.name) != name) {
+    if (!is_same_table(use.kind, LimitKind::calendar_quota) || std::string_view(use.name) != name) {
       continue;
     }
     const auto granted_until = static_cast<std::int64_t>(row.period_ns);
@@ -130,7 +130,8 @@ void adjust(const GatherContext& context, const LimitRow& row, std::string_view 
   }
 }
 
-// Adds the limits of one list for one subject. `replaceable`: those of the plan, which a key's own replace by name.
+// Adds the limits of one list for one subject. `replaceable`: those of the plan, which a key's own replace by kind and
+// name.
 bool add_list(const GatherContext& context, const LimitList& list, std::span<const std::uint8_t> id,
               std::span<LimitUse> replaceable, std::span<LimitUse> uses, std::size_t& count) noexcept {
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -142,8 +143,9 @@ bool add_list(const GatherContext& context, const LimitList& list, std::span<con
     if (row.kind == LimitKind::adjustment) {
       continue;
     }
-    const auto old = std::find_if(replaceable.begin(), replaceable.end(),
-                                  [&](const LimitUse& use) { return std::string_view(use.name) == name; });
+    const auto old = std::find_if(replaceable.begin(), replaceable.end(), [&](const LimitUse& use) {
+      return is_same_table(use.kind, row.kind) && std::string_view(use.name) == name;
+    });
     if (old == replaceable.end() && count == uses.size()) {
       return false;
     }
@@ -215,7 +217,8 @@ LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const L
   } else {
     use.size = share_of(limit.burst, tables.share);
   }
-  set_cost(use, costs);
+  // A text that stands for the place says nothing of what is counted.
+  set_cost(use, limit.place == 0 ? limit.name : std::string_view(), costs);
   return use;
 }
 

@@ -226,7 +226,7 @@ std::size_t take_each(const LimitTables& tables, std::span<const LimitUse> uses,
   std::array<std::uint8_t, kMaxUses> buffer;
   const std::size_t first = takings.count;
   for (const std::size_t i : order_by_subject(uses, buffer)) {
-    if (takings.find(uses[i].subject) != nullptr) {
+    if (takings.find(uses[i].kind, uses[i].subject) != nullptr) {
       continue;
     }
     FlightLease lease;
@@ -267,10 +267,11 @@ TakeResult take_one(const LimitTables& tables, const LimitUse& use, const Clocks
 
 }  // namespace
 
-TakenLimit* Takings::find(std::uint64_t subject) noexcept {
+TakenLimit* Takings::find(LimitKind kind, std::uint64_t subject) noexcept {
   const auto taken = std::span(limits).first(count);
-  const auto found =
-      std::find_if(taken.begin(), taken.end(), [&](const TakenLimit& t) { return t.subject == subject; });
+  const auto found = std::find_if(taken.begin(), taken.end(), [&](const TakenLimit& t) {
+    return t.subject == subject && is_same_table(t.kind, kind);
+  });
   return found == taken.end() ? nullptr : &*found;
 }
 
@@ -297,7 +298,7 @@ TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses
   std::array<LimitLevel, kMaxUses> levels;
   std::size_t fresh = 0;
   for (std::size_t i = 0; i < uses.size(); ++i) {
-    TakenLimit* taken = takings.find(uses[i].subject);
+    TakenLimit* taken = takings.find(uses[i].kind, uses[i].subject);
     if (taken == nullptr) {
       ++fresh;
     } else {

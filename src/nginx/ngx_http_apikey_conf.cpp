@@ -3,6 +3,7 @@
 // Runs in the master, under `nginx -t` too: it changes nothing that runs.
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
+#include "ngx_http_apikey_sockets.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -239,7 +240,9 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
-      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool)) {
+      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool) ||
+      !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
+      !init_array<ngx_str_t>(main->own_sockets, cf->pool)) {
     return nullptr;
   }
   main->methods = make_methods(cf->pool);
@@ -264,6 +267,7 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
   if (conf == nullptr) {
     return nullptr;
   }
+  note_block(cf, *conf);
   conf->is_on = NGX_CONF_UNSET;
   conf->sources = unset_array();
   conf->format = NGX_CONF_UNSET_UINT;
@@ -289,12 +293,19 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
 
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   auto& main = *static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
-  const auto& outer = *static_cast<LocConf*>(parent);
+  auto& outer = *static_cast<LocConf*>(parent);
   auto& conf = *static_cast<LocConf*>(child);
   ngx_http_core_loc_conf_t& core = core_loc_conf(cf);
 
+  if (outer.block.outer == nullptr) {
+    place_limits(cf, outer);  // http itself is nobody's inner block
+  }
+  place_limits(cf, conf);
   merge_values(conf, outer, main.default_sources);
   merge_content(core, conf, outer);
+  if (conf.content != nullptr && !note_answering(cf, main)) {
+    return conf_error();
+  }
   if (!name_location(cf, core, conf) || resolve_store(cf, main, conf) != NGX_CONF_OK) {
     return conf_error();
   }
@@ -320,6 +331,9 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
     if (main.zone == nullptr) {
       return NGX_ERROR;
     }
+  }
+  if (!find_own_sockets(cf, main)) {
+    return NGX_ERROR;
   }
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);

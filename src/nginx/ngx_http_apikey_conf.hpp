@@ -5,6 +5,7 @@
 //   _conf_pepper.cpp    pepper=<id>:<file> → MainConf::methods
 //   _conf_location.cpp  everything that may stand in a location
 //   _conf_source.cpp    apikey_from
+//   _conf_place.cpp     where in the configuration a limit without a name stands
 //   _conf_limit.cpp     apikey_limit, apikey_concurrency, apikey_fail_limit
 //   _conf_cost.cpp      apikey_cost, apikey_refund
 #pragma once
@@ -66,6 +67,8 @@ struct MainConf {
   bool meets_debug_log;          // some location with apikey writes a log at debug
   ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
   ngx_array_t named_limits;      // LimitConf: all that have a name of their own
+  ngx_array_t answering;         // ngx_http_core_srv_conf_t*: servers with a location that we answer in
+  ngx_array_t own_sockets;       // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
   ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
 };
 
@@ -90,10 +93,32 @@ enum class RatelimitHeaders : ngx_uint_t { off, x, draft };
 struct LimitConf {
   PolicyLimit policy;
   bool has_by = false;
+  bool has_name = false;
   ngx_int_t variable = NGX_ERROR;  // index of the variable of by=
+  bool is_address = false;         // $remote_addr or $binary_remote_addr
+};
+
+// The variable of a by=. nginx keeps the first value of an address that anybody asked for, though realip may change the
+// address after that: such a variable is read again when it counts.
+struct LimitVariable {
+  ngx_uint_t index;
+  bool is_address;
+};
+
+struct LocConf;
+
+// A block of the configuration: http, a server, a location, an `if`, a limit_except.
+struct Block {
+  LocConf* outer;             // null: http, or not a block that nginx's http module reads
+  LocConf* last_inner;        // the one read last; the others follow by previous_sibling
+  LocConf* previous_sibling;  // in the same outer block
+  std::uint64_t text;         // hash of what it is: `location ~ ^/v1`, `if ($slow)`
+  bool may_repeat;            // nginx takes several of the same text in one block
+  std::uint64_t server;       // of a server: hash of its addresses and first name, 0: not known yet
 };
 
 struct LocConf {
+  Block block;
   ngx_flag_t is_on;  // unset until merged
   ngx_flag_t is_optional;
   ngx_str_t realm;           // already quoted for a header: no control characters, '"' and '\' escaped
@@ -117,8 +142,8 @@ struct LocConf {
   ngx_array_t* concurrency;      // LimitConf
   ngx_flag_t has_fail_limit;
   FailLimit fail_limit;
-  ngx_uint_t dry_run;          // DryRun
-  ngx_int_t* limit_variables;  // of by=$variable, made when merged
+  ngx_uint_t dry_run;              // DryRun
+  LimitVariable* limit_variables;  // of by=$variable, made when merged
   ngx_uint_t limit_variable_count;
   ngx_array_t* cost_lines;       // CostLine
   ngx_array_t* refund_statuses;  // ngx_uint_t
@@ -156,6 +181,14 @@ StoreConf* find_store(const MainConf& main, std::string_view name) noexcept;
 // RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t value) noexcept;
 
+// Remembers which block is being read. Called by create_loc_conf(), while nginx still holds the block's own words.
+void note_block(ngx_conf_t* cf, LocConf& conf) noexcept;
+// Where this block stands: the same number after every reload that leaves the block where it is. It depends on the
+// block, on what is around it and on nothing else. REQUIRES: called while nginx merges the server the block is in.
+std::uint64_t place_of(ngx_conf_t* cf, const LocConf& conf) noexcept;
+
+// Gives the limits that are written in this block their place. REQUIRES: before they are merged.
+void place_limits(ngx_conf_t* cf, LocConf& conf) noexcept;
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) noexcept;

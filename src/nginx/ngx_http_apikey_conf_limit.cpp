@@ -67,6 +67,7 @@ char* parse_by(ngx_conf_t* cf, const ngx_str_t& text, std::string_view value, Li
   }
   ngx_str_t name = to_ngx_str(value.substr(1));
   limit.policy.by = LimitBy::value;
+  limit.is_address = view(name) == "remote_addr" || view(name) == "binary_remote_addr";
   limit.variable = ngx_http_get_variable_index(cf, &name);
   return limit.variable == NGX_ERROR ? conf_error() : NGX_CONF_OK;
 }
@@ -90,18 +91,11 @@ char* parse_name(ngx_conf_t* cf, const ngx_str_t& text, std::string_view value, 
   return NGX_CONF_OK;
 }
 
-// A limit without a name is called by its location, and is its own even where two locations are called alike.
-void name_by_location(ngx_conf_t* cf, std::size_t number, LimitConf& limit) noexcept {
+// A limit without a name is shown by the name of its location. What tells it apart is its place.
+void name_by_location(ngx_conf_t* cf, LimitConf& limit) noexcept {
   const auto& core =
       *static_cast<ngx_http_core_loc_conf_t*>(ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module));
-  const auto& server =
-      *static_cast<ngx_http_core_srv_conf_t*>(ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
   limit.policy.limit.name = core.name.len == 0 ? std::string_view("server") : view(core.name);
-  Fold64 fold(24);
-  fold.word(fold64(std::as_bytes(std::span(view(server.server_name)))));
-  fold.word(fold64(std::as_bytes(std::span(view(core.name)))));
-  fold.word(number);
-  limit.policy.salt = fold.value();
 }
 
 ngx_array_t* limit_array(ngx_conf_t* cf, ngx_array_t*& array) noexcept {
@@ -126,9 +120,10 @@ char* check_name(ngx_conf_t* cf, const LimitConf& limit) noexcept {
     if (other.policy.limit.name == limit.policy.limit.name && other.policy.limit.kind == limit.policy.limit.kind &&
         !is_same(other, limit)) {
       ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                         "%V: name=%V is a limit with another rate, burst or by= already; two limits of one name are "
-                         "one, write the same values or another name",
-                         &directive_of(cf), &name);
+                         "%V: name=%V is a limit with another %s or by= already; two limits of one name are one, write "
+                         "the same values or another name",
+                         &directive_of(cf), &name,
+                         limit.policy.limit.kind == LimitKind::rate ? "rate, burst" : "number");
       return conf_error();
     }
   }
@@ -145,9 +140,11 @@ char* add_limit(ngx_conf_t* cf, ngx_array_t*& array, LimitConf limit) noexcept {
     return conf_error();
   }
   if (limit.policy.limit.name.empty()) {
-    name_by_location(cf, array->nelts, limit);
+    name_by_location(cf, limit);
   } else if (check_name(cf, limit) != NGX_CONF_OK) {
     return conf_error();
+  } else {
+    limit.has_name = true;
   }
   auto* place = push_to<LimitConf>(array);
   if (place == nullptr) {
@@ -172,6 +169,22 @@ char* add_required(ngx_conf_t* cf, LocConf& location, std::string_view name) noe
 template <typename T>
 std::span<T> elements(ngx_array_t* array) noexcept {
   return array == nullptr ? std::span<T>() : std::span(static_cast<T*>(array->elts), array->nelts);
+}
+
+// The lines of one kind that are written in one block. Lines with a name are not counted: they have no place.
+void place_lines(ngx_conf_t* cf, const LocConf& conf, std::span<LimitConf> lines) noexcept {
+  std::uint64_t number = 0;
+  for (LimitConf& line : lines) {
+    LocationLimit& limit = line.policy.limit;
+    if (line.has_name || limit.place != 0) {
+      continue;
+    }
+    Fold64 fold(3 * sizeof(std::uint64_t));
+    fold.word(place_of(cf, conf));
+    fold.word(static_cast<std::uint64_t>(limit.kind));
+    fold.word(number++);
+    limit.place = fold.value();
+  }
 }
 
 }  // namespace
@@ -283,6 +296,17 @@ char* set_fail_limit(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   return NGX_CONF_OK;
 }
 
+void place_limits(ngx_conf_t* cf, LocConf& conf) noexcept {
+  for (ngx_array_t* array : {conf.limits, conf.concurrency}) {
+    if (array != unset_array()) {
+      place_lines(cf, conf, elements<LimitConf>(array));
+    }
+  }
+  if (conf.has_fail_limit == 1 && conf.fail_limit.is_on && conf.fail_limit.place == 0) {
+    conf.fail_limit.place = place_of(cf, conf);
+  }
+}
+
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept {
   ngx_conf_merge_ptr_value(conf.limits, outer.limits, nullptr);
   ngx_conf_merge_ptr_value(conf.required_limits, outer.required_limits, nullptr);
@@ -312,7 +336,7 @@ char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) n
     return NGX_CONF_OK;
   }
   auto* limits = static_cast<PolicyLimit*>(ngx_palloc(cf->pool, count * sizeof(PolicyLimit)));
-  conf.limit_variables = static_cast<ngx_int_t*>(ngx_palloc(cf->pool, count * sizeof(ngx_int_t)));
+  conf.limit_variables = static_cast<LimitVariable*>(ngx_palloc(cf->pool, count * sizeof(LimitVariable)));
   if (limits == nullptr || conf.limit_variables == nullptr) {
     return conf_error();
   }
@@ -322,7 +346,7 @@ char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) n
     auto* policy_limit = ::new (limits + i) PolicyLimit(limit.policy);
     if (limit.policy.by == LimitBy::value) {
       policy_limit->value = conf.limit_variable_count;
-      conf.limit_variables[conf.limit_variable_count++] = limit.variable;
+      conf.limit_variables[conf.limit_variable_count++] = {static_cast<ngx_uint_t>(limit.variable), limit.is_address};
     }
   }
   policy.limits = {limits, count};

@@ -42,9 +42,9 @@ struct RequestCtx {
   Charge charge;
   std::array<MeasuredCost, kMaxCosts> costs{};
   std::array<std::string_view, kMaxLocationLimits> limit_values{};
-  bool is_blocked = false;  // `block=all`: the key was not even looked at
-  Verdict peeked;           // the latest that does not
+  Verdict peeked;  // the latest that does not
   const LocConf* peeked_by = nullptr;
+  const sockaddr* peeked_from = nullptr;  // the client's address then, which realip replaces
 
   bool is_refused = false;  // the main request was told so
   bool is_counted_as_limited = false;

@@ -17,7 +17,8 @@ constexpr unsigned kObserveOneIn = 64;
 
 bool reads_alike(const LocConf& a, const LocConf& b) noexcept { return a.sources == b.sources && a.format == b.format; }
 
-// `block=all`: an address that has failed too often is not looked up any more.
+// `block=all`: a key from an address that has failed too often is not looked up any more. Judged with the decision, not
+// with the extraction before it: only then has realip made the address final.
 bool is_blocked(ngx_http_request_t* r, const LocConf& conf) noexcept {
   const FailLimit& limit = conf.fail_limit;
   return limit.is_on && limit.blocks_all && conf.policy->dry_run != DryRun::on &&
@@ -37,13 +38,27 @@ Verdict throttle(ngx_http_request_t* r, const LocConf& conf, Charge* charge) noe
   return verdict;
 }
 
+std::string_view read_variable(ngx_http_request_t* r, const LimitVariable& variable) noexcept {
+  ngx_http_variable_value_t& kept = r->variables[variable.index];
+  const ngx_http_variable_value_t before = kept;
+  if (variable.is_address) {
+    kept.valid = 0;
+    kept.not_found = 0;
+  }
+  const auto* value = ngx_http_get_flushed_variable(r, variable.index);
+  const bool has_value = value != nullptr && value->not_found == 0;
+  const std::string_view text = has_value ? std::string_view(text_of(value->data), value->len) : std::string_view();
+  if (variable.is_address) {
+    kept = before;  // whoever else reads it gets what nginx gives
+  }
+  return text;
+}
+
 // What the location's limits are told of this request: by whom, and what it costs.
 void prepare_charge(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexcept {
   ctx.charge.tables = &limit_tables(*main_conf(r));
   for (ngx_uint_t i = 0; i < conf.limit_variable_count; ++i) {
-    const auto* value = ngx_http_get_flushed_variable(r, static_cast<ngx_uint_t>(conf.limit_variables[i]));
-    const bool has_value = value != nullptr && value->not_found == 0;
-    ctx.limit_values[i] = has_value ? std::string_view(text_of(value->data), value->len) : std::string_view();
+    ctx.limit_values[i] = read_variable(r, conf.limit_variables[i]);
   }
   ctx.charge.values = std::span(ctx.limit_values).first(conf.limit_variable_count);
 }
@@ -54,7 +69,7 @@ Verdict judge(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx, Charg
     verdict.outcome = Outcome::preflight;
     return verdict;
   }
-  if (ctx.is_blocked) {
+  if (is_blocked(r, conf)) {
     return throttle(r, conf, charge);
   }
   Loaded* loaded = enter_store(ctx, *conf.store);
@@ -117,11 +132,8 @@ bool extract(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexce
   const bool is_fresh =
       ctx.extracted_by == nullptr || (ctx.credential.found == Found::none && !reads_alike(*ctx.extracted_by, conf));
   if (is_fresh) {
-    ctx.is_blocked = is_blocked(r, conf);
     ctx.is_reading = true;
-    if (!ctx.is_blocked) {
-      read_credential(r, conf, *main_conf(r), ctx.credential);
-    }
+    read_credential(r, conf, *main_conf(r), ctx.credential);
     ctx.is_reading = false;
     if (!redact_request_line(r, conf, ctx.redacted_request)) {
       return false;
@@ -152,9 +164,12 @@ const Verdict* peek(ngx_http_request_t* r) noexcept {
   if (ctx == nullptr || ctx->is_reading || !extract(r, conf, *ctx)) {
     return nullptr;
   }
-  if (ctx->peeked_by != &conf) {
+  // An early variable may have asked before realip: what was judged of another address says nothing of this one.
+  const sockaddr* address = r->main->connection->sockaddr;
+  if (ctx->peeked_by != &conf || ctx->peeked_from != address) {
     ctx->peeked = judge(r, conf, *ctx, nullptr);
     ctx->peeked_by = &conf;
+    ctx->peeked_from = address;
   }
   return &ctx->peeked;
 }

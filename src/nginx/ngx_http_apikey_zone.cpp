@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "ngx_http_apikey_sockets.hpp"
 #include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_store.hpp"
 
@@ -240,6 +241,7 @@ ngx_int_t on_init_zone(ngx_shm_zone_t* zone, void* old_data) noexcept {
   if (prepare_state(context.cycle, *context.main, *zone, running) != NGX_OK) {
     return NGX_ERROR;
   }
+  remove_stale_sockets(*context.cycle, *context.main);
   const State* state = context.main->state;
   context.limits = {
       &context.table, state == nullptr ? nullptr : &state->tables.quotas, &context.flights, {}, context.main->share};

@@ -124,7 +124,6 @@ http {{
             os.kill(pid, signal.SIGKILL)
         self.process.wait(20)
         wait_until(lambda: not any(map(is_alive, everybody)), what="the workers' end")
-        self.admin_socket.unlink(missing_ok=True)  # nobody was left to remove it
 
     def stderr(self) -> str:
         return (self.prefix / "stderr.log").read_text()

@@ -190,3 +190,56 @@ def test_of_a_location(registry, nginx, holding):
     for client, connection in (first, second, third):
         answer(connection)
         assert status_of(client) == 200
+
+
+BESIDE = {
+    "without a name": "apikey_limit rate=1000r/s burst=1000; apikey_concurrency 2;",
+    "by owner without a name": "apikey_limit rate=1000r/s burst=1000 by=owner; apikey_concurrency 2 by=owner;",
+    "of one name": "apikey_limit rate=1000r/s burst=1000 name=a; apikey_concurrency 2 name=a;",
+    "of one name, by a variable": "apikey_limit rate=1000r/s by=$arg_t name=a; apikey_concurrency 2 by=$arg_t name=a;",
+    "of one name, the other way round": "apikey_concurrency 2 name=a; apikey_limit rate=1000r/s burst=1000 name=a;",
+    "with another rate between them":
+        "apikey_limit rate=1000r/s burst=1000 name=a; apikey_limit rate=900r/s name=b; apikey_concurrency 2 name=a;",
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_beside_a_rate_it_is_a_counter_of_its_own(registry, nginx, holding, name):
+    """Kind is part of what a counter is: both are enforced, and each request is charged once."""
+    key = registry.key()
+    server = nginx(f'location / {{ apikey "api"; apikey_scope any; {BESIDE[name]} proxy_pass {holding.url}; }}', workers=2)
+    held = [start(server, holding, key, "/?t=x") for _ in range(2)]
+    refused = [server.get("/?t=x", key=key) for _ in range(3)]
+    assert [answer.json()["type"] for answer in refused] == ["urn:apikey:problem:concurrency-limited"] * 3
+    for client, connection in held:
+        answer(connection)
+        assert status_of(client) == 200
+
+
+def test_a_redirected_request_takes_from_both_kinds_once(registry, nginx):
+    key = registry.key()
+    both = "apikey_limit rate=1r/h burst=3 name=a; apikey_concurrency 1 name=a;"
+    server = nginx(f'location /start {{ apikey "api"; apikey_scope any; {both} try_files /none @there; }}'
+                   f'location @there {{ apikey "api"; apikey_scope any; {both} empty_gif; }}', workers=1)
+    answers = [server.get("/start", key=key) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[-1].json()["type"] == "urn:apikey:problem:rate-limited"
+
+
+def test_of_the_key_beside_a_rate_of_its_plan(registry, nginx, holding):
+    """A limit of a key replaces its plan's of the same kind and name, not one that only has the same name."""
+    registry.plan("both", "--rate", "api=3/h", "--burst", "api=3")
+    key = registry.key("alice", "--concurrency", "api=1", plan="both")
+    server = nginx(f'location / {{ apikey "api"; apikey_scope any; proxy_pass {holding.url}; }}'
+                   'location /free/ { apikey "api"; apikey_scope any; empty_gif; }'
+                   'location = /me { apikey "api"; apikey_whoami; }')
+    client, connection = start(server, holding, key)
+    assert server.get("/free/", key=key).json()["type"] == "urn:apikey:problem:concurrency-limited"
+    limits = {limit["kind"]: limit["remaining"] for limit in server.get("/me", key=key).json()["limits"]}
+    assert limits == {"rate": 2, "concurrency": 0}
+    answer(connection)
+    assert status_of(client) == 200
+    wait_until(lambda: server.status("/free/", key=key) == 200, what="the end of the first")
+    assert [server.status("/free/", key=key) for _ in range(2)] == [200, 429], "the plan's rate is enforced as well"
+    assert [(limit["name"], limit["from"]) for limit in registry.json("key", "show", key.id)["effective_limits"]] == \
+        [("api", "key"), ("api", "plan:both")]

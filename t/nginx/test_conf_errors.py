@@ -52,6 +52,11 @@ LOCATION_MISTAKES = [
     ("apikey_limit rate=1r/s by=$;", ["apikey_limit", "by=$"]),
     ('apikey_limit rate=1r/s "name=two words";', ["apikey_limit", "two words"]),
     ("apikey_limit rate=1r/s name=a; apikey_limit rate=2r/s name=a;", ["apikey_limit", "name=a", "two limits of one name"]),
+    ("apikey_limit rate=1r/s name=a; apikey_limit rate=1r/s burst=2 name=a;", ["apikey_limit", "name=a"]),
+    ("apikey_limit rate=1r/s name=a; apikey_limit rate=1r/s by=owner name=a;", ["apikey_limit", "name=a"]),
+    ("apikey_concurrency 5 name=a; apikey_concurrency 6 name=a;",
+     ["apikey_concurrency", "name=a", "another number", "two limits of one name"]),
+    ("apikey_concurrency 5 name=a; apikey_concurrency 5 by=owner name=a;", ["apikey_concurrency", "name=a"]),
     ("apikey_limit require=a rate=1r/s;", ["apikey_limit", "stands alone"]),
     ("apikey_limit require=;", ["apikey_limit", "require="]),
     ("apikey_limit rate=1r/s nodelay;", ["apikey_limit", "nodelay"]),
@@ -243,3 +248,37 @@ def test_a_bad_reload_leaves_the_old_configuration_in_service(registry, nginx, u
     server.wait_for_log(r"\[emerg\].*nowhere")
     assert server.workers() == workers
     assert server.status(key=key) == 200
+
+
+NAMED = {"apikey_limit": ("rate=1r/s name=a", "rate=2r/s name=a"), "apikey_concurrency": ("5 name=a", "6 name=a")}
+PLACES = {
+    "two locations": "location /a {{ {ON} {one} }} location /b {{ {ON} {two} }}",
+    "a location and one within": "location /a {{ {ON} {one} location /a/b {{ {two} }} }}",
+    "a location and its if": "location /a {{ {ON} {one} if ($arg_x) {{ {two} }} }}",
+    "a location and its limit_except": "location /a {{ {ON} {one} limit_except GET {{ {two} }} }}",
+    "server and location": "{ON} {one} location /a {{ {two} }}",
+    "two stores": "location /a {{ {ON} apikey_use default; {one} }} location /b {{ {ON} apikey_use other; {two} }}",
+}
+
+
+@pytest.mark.parametrize("directive", NAMED)
+@pytest.mark.parametrize("name", PLACES)
+def test_one_name_with_two_values(nginx, directive, name):
+    one, two = (f"{directive} {text};" for text in NAMED[directive])
+    parts = dict(store="/nonexistent/keys.mdb", http="apikey_store /nonexistent/other.mdb name=other;")
+    right, said = nginx.check(PLACES[name].format(ON=ON, one=one, two=two), **parts)
+    assert not right and f"{directive}: name=a is a limit with another" in said
+    assert nginx.check(PLACES[name].format(ON=ON, one=one, two=one), **parts)[0]
+
+
+@pytest.mark.parametrize("directive", NAMED)
+def test_one_name_with_two_values_in_two_servers_and_in_http(nginx, directive):
+    one, two = (f"{directive} {text};" for text in NAMED[directive])
+    for http in (f"server {{ listen 127.0.0.1:1; location /b {{ {ON} {two} }} }}", two):
+        right, said = nginx.check(f"location /a {{ {ON} {one} }}", store="/nonexistent/keys.mdb", http=http)
+        assert not right and f"{directive}: name=a is a limit with another" in said
+
+
+def test_a_rate_and_a_concurrency_of_one_name_are_two_limits(nginx):
+    location = f"location /a {{ {ON} apikey_limit rate=1r/s name=a; apikey_concurrency 5 by=owner name=a; }}"
+    assert nginx.check(location, store="/nonexistent/keys.mdb")[0]

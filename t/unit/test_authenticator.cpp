@@ -556,7 +556,7 @@ void row_9_a_location_has_limits_of_its_own(void**) {
   expect(take("b").outcome, Outcome::ok);
   // Salted, it is another limit though it has the same name.
   std::array<PolicyLimit, 1> salted = by_value;
-  salted[0].salt = 1;
+  salted[0].limit.place = 1;
   bench.policy.limits = salted;
   expect(take("a", "x").outcome, Outcome::ok);
 }

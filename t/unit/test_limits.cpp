@@ -152,6 +152,30 @@ void a_limit_is_taken_once_a_request(void**) {
   assert_int_equal(takings.count, 2);
 }
 
+// The three tables hash alike: one name and one holder give one subject.
+void limits_of_one_name_and_different_kinds_are_all_taken(void**) {
+  TestTables tables;
+  std::array uses = {rate(tables, 1, 1, 10), quota(tables, 1, 10, kWall), concurrency(tables, 1, 2)};
+  for (LimitUse& use : uses) {
+    use.subject = uses[0].subject;
+  }
+  Takings first;
+  Takings second;
+  Takings third;
+  assert_true(take_limits(tables.all, uses, clocks_at(0), first).outcome == Outcome::ok);
+  assert_int_equal(first.count, uses.size());
+  assert_true(take_limits(tables.all, uses, clocks_at(0), second).outcome == Outcome::ok);
+  assert_true(take_limits(tables.all, uses, clocks_at(0), third).outcome == Outcome::concurrency_limited);
+  // Once each, also when the same request comes again in another order.
+  std::swap(uses[0], uses[2]);
+  assert_true(take_limits(tables.all, uses, clocks_at(0), first).outcome == Outcome::ok);
+  assert_int_equal(first.count, uses.size());
+  assert_int_equal(look_at_limit(tables.all, uses[2], clocks_at(0)).remaining, 8);
+  // A quota of the other kind is counted in the same slot: it is not taken a second time.
+  assert_true(first.find(LimitKind::rolling_quota, uses[0].subject) ==
+              first.find(LimitKind::calendar_quota, uses[0].subject));
+}
+
 void a_limit_in_dry_run_counts_and_refuses_nobody(void**) {
   TestTables tables;
   std::array uses = {rate(tables, 1, 1, 2), rate(tables, 2, 1, 9)};
@@ -288,6 +312,10 @@ void what_a_limit_measures_is_in_its_name(void**) {
   assert_int_equal(cost_of("tokens.month").cost, 500);
   assert_int_equal(cost_of("rate").cost, 3);
   assert_int_equal(cost_of("images").cost, 3);
+  LocationLimit unnamed;
+  unnamed.name = "tokens";  // a location's text, which may be anything
+  unnamed.place = 1;
+  assert_int_equal(location_use(unnamed, 1, tables.all, costs).cost, 3);
   assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost, 1);
   assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost_number, kNoCost);
 }
@@ -484,6 +512,7 @@ int main() {
       cmocka_unit_test(who_is_refused_by_one_takes_from_none),
       cmocka_unit_test(what_is_told_is_the_refusal_that_lasts_longest),
       cmocka_unit_test(a_limit_is_taken_once_a_request),
+      cmocka_unit_test(limits_of_one_name_and_different_kinds_are_all_taken),
       cmocka_unit_test(a_limit_in_dry_run_counts_and_refuses_nobody),
       cmocka_unit_test(a_table_without_room_is_not_a_limit_that_is_used_up),
       cmocka_unit_test(costs_are_settled_when_they_are_known),

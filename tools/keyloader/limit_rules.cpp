@@ -75,13 +75,31 @@ void check_together(const Limits& limits, const std::string& whose) {
   }
 }
 
+// As nginx judges it (limit_gathering.cpp): a rate does not replace a quota that happens to have its name.
+bool replaces(const Limit& own, const Limit& of_plan) {
+  return own.name == of_plan.name && apikey::is_same_table(own.kind, of_plan.kind);
+}
+
+std::vector<EffectiveLimit> limits_with_source(const Key& key, const Plan& plan) {
+  std::vector<EffectiveLimit> limits;
+  for (const Limit& own : key.limits) {
+    limits.push_back({.limit = own, .from = "key"});
+  }
+  for (const Limit& of_plan : plan.limits) {
+    if (std::none_of(key.limits.begin(), key.limits.end(), [&](const Limit& own) { return replaces(own, of_plan); })) {
+      limits.push_back({.limit = of_plan, .from = "plan:" + plan.name});
+    }
+  }
+  std::stable_sort(limits.begin(), limits.end(),
+                   [](const EffectiveLimit& a, const EffectiveLimit& b) { return a.limit.name < b.limit.name; });
+  return limits;
+}
+
 Limits limits_of(const Key& key, const Plan& plan) {
-  Limits limits = key.limits;
-  std::copy_if(plan.limits.begin(), plan.limits.end(), std::back_inserter(limits), [&](const Limit& of_plan) {
-    return std::none_of(key.limits.begin(), key.limits.end(),
-                        [&](const Limit& own) { return own.name == of_plan.name; });
-  });
-  std::sort(limits.begin(), limits.end(), [](const Limit& a, const Limit& b) { return a.name < b.name; });
+  Limits limits;
+  for (const EffectiveLimit& each : limits_with_source(key, plan)) {
+    limits.push_back(each.limit);
+  }
   return limits;
 }
 
@@ -100,12 +118,7 @@ Plan plan_of(Registry& registry, const Key& key) {
 }  // namespace
 
 std::vector<EffectiveLimit> effective_limits(const Key& key, const Plan& plan, const Owner& owner) {
-  std::vector<EffectiveLimit> effective;
-  for (const Limit& limit : limits_of(key, plan)) {
-    const bool is_own =
-        std::any_of(key.limits.begin(), key.limits.end(), [&](const Limit& own) { return own.name == limit.name; });
-    effective.push_back({.limit = limit, .from = is_own ? "key" : "plan:" + plan.name});
-  }
+  std::vector<EffectiveLimit> effective = limits_with_source(key, plan);
   for (const Limit& limit : owner.limits) {
     effective.push_back({.limit = limit, .from = "owner:" + owner.name});
   }

@@ -15,7 +15,7 @@ struct EffectiveLimit {
   std::string from;
 };
 
-// The plan's, replaced by the key's own of the same name; then the owner's.
+// The plan's, replaced by the key's own of the same name and kind; then the owner's.
 [[nodiscard]] std::vector<EffectiveLimit> effective_limits(const Key& key, const Plan& plan, const Owner& owner);
 [[nodiscard]] std::vector<EffectiveLimit> effective_limits(Registry& registry, const Key& key);
 [[nodiscard]] Json to_json(const EffectiveLimit& effective);
