@@ -23,6 +23,7 @@ constexpr std::uint64_t kSilentAfterMs = 1500;
 constexpr std::uint64_t kSlowMs = 5000;
 constexpr ngx_msec_t kLastWait = 2000;  // for others that are just writing their last
 constexpr ngx_msec_t kStep = 10;
+constexpr ngx_msec_t kStopPatience = 5000;  // with a disk that is writing
 // In the word of the right to save: who has it will write once more and leave.
 constexpr std::uint64_t kIsLastBit = std::uint64_t{1} << 63U;
 constexpr std::uint64_t kAttemptStep = std::uint64_t{1} << 32U;
@@ -33,7 +34,8 @@ struct Saver {
   pthread_t thread{};
   bool is_running = false;
   int wake_fd = -1;
-  WidePair right;  // as this process wrote it last; of the thread while it runs
+  ngx_connection_t* quit_watch = nullptr;  // what nginx calls when it begins to shut down
+  WidePair right;                          // as this process wrote it last; of the thread while it runs
   std::atomic<bool> is_stopping = false;
   std::atomic<bool> is_done = false;
   std::atomic<std::uint64_t> outcome = 0;  // of the latest save that is to be spoken of: step + 1 << 32 | errno
@@ -119,6 +121,14 @@ void* run(void*) noexcept {
   return nullptr;
 }
 
+// Of the master, when all workers have ended. REQUIRES: the right to save.
+void* run_final(void*) noexcept {
+  save(true);
+  give_up_right();
+  saver.is_done.store(true);
+  return nullptr;
+}
+
 // REQUIRES: the right to save.
 void start() noexcept {
   saver.is_done.store(false);
@@ -139,6 +149,26 @@ void ask_to_stop() noexcept {
 void join() noexcept {
   pthread_join(saver.thread, nullptr);
   saver.is_running = false;
+}
+
+// RETURNS: false when the thread hangs; then this process ends without it.
+bool join_at_end(ngx_cycle_t* ending) noexcept {
+  if (!saver.is_running || ending == nullptr) {
+    if (saver.is_running) {
+      join();
+    }
+    return true;
+  }
+  if (join_within(saver.thread, saver.is_done, kStopPatience)) {
+    saver.is_running = false;
+    return true;
+  }
+  ngx_log_error(NGX_LOG_WARN, saver.log, 0,
+                "apikey_zone \"%V\": writing the checkpoint %V does not come to an end, its disk does not answer; this "
+                "process ends all the same",
+                &saver.main->state->zone_name, &saver.main->checkpoint.path);
+  leave_with_thread(ending);
+  return false;
 }
 
 const char* name_of(SaveStep step) noexcept {
@@ -192,6 +222,35 @@ bool is_left_to_others() noexcept {
   return header().is_superseded.load() != 0 || (is_held(right, monotonic_ms()) && (right.low & kIsLastBit) == 0);
 }
 
+// nginx closes idle connections when a worker is told to quit, first thing. This one has no peer: it is how the saver
+// learns of it at once. After 5 s Debian's stop ends with SIGTERM, and SIGKILL, whatever requests are unfinished.
+void on_quit(ngx_event_t*) noexcept {
+  if (saver.is_running && !saver.is_stopping.load()) {
+    ask_to_stop();
+  }
+}
+
+void watch_quit(ngx_cycle_t* cycle) noexcept {
+  saver.quit_watch = saver.wake_fd < 0 ? nullptr : ngx_get_connection(saver.wake_fd, cycle->log);
+  if (saver.quit_watch == nullptr) {
+    return;  // the timer finds out, up to a second later
+  }
+  saver.quit_watch->idle = 1;
+  saver.quit_watch->read->handler = on_quit;
+  saver.quit_watch->read->log = cycle->log;
+  // Never read from, and nobody's open socket when the worker ends.
+  saver.quit_watch->read->channel = 1;
+  saver.quit_watch->write->channel = 1;
+}
+
+void unwatch_quit() noexcept {
+  if (saver.quit_watch != nullptr) {
+    ngx_free_connection(saver.quit_watch);
+    saver.quit_watch->fd = static_cast<ngx_socket_t>(-1);
+    saver.quit_watch = nullptr;
+  }
+}
+
 void save_last() noexcept {
   for (ngx_msec_t waited = 0; waited < kLastWait && !is_left_to_others(); waited += kStep) {
     if (claim(kIsLastBit)) {
@@ -212,6 +271,7 @@ void start_saver(ngx_cycle_t* cycle, MainConf& main) noexcept {
   saver.is_stopping.store(false);
   saver.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   saver.main = &main;
+  watch_quit(cycle);
   tick_saver();
 }
 
@@ -223,32 +283,32 @@ void tick_saver() noexcept {
     join();
   }
   report();
-  if (ngx_exiting != 0) {
-    if (saver.is_running && !saver.is_stopping.load()) {
-      ask_to_stop();
-    }
+  if (ngx_exiting != 0 && !saver.is_stopping.load()) {
+    ask_to_stop();
     return;
   }
-  if (!saver.is_running && claim(0)) {
+  // A thread that is started after it was asked to stop saves once.
+  if (!saver.is_running && claim(ngx_exiting != 0 ? kIsLastBit : 0)) {
     start();
   }
 }
 
-void stop_saver() noexcept {
+void stop_saver(ngx_cycle_t* ending) noexcept {
   if (saver.main == nullptr) {
     return;
   }
   // A thread that is asked only now saves what there is; one that was asked before may have missed something since.
   const bool saves_all = saver.is_running && !saver.is_stopping.load();
   ask_to_stop();
-  if (saver.is_running) {
-    join();
+  unwatch_quit();
+  if (!join_at_end(ending)) {
+    return;
   }
   if (!saves_all) {
     save_last();
   }
-  if (saver.is_running) {
-    join();
+  if (!join_at_end(ending)) {
+    return;
   }
   report();
   if (saver.wake_fd >= 0) {
@@ -265,9 +325,15 @@ void on_exit_master(ngx_cycle_t* cycle) noexcept {
   }
   saver.log = cycle->log;
   saver.main = main;
-  if (claim(kIsLastBit)) {
-    save(true);
-    give_up_right();
+  if (!claim(kIsLastBit)) {
+    return;
+  }
+  saver.is_done.store(false);
+  saver.is_running = start_thread(saver.thread, run_final) == 0;
+  if (!saver.is_running) {
+    run_final(nullptr);
+  }
+  if (join_at_end(cycle)) {
     report();
   }
 }

@@ -15,6 +15,8 @@
 namespace apikey::nginx {
 namespace {
 
+constexpr ngx_msec_t kStopPatience = 1000;  // the thread looks after each MiB whether it shall stop
+
 struct Verifier {
   ngx_log_t* log = nullptr;
   OnSettled on_settled = nullptr;
@@ -170,13 +172,22 @@ void start_verifier(ngx_cycle_t* cycle, OnSettled on_settled) noexcept {
   }
 }
 
-void stop_verifier() noexcept {
+void stop_verifier(ngx_cycle_t* ending) noexcept {
   verifier.is_stopping.store(true);
   if (verifier.is_running) {
-    pthread_join(verifier.thread, nullptr);
     verifier.is_running = false;
-    release_copy(verifier.candidate.copy);
     slot_of(*verifier.store).adoption.abandon(verifier.attempt);
+    if (ending == nullptr) {
+      pthread_join(verifier.thread, nullptr);
+    } else if (!join_within(verifier.thread, verifier.is_done, kStopPatience)) {
+      ngx_log_error(NGX_LOG_WARN, verifier.log, 0,
+                    "apikey store \"%V\": reading %V does not come to an end, its file system does not answer; this "
+                    "process ends all the same",
+                    &verifier.store->name, &verifier.store->path);
+      leave_with_thread(ending);
+      return;
+    }
+    release_copy(verifier.candidate.copy);
   }
   if (verifier.wake_fd >= 0) {
     close(verifier.wake_fd);

@@ -11,8 +11,9 @@ namespace apikey::nginx {
 // `on_settled` is called on the event loop after each verification, with the store if it came to no verdict.
 using OnSettled = void (*)(const StoreConf* undecided) noexcept;
 void start_verifier(ngx_cycle_t* cycle, OnSettled on_settled) noexcept;
-// Stops and joins the thread; its claim is free at once.
-void stop_verifier() noexcept;
+// Stops and joins the thread; its claim is free at once. `ending`: the cycle of a process that ends, which a thread
+// that hangs in a read() does not keep from ending; null where the process goes on, and waits for it.
+void stop_verifier(ngx_cycle_t* ending) noexcept;
 
 [[nodiscard]] bool is_verifying() noexcept;
 // Waits at most so long for the verification under way; RETURNS: true when it is settled, its result taken in.

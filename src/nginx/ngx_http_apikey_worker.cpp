@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "ngx_http_apikey_clocks.hpp"
 #include "ngx_http_apikey_flights.hpp"
 #include "ngx_http_apikey_saver.hpp"
 #include "ngx_http_apikey_verifier.hpp"
@@ -157,17 +158,18 @@ void on_settled(const StoreConf* undecided) noexcept {
   });
 }
 
-void stop() noexcept;
+void stop(ngx_cycle_t* ending) noexcept;
 
 void on_look_timer(ngx_event_t* event) noexcept {
   if (ngx_cycle != worker.cycle) {  // a reload of `master_process off`: this configuration is about to be freed
-    stop();
+    stop(nullptr);
     return;
   }
   arm_watch(*worker.main);
   look_at_all();
   release_dead_flights(*worker.main);
   tick_saver();
+  watch_clocks(*worker.main, worker.cycle->log);
   bool has_old = false;
   for_each_store([&](StoreConf& store) { has_old |= release_old(store); });
   if (has_old && !worker.soon_timer.timer_set) {
@@ -255,12 +257,13 @@ void start(ngx_cycle_t* cycle) noexcept {
   ngx_add_timer(&worker.look_timer, kLookEvery);
 }
 
-void stop() noexcept {
+// `ending`: null where the process goes on.
+void stop(ngx_cycle_t* ending) noexcept {
   if (worker.cycle == nullptr) {
     return;
   }
-  stop_verifier();
-  stop_saver();
+  stop_verifier(ending);
+  stop_saver(ending);
   stop_watch();
   for (ngx_event_t* timer : {&worker.look_timer, &worker.soon_timer}) {
     if (timer->timer_set) {
@@ -280,6 +283,6 @@ ngx_int_t on_init_process(ngx_cycle_t* cycle) noexcept {
   return NGX_OK;
 }
 
-void on_exit_process(ngx_cycle_t*) noexcept { stop(); }
+void on_exit_process(ngx_cycle_t* cycle) noexcept { stop(cycle); }
 
 }  // namespace apikey::nginx

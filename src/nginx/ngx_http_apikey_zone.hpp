@@ -70,6 +70,7 @@ struct ZoneRoot {
   SipKey seed;
   std::atomic<std::uint64_t> configurations;  // how many have been loaded
   std::atomic<std::uint64_t> dead_looked_ms;  // when a worker last looked for dead ones, monotonic
+  std::atomic<std::int64_t> clock_offset_us;  // wall clock less monotonic, when last looked at or spoken of; 0: not yet
   std::array<StoreSlot, kStoreSlots> stores;
   std::array<CounterShard, kCounterShards> shards;
   LabelTable<kMaxEnvLabels, kMaxEnvLength / 8> envs;

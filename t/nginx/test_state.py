@@ -12,7 +12,9 @@ import time
 import pytest
 
 from harness.server import BAD_LINES, end_master, pid_in
+from harness.slow_upstream import SlowUpstream
 from harness.state import StateDir, state_file
+from harness.timeless import Timeless
 from harness.waiting import wait_until
 
 LOCATION = 'location / { apikey "api"; apikey_scope any; add_header X-Pid $pid always; empty_gif; }'
@@ -211,6 +213,69 @@ def test_an_end_in_order_loses_nothing(nginx, key, state):
     server.start()
     assert server.wait_for_log("were restored from a checkpoint .*")[0].endswith("0 found no room")
     assert spend_rest(server, key) == QUOTA - 4
+
+
+def hold(server, key, slow, path="/slow"):
+    """A request that its upstream does not answer yet."""
+    before = slow.waiting
+    client = server.connect()
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key.secret}\r\n\r\n".encode())
+    wait_until(lambda: slow.waiting == before + 1, what="a long request")
+    return client
+
+
+def slow_location(slow, path="/slow"):
+    return f'location {path} {{ apikey "api"; apikey_scope any; proxy_pass {slow.url}; }}'
+
+
+def wait_for_thread(worker):
+    wait_until(lambda: len(os.listdir(f"/proc/{worker}/task")) == 1, what="the end of the thread that saves")
+
+
+def test_a_worker_that_quits_saves_at_once(nginx, key, place, registry, state):
+    """Debian's stop is QUIT, and 5 s later TERM and KILL: what was counted until QUIT waits for no request, nor timer."""
+    slow, timeless = SlowUpstream(), Timeless(place)
+    server = nginx.make(LOCATION + slow_location(slow), main=timeless.main, workers=1,
+                        http=f"apikey_zone zone=apikey:2m state={state.dir};")
+    server.environment = timeless.environment
+    server.start().wait_for_generation(registry.generation())
+    with hold(server, key, slow):
+        state.wait_for_save(server)
+        spend(server, key, 3)
+        timeless.begin()
+        worker = find_saver(server)
+        os.kill(server.master, signal.SIGQUIT)
+        wait_for_thread(worker)
+        cut_the_power(server)
+    slow.close()
+    timeless.end()
+    server.start()
+    server.wait_for_generation(registry.generation())
+    assert spend_rest(server, key) == QUOTA - 4
+
+
+def test_what_is_counted_after_quit_is_saved_too(nginx, registry, state):
+    """A long request charges at its end what it has cost, while another one goes on."""
+    registry.plan("small", "--quota", f"tokens.year={QUOTA}/year")
+    key = registry.key(plan="small")
+    slow = SlowUpstream()
+    costly = SlowUpstream(b"HTTP/1.1 200 OK\r\nX-Cost: 5\r\nContent-Length: 4\r\nConnection: close\r\n\r\n")
+    server = nginx(LOCATION + slow_location(slow) + f'location /costly {{ apikey "api"; apikey_scope any; '
+                   f"apikey_cost 1 of=tokens response=$upstream_http_x_cost; proxy_pass {costly.url}; }}",
+                   http=f"apikey_zone zone=apikey:2m state={state.dir};", workers=1)
+    with hold(server, key, slow), hold(server, key, costly, "/costly"):
+        state.wait_for_save(server)
+        os.kill(server.master, signal.SIGQUIT)
+        wait_until(lambda: not server.workers(), what="the worker's farewell")
+        wait_for_thread(*server.workers(shutting_down=True))
+        before = state.checkpoint.stat().st_ino  # not written again until something is counted
+        costly.finish()
+        wait_until(lambda: state.checkpoint.stat().st_ino != before, what="one more checkpoint")
+        cut_the_power(server)
+    slow.close()
+    server.start()
+    server.wait_for_generation(registry.generation())
+    assert spend_rest(server, key) == QUOTA - 6
 
 
 def test_another_configuration_goes_on_saving(nginx, key, place, state):
