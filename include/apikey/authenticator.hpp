@@ -123,7 +123,8 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
 Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
                const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept;
 
-// How long until the address may fail again; 0: now. Takes nothing.
+// How long until the address may fail again; 0: now, or the table does not know of any failure of its own. Takes
+// nothing.
 [[nodiscard]] std::uint64_t throttled_for(const FailLimit& limit, const LimitTables& tables, const Address& address,
                                           MonoNs now) noexcept;
 // One notice per address and minute: true for the first to ask.

@@ -125,7 +125,7 @@ std::span<const std::uint8_t> client_network(const Address& address) noexcept {
 
 BucketUse per_address(const LimitTables& tables, const RateLimit& limit, std::uint64_t domain,
                       const Address& address) noexcept {
-  return {tables.buckets->subject({}, client_network(address)) ^ domain, limit};
+  return {tables.client_buckets->subject({}, client_network(address)) ^ domain, limit};
 }
 
 std::uint64_t location_subject(const PolicyLimit& limit, const Recognition& known, const RequestFacts& facts,
@@ -149,6 +149,11 @@ std::uint64_t location_subject(const PolicyLimit& limit, const Recognition& know
   return subject(client_network(facts.address), kByAddress);
 }
 
+// Whether the subject is one that a client can make up; see location_subject().
+bool is_client_chosen(const PolicyLimit& limit, const Recognition& known) noexcept {
+  return limit.by == LimitBy::value || !known.has_record;
+}
+
 bool add_location_limits(const LocationPolicy& policy, const Recognition& known, const RequestFacts& facts,
                          const Charge& charge, std::span<LimitUse> uses, std::size_t& count) noexcept {
   if (uses.size() - count < policy.limits.size()) {
@@ -156,7 +161,7 @@ bool add_location_limits(const LocationPolicy& policy, const Recognition& known,
   }
   for (const PolicyLimit& limit : policy.limits) {
     const std::uint64_t subject = location_subject(limit, known, facts, charge);
-    uses[count++] = location_use(limit.limit, subject, *charge.tables, charge.costs);
+    uses[count++] = location_use(limit.limit, subject, is_client_chosen(limit, known), *charge.tables, charge.costs);
   }
   return true;
 }
@@ -245,7 +250,7 @@ Outcome count_failure(const FailLimit& limit, Outcome outcome, const Address& ad
     return outcome;
   }
   charge.has_failed = true;
-  const BucketResult taken = charge.tables->buckets->take(
+  const BucketResult taken = charge.tables->client_buckets->take(
       per_address(*charge.tables, limit.limit, kByFailures ^ limit.place, address), 1, now);
   if (taken.is_admitted) {
     return outcome;
@@ -266,12 +271,12 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
 
 std::uint64_t throttled_for(const FailLimit& limit, const LimitTables& tables, const Address& address,
                             MonoNs now) noexcept {
-  return tables.buckets->look(per_address(tables, limit.limit, kByFailures ^ limit.place, address), 1, now)
-      .retry_after_ns;
+  const BucketUse use = per_address(tables, limit.limit, kByFailures ^ limit.place, address);
+  return tables.client_buckets->look_at_own(use, 1, now).retry_after_ns;
 }
 
 bool takes_notice(const LimitTables& tables, const Address& address, MonoNs now) noexcept {
-  return tables.buckets->take(per_address(tables, kOneNoticeAMinute, kByNotice, address), 1, now).is_admitted;
+  return tables.client_buckets->take(per_address(tables, kOneNoticeAMinute, kByNotice, address), 1, now).is_admitted;
 }
 
 bool gather_limits(const LocationPolicy& policy, const Snapshot* snapshot, const Recognition& known,

@@ -241,6 +241,7 @@ void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
       !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool) ||
+      !init_array<std::string_view>(main->settled_measures, cf->pool) ||
       !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
       !init_array<ngx_str_t>(main->own_sockets, cf->pool)) {
     return nullptr;

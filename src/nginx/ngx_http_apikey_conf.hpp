@@ -67,6 +67,7 @@ struct MainConf {
   bool meets_debug_log;          // some location with apikey writes a log at debug
   ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
   ngx_array_t named_limits;      // LimitConf: all that have a name of their own
+  ngx_array_t settled_measures;  // std::string_view: of all costs that a response settles; each once
   ngx_array_t answering;         // ngx_http_core_srv_conf_t*: servers with a location that we answer in
   ngx_array_t own_sockets;       // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
   ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written

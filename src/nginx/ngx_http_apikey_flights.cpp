@@ -18,7 +18,11 @@ FlightHolder self;
 
 bool is_alive(std::uint32_t pid) noexcept { return kill(static_cast<pid_t>(pid), 0) == 0 || errno != ESRCH; }
 
-void release(const MainConf& conf) noexcept { static_cast<void>(flight_table(conf).release_dead(self, is_alive)); }
+void release(const MainConf& conf) noexcept {
+  for (const bool is_client_chosen : {false, true}) {
+    static_cast<void>(limit_tables(conf).flights_of(is_client_chosen).release_dead(self, is_alive));
+  }
+}
 
 }  // namespace
 

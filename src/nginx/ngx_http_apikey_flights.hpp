@@ -1,5 +1,5 @@
 // Requests in flight, as this process takes part in them: who it is, and whom it finds dead.
-// The table itself is flight_table() of ngx_http_apikey_zone.hpp, who enters there limit_tables().holder.
+// The tables themselves are those of limit_tables() in ngx_http_apikey_zone.hpp, who enters there is its holder.
 #pragma once
 
 #include "apikey/flight_table.hpp"

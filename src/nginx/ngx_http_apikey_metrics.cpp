@@ -278,14 +278,27 @@ void write_zone(Text& out, const MainConf& main) noexcept {
   clock_gettime(CLOCK_MONOTONIC, &now);
   const std::uint64_t ns =
       static_cast<std::uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<std::uint64_t>(now.tv_nsec);
-  const BucketTable::Usage usage = bucket_table(main).usage({ns});
-  out.family("apikey_zone_slots", "gauge", "Token buckets the shared zone has room for.");
+  const LimitTables& tables = limit_tables(main);
+  const BucketTable::Usage usage = tables.buckets->usage({ns});
+  out.family("apikey_zone_slots", "gauge", "Token buckets of keys and owners the shared zone has room for.");
   out << "apikey_zone_slots " << usage.slots << "\n";
-  out.family("apikey_zone_slots_used", "gauge", "Token buckets that are not full, and so cannot make room for others.");
+  out.family("apikey_zone_slots_used", "gauge",
+             "Token buckets of keys and owners that are not full, and so cannot make room for others.");
   out << "apikey_zone_slots_used " << usage.used << "\n";
   out.family("apikey_zone_forced_evictions_total", "counter",
-             "Buckets in use that had to make room; above 0 the zone is too small.");
+             "Buckets of keys and owners in use that had to make room; above 0 the zone is too small.");
   out << "apikey_zone_forced_evictions_total " << usage.forced_evictions << "\n";
+  const BucketTable::Usage chosen = tables.client_buckets->usage({ns});
+  out.family("apikey_zone_client_slots", "gauge",
+             "Token buckets the shared zone has room for of subjects that clients choose: values and addresses.");
+  out << "apikey_zone_client_slots " << chosen.slots << "\n";
+  out.family("apikey_zone_client_slots_used", "gauge",
+             "Token buckets of subjects that clients choose that are not full.");
+  out << "apikey_zone_client_slots_used " << chosen.used << "\n";
+  out.family(
+      "apikey_zone_client_forced_evictions_total", "counter",
+      "Buckets in use of subjects that clients choose that had to make room; newcomers begin with an empty one.");
+  out << "apikey_zone_client_forced_evictions_total " << chosen.forced_evictions << "\n";
 }
 
 void write_state(Text& out, const MainConf& main) noexcept {
@@ -298,7 +311,9 @@ void write_state(Text& out, const MainConf& main) noexcept {
   out << "apikey_quota_slots_used " << quotas.used << "\n";
   out.family("apikey_requests_in_flight", "gauge",
              "Requests in flight under limits of concurrency, each limit by itself.");
-  out << "apikey_requests_in_flight " << flight_table(main).usage().in_flight << "\n";
+  const LimitTables& tables = limit_tables(main);
+  out << "apikey_requests_in_flight " << tables.flights->usage().in_flight + tables.client_flights->usage().in_flight
+      << "\n";
   out.family("apikey_state_checkpoint_timestamp_seconds", "gauge",
              "The moment up to which all use of quotas is in the checkpoint; 0: there is none.");
   out << "apikey_state_checkpoint_timestamp_seconds ";

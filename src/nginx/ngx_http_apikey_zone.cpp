@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_sockets.hpp"
 #include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_store.hpp"
@@ -24,7 +25,7 @@ constexpr std::size_t kMinFlightSlots = 64;
 constexpr std::uint64_t make_fingerprint() noexcept {
   Fold64 fold(9 * sizeof(std::uint64_t));
   for (const std::uint64_t word :
-       {std::uint64_t{2}, std::uint64_t{sizeof(ZoneRoot)}, std::uint64_t{sizeof(Adoption)},
+       {std::uint64_t{3}, std::uint64_t{sizeof(ZoneRoot)}, std::uint64_t{sizeof(Adoption)},
         std::uint64_t{kCountedOutcomes}, std::uint64_t{kCredentialForms}, std::uint64_t{kAdoptionResultCount},
         BucketTable::kLayout, std::uint64_t{sizeof(StoreSlot)}, FlightTable::kLayout}) {
     fold.word(word);
@@ -39,7 +40,9 @@ struct ZoneContext {
   ngx_cycle_t* cycle;
   ZoneRoot* root;
   FlightTable flights;
-  BucketTable table;
+  FlightTable client_flights;
+  BucketTable buckets;
+  BucketTable client_buckets;
   std::uint64_t bucket_slots;
   LimitTables limits;
 };
@@ -55,7 +58,8 @@ std::size_t min_flight_size() noexcept { return round_up(FlightTable::bytes_for(
 
 // The slab pool takes its header and a few words per page; 1/32 of the whole is more than that.
 std::size_t min_zone_size() noexcept {
-  const std::size_t needed = table_offset() + min_flight_size() + kMinTableSize + kTableAlignment + 2 * ngx_pagesize;
+  const std::size_t tables = 2 * min_flight_size() + 2 * kMinTableSize;
+  const std::size_t needed = table_offset() + tables + kTableAlignment + 2 * ngx_pagesize;
   return ngx_align(needed + needed / 32, ngx_pagesize);
 }
 
@@ -70,10 +74,12 @@ ZoneRoot* find_root(const ngx_shm_zone_t& zone) noexcept {
   return is_ours && root->size == zone.shm.size ? root : nullptr;
 }
 
-// Everything behind the root, in whole pages as they were allocated: an eighth for requests in flight, the rest for
-// buckets.
+// Everything behind the root, in whole pages as they were allocated: two sixteenths for requests in flight, a quarter
+// for buckets of subjects that clients choose, the rest for buckets of keys and owners.
 struct TableMemory {
   std::span<std::byte> flights;
+  std::span<std::byte> client_flights;
+  std::span<std::byte> client_buckets;
   std::span<std::byte> buckets;
 };
 
@@ -81,8 +87,10 @@ TableMemory table_memory(const ngx_shm_zone_t& zone, ZoneRoot& root) noexcept {
   auto* begin = static_cast<std::byte*>(static_cast<void*>(&root)) + table_offset();
   auto* end = static_cast<std::byte*>(static_cast<void*>(slab_pool(zone)->end));
   const std::span all(begin, static_cast<std::size_t>(end - begin));
-  const std::size_t flights = std::max(round_up(all.size() / 8), min_flight_size());
-  return {all.first(flights), all.subspan(flights)};
+  const std::size_t flights = std::max(round_up(all.size() / 16), min_flight_size());
+  const std::size_t client_buckets = std::max(round_up(all.size() / 4), kMinTableSize);
+  return {all.first(flights), all.subspan(flights, flights), all.subspan(2 * flights, client_buckets),
+          all.subspan(2 * flights + client_buckets)};
 }
 
 std::uint64_t store_key(const StoreConf& store) noexcept {
@@ -162,17 +170,23 @@ void assign_stores(ZoneContext& zone, const ZoneRoot* predecessor) noexcept {
   }
 }
 
+MonoNs bucket_clock() noexcept { return {monotonic_ns()}; }
+
 bool attach_tables(const ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
   const TableMemory memory = table_memory(zone, *context.root);
   return FlightTable::attach(memory.flights, context.flights).ok() &&
-         BucketTable::attach(memory.buckets, context.table).ok();
+         FlightTable::attach(memory.client_flights, context.client_flights).ok() &&
+         BucketTable::attach(memory.client_buckets, bucket_clock, context.client_buckets).ok() &&
+         BucketTable::attach(memory.buckets, bucket_clock, context.buckets).ok();
 }
 
 bool format_tables(const ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
   const TableMemory memory = table_memory(zone, *context.root);
   const SipKey& seed = context.root->seed;
   return FlightTable::format(memory.flights, seed, context.flights).ok() &&
-         BucketTable::format(memory.buckets, seed, context.table).ok();
+         FlightTable::format(memory.client_flights, seed, context.client_flights).ok() &&
+         BucketTable::format(memory.client_buckets, seed, bucket_clock, context.client_buckets).ok() &&
+         BucketTable::format(memory.buckets, seed, bucket_clock, context.buckets).ok();
 }
 
 ngx_int_t take_over(ngx_shm_zone_t& zone, ZoneContext& context) noexcept {
@@ -234,7 +248,7 @@ ngx_int_t on_init_zone(ngx_shm_zone_t* zone, void* old_data) noexcept {
   if (made != NGX_OK) {
     return made;
   }
-  context.bucket_slots = context.table.usage({}).slots;
+  context.bucket_slots = context.buckets.usage({}).slots;
   // The same tag: it was made by this very code.
   const ngx_shm_zone_t* old = find_predecessor(*zone);
   const State* running = old == nullptr ? nullptr : static_cast<ZoneContext*>(old->data)->main->state;
@@ -243,8 +257,14 @@ ngx_int_t on_init_zone(ngx_shm_zone_t* zone, void* old_data) noexcept {
   }
   remove_stale_sockets(*context.cycle, *context.main);
   const State* state = context.main->state;
-  context.limits = {
-      &context.table, state == nullptr ? nullptr : &state->tables.quotas, &context.flights, {}, context.main->share};
+  context.limits.buckets = &context.buckets;
+  context.limits.client_buckets = &context.client_buckets;
+  context.limits.quotas = state == nullptr ? nullptr : &state->tables.quotas;
+  context.limits.flights = &context.flights;
+  context.limits.client_flights = &context.client_flights;
+  context.limits.share = context.main->share;
+  context.limits.settled_measures = {static_cast<std::string_view*>(context.main->settled_measures.elts),
+                                     context.main->settled_measures.nelts};
   return NGX_OK;
 }
 
@@ -278,10 +298,6 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 }
 
 ZoneRoot& zone_root(const MainConf& conf) noexcept { return *context_of(conf).root; }
-
-const BucketTable& bucket_table(const MainConf& conf) noexcept { return context_of(conf).table; }
-
-const FlightTable& flight_table(const MainConf& conf) noexcept { return context_of(conf).flights; }
 
 std::uint64_t bucket_slots(const MainConf& conf) noexcept { return context_of(conf).bucket_slots; }
 

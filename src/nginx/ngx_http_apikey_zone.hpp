@@ -86,9 +86,7 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 
 // Attached memory of the running configuration; only valid in a worker (after init_zone).
 ZoneRoot& zone_root(const MainConf& conf) noexcept;
-const BucketTable& bucket_table(const MainConf& conf) noexcept;
-const FlightTable& flight_table(const MainConf& conf) noexcept;
-std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets there is room for
+std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets of keys and owners there is room for
 // All tables of limits, with this node's share and who holds what this process has in flight.
 const LimitTables& limit_tables(const MainConf& conf) noexcept;
 void set_flight_holder(const MainConf& conf, FlightHolder holder) noexcept;  // at a worker's start

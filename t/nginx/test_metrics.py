@@ -27,6 +27,9 @@ FAMILIES = {
     "apikey_zone_slots": "gauge",
     "apikey_zone_slots_used": "gauge",
     "apikey_zone_forced_evictions_total": "counter",
+    "apikey_zone_client_slots": "gauge",
+    "apikey_zone_client_slots_used": "gauge",
+    "apikey_zone_client_forced_evictions_total": "counter",
     "apikey_usage_slots": "gauge",
     "apikey_usage_slots_used": "gauge",
     "apikey_usage_overflow_total": "counter",
@@ -133,6 +136,8 @@ def test_slots(registry, nginx):
     for key in keys:
         server.status(key=key)
     assert server.metric("apikey_zone_slots_used") == 3
+    assert server.metric("apikey_zone_client_slots_used") == 0
+    assert 40_000 < server.metric("apikey_zone_client_slots") < server.metric("apikey_zone_slots") / 2
     assert server.metric("apikey_zone_forced_evictions_total") == 0
     assert 100_000 < server.metric("apikey_zone_slots") < 4 * 2**20 / 16
 

@@ -66,7 +66,7 @@ class Bench {
     status = status.ok() ? writer.finish(fixture::meta_of(1), finished) : status;
     status = status.ok() ? file_.open(finished.path) : status;
     status = status.ok() ? snapshot_.open(file_.fd(), file_.bytes(), Lookup::index) : status;
-    if (!status.ok() || !BucketTable::format(memory(), kSeed, table_).ok()) {
+    if (!status.ok() || !format_tables()) {
       (void)std::fprintf(stderr, "no snapshot: %s\n", fixture::describe(status).c_str());
       std::abort();
     }
@@ -131,7 +131,12 @@ class Bench {
     record.suspended_until = {values.suspended_until};
     return record;
   }
-  std::span<std::byte> memory() { return std::as_writable_bytes(std::span(lines_)); }
+  static MonoNs clock() noexcept { return {kMono}; }
+  bool format_tables() {
+    const std::span<std::byte> memory = std::as_writable_bytes(std::span(lines_));
+    return BucketTable::format(memory.first(memory.size() / 2), kSeed, clock, table_).ok() &&
+           BucketTable::format(memory.subspan(memory.size() / 2), kSeed, clock, client_table_).ok();
+  }
 
   static constexpr std::array<std::uint8_t, 1> kMethods = {0};
   struct alignas(128) Line {
@@ -142,9 +147,10 @@ class Bench {
   Snapshot snapshot_;
   std::vector<Line> lines_ = std::vector<Line>(200);
   BucketTable table_;
+  BucketTable client_table_;
   QuotaTable quotas_;
   FlightTable flights_;
-  LimitTables tables_{&table_, &quotas_, &flights_, {}, {}};
+  LimitTables tables_{&table_, &quotas_, &flights_, {}, {}, &client_table_, &flights_, {}};
 };
 
 std::string text_of(std::span<const std::byte> bytes) {
@@ -575,6 +581,42 @@ void row_9_the_anonymous_are_limited_by_address(void**) {
   expect(bench.decide("a", &charge).outcome, Outcome::ok);
 }
 
+// Keys and owners have one table, what clients can make up another.
+void row_9_what_clients_choose_is_counted_apart(void**) {
+  Bench bench({{"a", {.family = 1}}, {"revoked", {.flags = kFlagRevoked}}});
+  const auto used = [&] {
+    return std::pair(bench.tables().buckets->usage({kMono}).used, bench.tables().client_buckets->usage({kMono}).used);
+  };
+  const auto decide = [&](const char* key, LimitBy by, std::string_view value) {
+    Charge charge = bench.charge();
+    const std::array<std::string_view, 1> values = {value};
+    charge.values = values;
+    const std::array<PolicyLimit, 1> limits = {location_limit("each", 9, by)};
+    bench.policy.limits = limits;
+    Recognition known;
+    bench.decide(key == nullptr ? Credential{} : Bench::credential(key), known, &charge);
+    bench.policy.limits = {};
+  };
+  bench.policy.is_optional = true;
+  decide("a", LimitBy::key, {});
+  assert_true(used() == std::pair(std::uint64_t{1}, std::uint64_t{0}));
+  decide("a", LimitBy::owner, {});
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{0}));
+  decide("a", LimitBy::value, "x");
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{1}));
+  decide("a", LimitBy::value, {});  // by address
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{2}));
+  bench.facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 4});
+  decide(nullptr, LimitBy::key, {});
+  bench.facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 5});
+  decide(nullptr, LimitBy::owner, {});
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{4}));
+  bench.policy.fail_limit = {true, false, {1, 60 * kNsPerSecond, 3}};
+  decide("revoked", LimitBy::key, {});
+  assert_true(takes_notice(bench.tables(), bench.facts.address, {kMono}));
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{6}));
+}
+
 // As with a key: what is not there is missed, and dry run lets pass.
 void row_9_is_the_same_for_the_anonymous(void**) {
   Bench bench(Bench::Keys{{"a", {}}});
@@ -706,6 +748,7 @@ int main() {
       cmocka_unit_test(row_9_comes_last_and_costs_nothing_before),
       cmocka_unit_test(row_9_a_location_has_limits_of_its_own),
       cmocka_unit_test(row_9_the_anonymous_are_limited_by_address),
+      cmocka_unit_test(row_9_what_clients_choose_is_counted_apart),
       cmocka_unit_test(row_9_is_the_same_for_the_anonymous),
       cmocka_unit_test(row_9_a_limit_can_be_required),
       cmocka_unit_test(failed_attempts_are_counted_by_address),
