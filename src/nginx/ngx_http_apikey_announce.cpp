@@ -75,7 +75,7 @@ void announce_node(ngx_cycle_t* cycle, const MainConf& main, const Node& node) n
   node_name(node.place, node.file->number, ".json", name);
   node_name(node.place, node.file->number, ".json.new", temporary);
   const std::string_view state = view(node.path);
-  constexpr std::string_view kSuffix = ".state";
+  constexpr std::string_view suffix = ".state";
   auto* const* stores = static_cast<StoreConf**>(main.stores.elts);
   for (ngx_uint_t i = 0; i < main.stores.nelts; ++i) {
     const StoreConf& store = *stores[i];
@@ -88,7 +88,7 @@ void announce_node(ngx_cycle_t* cycle, const MainConf& main, const Node& node) n
     add_member(json, "state", state, true);
     json.add(",\"inbox\":");
     Text inbox(cycle->pool);
-    inbox.add(state.substr(0, state.size() - kSuffix.size()));
+    inbox.add(state.substr(0, state.size() - suffix.size()));
     inbox.add(".inbox");
     json.add_json(view(inbox.str()));
     add_member(json, "pid_file", view(core->pid));

@@ -74,9 +74,9 @@ LegacyState* find_legacy_state(ngx_pool_t* pool, const ngx_str_t& id) noexcept {
   }
   auto* legacy = ::new (cleanup->data) LegacyState{};
   cleanup->handler = unmap;
-  constexpr std::string_view kBegin = "/dev/shm/apikey-";
-  constexpr std::string_view kEnd = ".v1";
-  legacy->path.data = static_cast<u_char*>(ngx_pnalloc(pool, kBegin.size() + id.len + kEnd.size() + 1));
+  constexpr std::string_view begin = "/dev/shm/apikey-";
+  constexpr std::string_view suffix = ".v1";
+  legacy->path.data = static_cast<u_char*>(ngx_pnalloc(pool, begin.size() + id.len + suffix.size() + 1));
   if (legacy->path.data == nullptr) {
     return nullptr;
   }

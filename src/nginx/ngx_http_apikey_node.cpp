@@ -41,6 +41,9 @@ NodeFile* current;
 void on_pool_end(void* data) noexcept {
   auto& node = *static_cast<Node*>(data);
   if (node.place.directory >= 0) {
+    if (node.is_new && node.file != nullptr && !node.file->has_name) {
+      remove_unnamed_file(node.place);
+    }
     close(std::exchange(node.place.directory, -1));
   }
   release_node_file(node.source);
@@ -520,6 +523,7 @@ ngx_int_t on_init_module(ngx_cycle_t* cycle) noexcept {
   sign(node->file->memory);
   assign_stores(*main, *node);
   current = node->file;
+  use_rows_of(*current);
   release_node_file(std::exchange(node->source, nullptr));
   remove_kept_files(node->place);
   hand_down(cycle, *node);

@@ -284,12 +284,16 @@ int make_node_file(const NodePlace& place, std::size_t size, NodeFile& file) noe
   }
   if (error != 0) {
     let_go(file);
-    Name name;
-    temporary_name(place, name);
-    static_cast<void>(unlinkat(place.directory, chars(name), 0));
+    remove_unnamed_file(place);
   }
   close_fd(fd);
   return error;
+}
+
+void remove_unnamed_file(const NodePlace& place) noexcept {
+  Name name;
+  temporary_name(place, name);
+  static_cast<void>(unlinkat(place.directory, chars(name), 0));
 }
 
 int name_node_file(const NodePlace& place, bool replaces, NodeFile& file) noexcept {

@@ -63,6 +63,8 @@ Claim claim_node_file(const NodePlace& place, ngx_uint_t number, std::string_vie
 // A file without its name, of that many bytes, all of them allocated, mapped and locked by this master.
 // RETURNS: 0 or errno.
 int make_node_file(const NodePlace& place, std::size_t size, NodeFile& file) noexcept;
+// Where a file without a name is not to be had it has a temporary one: removes it, when the file is not to be used.
+void remove_unnamed_file(const NodePlace& place) noexcept;
 // Gives it its name. `replaces`: what lies under that name is replaced; else the first number from file.number on that
 // nobody has taken is used. RETURNS: 0 or errno.
 int name_node_file(const NodePlace& place, bool replaces, NodeFile& file) noexcept;

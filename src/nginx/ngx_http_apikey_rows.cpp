@@ -68,12 +68,12 @@ void empty_store_row(const NodeMemory& memory, NodeCounters& counters, std::size
 
 // For keyloader, which publishes nothing that this nginx could not read.
 void say_abilities(const MainConf& main, const StoreConf& store, StoreRow& row) noexcept {
-  constexpr std::string_view kWithPepper = "hmac-sha256:";
-  std::array<char, kMaxConfiguredMethods*(kWithPepper.size() + kMaxPepperIdLength + 1)> text;
+  constexpr std::string_view with_pepper = "hmac-sha256:";
+  std::array<char, kMaxConfiguredMethods*(with_pepper.size() + kMaxPepperIdLength + 1)> text;
   char* end = text.data();
   for (ngx_uint_t i = 0; i < store.method_count; ++i) {
     const std::string_view pepper = main.methods[store.methods[i]].pepper_id();
-    const std::string_view kind = pepper.empty() ? "sha256" : kWithPepper;
+    const std::string_view kind = pepper.empty() ? "sha256" : with_pepper;
     end = i == 0 ? end : std::fill_n(end, 1, ' ');
     end = std::copy(kind.begin(), kind.end(), end);
     end = std::copy(pepper.begin(), pepper.end(), end);
@@ -116,6 +116,8 @@ void assign_stores(MainConf& main, Node& node) noexcept {
     attach_store_runtime(*stores[i], main, number);
   }
 }
+
+void use_rows_of(const NodeFile& file) noexcept { self.file = &file; }
 
 void leave_master(const MainConf& main) noexcept {
   if (main.node != nullptr && main.node->file != nullptr && main.node->file->lock_fd >= 0) {

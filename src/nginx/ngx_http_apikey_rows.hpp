@@ -17,6 +17,8 @@ namespace apikey::nginx {
 // longest. Called by the master when the configuration is committed.
 void assign_stores(MainConf& main, Node& node) noexcept;
 
+// From here on this process asks of that file who lives.
+void use_rows_of(const NodeFile& file) noexcept;
 // In any process that was forked: lets the master's lock end with the master.
 void leave_master(const MainConf& main) noexcept;
 // At a worker's start. Where all rows are taken it works without one, and says so.

@@ -39,8 +39,8 @@ bool can_use_run() noexcept {
 }
 
 ngx_str_t shared_memory_dir(ngx_pool_t* pool) noexcept {
-  constexpr std::size_t kLongest = sizeof("/dev/shm/apikey-4294967295");
-  ngx_str_t path{0, static_cast<u_char*>(ngx_pnalloc(pool, kLongest))};
+  constexpr std::size_t longest = sizeof("/dev/shm/apikey-4294967295");
+  ngx_str_t path{0, static_cast<u_char*>(ngx_pnalloc(pool, longest))};
   if (path.data != nullptr) {
     u_char* end = ngx_sprintf(path.data, "/dev/shm/apikey-%uD", static_cast<std::uint32_t>(geteuid()));
     *end = '\0';
