@@ -641,7 +641,7 @@ def test_an_older_snapshot_is_refused_after_a_restart(nginx, registry, place, me
             state_file(server.pid_path).unlink()
         put(registry.snapshot, before)
         server.start()
-        server.wait_for_log(rf"is not higher than generation {generation}, which was in service")
+        server.wait_for_log(rf"is not higher than generation {generation}, which was active")
         assert server.status(key=key) == 503
         assert server.status(key=other) == 503, "nobody is let in by it"
         put(registry.snapshot, revoked)
