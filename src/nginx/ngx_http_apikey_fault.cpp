@@ -14,7 +14,7 @@ namespace apikey::nginx {
 namespace {
 
 // As many snapshots as sixteen stores can have open, with their vetoes, and the ones being verified.
-constexpr std::size_t kMaxRanges = 16 * 68;
+constexpr std::size_t kMaxRanges = std::size_t{16} * 68;
 
 struct Range {
   std::atomic<std::uintptr_t> begin;  // 0: free; 1: being taken
