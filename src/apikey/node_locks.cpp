@@ -17,6 +17,9 @@ struct flock make_lock(short type, std::size_t byte) noexcept {
   return lock;
 }
 
+// A row may look held while others collide at it, so it is looked at more than once before all count as taken.
+constexpr std::size_t kClaimRounds = 8;
+
 constexpr std::size_t byte_of(std::size_t row) noexcept { return 1 + row; }
 
 bool set_lock(int fd, int command, short type, std::size_t byte) noexcept {
@@ -51,16 +54,21 @@ LockState master_lock(int fd) noexcept { return ask(fd, F_OFD_GETLK, 0); }
 LockState worker_lock(int fd, std::size_t row) noexcept { return ask(fd, F_GETLK, byte_of(row)); }
 
 std::size_t claim_worker_row(int fd, const NodeMemory& node, const WorkerStart& start, std::uint64_t& ticket) noexcept {
-  for (std::size_t row = 0; row < node.worker_count(); ++row) {
+  const std::size_t count = node.worker_count();
+  std::size_t row = 0;
+  for (std::size_t tries = 0; tries < kClaimRounds * count; ++tries) {
     if (worker_lock(fd, row) != LockState::free || !set_lock(fd, F_SETLK, F_RDLCK, byte_of(row))) {
+      row = (row + 1) % count;
       continue;
     }
-    // Another one may have locked it at the same moment: both see that, and both go on to the next.
     if (worker_lock(fd, row) == LockState::free) {
       ticket = begin_worker_row(node.worker_row(row), start);
       return row;
     }
+    // Another one has locked it at the same moment, and both see that. They go on at different rows: in step they would
+    // meet at each.
     release_worker_row(fd, row);
+    row = (row + 1 + start.pid % count) % count;
   }
   return kNoWorkerRow;
 }

@@ -106,7 +106,9 @@ class WorkerRow:
 
 
 def worker_rows(path: Path) -> list:
-    """Those that somebody has or had."""
+    """Those that somebody has or had. nginx listens a moment before the file has its name."""
+    if not path.exists():
+        return []
     return [row for row in map(WorkerRow, rows(path, "workers")) if row.ticket]
 
 

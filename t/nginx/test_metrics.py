@@ -20,6 +20,8 @@ FAMILIES = {
     "apikey_snapshot_keys": "gauge",
     "apikey_snapshot_created_timestamp_seconds": "gauge",
     "apikey_snapshot_stale": "gauge",
+    "apikey_snapshot_veto_generation": "gauge",
+    "apikey_workers_fenced": "gauge",
     "apikey_snapshot_adoptions_total": "counter",
     "apikey_adoption_seconds": "histogram",
     "apikey_state_checkpoint_timestamp_seconds": "gauge",

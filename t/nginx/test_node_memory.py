@@ -108,6 +108,7 @@ def test_every_worker_has_a_row_and_acknowledges(nginx, registry):
 def test_the_store_row_says_path_and_name(nginx, registry, place):
     registry.key()
     server = nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot} name=main;")
+    server.wait_for_generation(registry.generation(), store="main")
     row = rows(state_file(server.pid_path), "stores")[0]
     assert struct.unpack_from("<Q", row)[0] != 0
     assert row[128:1152].rstrip(b"\0").decode() == str(registry.snapshot)
@@ -443,7 +444,7 @@ def test_a_directory_that_is_named(nginx, key, runtime):
 
 def test_a_relative_directory_lies_in_the_prefix(nginx, key):
     server = nginx(LOCATION, http="apikey_zone zone=apikey:2m runtime=memory;")
-    assert state_file(server.pid_path, directory=server.prefix / "memory").exists()
+    wait_until(state_file(server.pid_path, directory=server.prefix / "memory").exists, what="the file")
 
 
 @pytest.mark.parametrize("words,sentence", [
@@ -518,10 +519,11 @@ if CAN_MOUNT:
 
     def memory_of(server):
         """Where the state file lies, as nginx sees it."""
-        root = f"/proc/{server.process.pid}/root"
-        found, = [directory for directory in ("/run/apikey", "/dev/shm/apikey-0")
-                  if os.path.isfile(f"{root}{directory}/{node_id(server.pid_path)}.state")]
-        return found
+        def found():
+            return [directory for directory in ("/run/apikey", "/dev/shm/apikey-0") if os.path.isfile(
+                f"/proc/{server.process.pid}/root{directory}/{node_id(server.pid_path)}.state")]
+        where, = wait_until(found, what="the state file")
+        return where
 
     def test_run_apikey_is_preferred(nginx, key):
         server = nginx.make(LOCATION)
@@ -601,6 +603,7 @@ if CAN_MOUNT:
 def test_it_is_announced_in_the_stores_directory(nginx, registry):
     registry.key()
     server = nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot} name=main;")
+    server.wait_for_generation(registry.generation(), store="main")
     said = json.loads((registry.snapshot.parent / "nodes" / f"{node_id(server.pid_path)}.json").read_text())
     assert said == {"state": str(state_file(server.pid_path)), "inbox": str(inbox_file(server.pid_path)),
                     "pid_file": str(server.pid_path), "store": str(registry.snapshot), "name": "main"}
@@ -611,7 +614,8 @@ def test_a_directory_that_cannot_be_written_is_passed_over(nginx, registry, plac
     registry.key()
     (place / "elsewhere").mkdir()
     (registry.snapshot.parent / "nodes").symlink_to(place / "elsewhere")
-    nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot};")
+    server = nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot};")
+    server.wait_for_generation(registry.generation())
     assert list((place / "elsewhere").iterdir()) == []
 
 
@@ -637,7 +641,7 @@ def test_an_older_snapshot_is_refused_after_a_restart(nginx, registry, place, me
             state_file(server.pid_path).unlink()
         put(registry.snapshot, before)
         server.start()
-        server.wait_for_log(rf"is not higher than generation {generation}, which was in service")
+        server.wait_for_log(rf"is not higher than generation {generation}, which was active")
         assert server.status(key=key) == 503
         assert server.status(key=other) == 503, "nobody is let in by it"
         put(registry.snapshot, revoked)

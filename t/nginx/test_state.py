@@ -155,6 +155,7 @@ def test_a_file_that_was_removed_is_made_again_by_a_reload(nginx, key):
 
 def test_the_file_is_closed_to_others(nginx, key):
     server = nginx(LOCATION)
+    server.wait_for_generation(1)
     found = state_file(server.pid_path).stat()
     assert oct(found.st_mode) == "0o100640" and found.st_uid == os.geteuid() and found.st_nlink == 1
     assert found.st_blocks * 512 >= found.st_size, "no page is missing"

@@ -7,8 +7,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
+#include <new>
 
 #include "cmocka_cpp.hpp"
 
@@ -16,22 +18,25 @@ using namespace apikey;
 
 namespace {
 
-constexpr std::array kRegions = {
-    NodeRegionSpec{NodeRegion::head, NodeHead::kVersion, sizeof(NodeHead)},
-    NodeRegionSpec{NodeRegion::stores, kStoreRowsVersion, node_rows_size(sizeof(StoreRow), kNodeStores)},
-    NodeRegionSpec{NodeRegion::workers, kWorkerRowsVersion, node_rows_size(sizeof(WorkerRow), 3)},
-};
+std::array<NodeRegionSpec, 3> regions(std::size_t workers) {
+  return {NodeRegionSpec{NodeRegion::head, NodeHead::kVersion, sizeof(NodeHead)},
+          NodeRegionSpec{NodeRegion::stores, kStoreRowsVersion, node_rows_size(sizeof(StoreRow), kNodeStores)},
+          NodeRegionSpec{NodeRegion::workers, kWorkerRowsVersion, node_rows_size(sizeof(WorkerRow), workers)}};
+}
 
 // A state file without a name, which any process opens again by its descriptor.
 struct StateFile {
   int fd = memfd_create("state", MFD_CLOEXEC);
   NodeMemory node;
+  std::size_t size = 0;
+  void* memory = nullptr;
 
-  StateFile() {
-    const std::size_t size = node_size(kRegions);
+  explicit StateFile(std::size_t workers = 3) {
+    const auto specs = regions(workers);
+    size = node_size(specs);
     assert_true(fd >= 0 && ftruncate(fd, static_cast<off_t>(size)) == 0);
-    void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    assert_true(format_node({static_cast<std::byte*>(memory), size}, {.regions = kRegions}, node).ok());
+    memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(format_node({static_cast<std::byte*>(memory), size}, {.regions = specs}, node).ok());
     finish_node(node);
   }
   [[nodiscard]] int open_again(int flags) const {
@@ -146,6 +151,48 @@ void test_a_row_is_of_one_living_process(void**) {
   }
 }
 
+// Workers are forked one right after the other and do the same things at the same time.
+void test_all_who_come_at_once_get_a_row(void**) {
+  constexpr std::size_t kWorkers = 4;
+  constexpr std::size_t kRows = 64;
+  for (int round = 0; round < 200; ++round) {
+    StateFile file(kRows);
+    const int fd = file.open_again(O_RDONLY);
+    void* memory = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory != MAP_FAILED);
+    auto& arrived = *::new (memory) std::atomic<std::size_t>{0};
+    std::array<pid_t, kWorkers> children{};
+    for (pid_t& child : children) {
+      child = fork();
+      if (child == 0) {
+        std::uint64_t ticket = 0;
+        arrived.fetch_add(1);
+        while (arrived.load() < kWorkers) {
+        }
+        const auto pid = static_cast<std::uint32_t>(getpid());
+        const std::size_t row = claim_worker_row(fd, file.node, {.pid = pid}, ticket);
+        arrived.fetch_add(1);
+        while (arrived.load() < 2 * kWorkers) {  // nobody's row is free again before all have one
+        }
+        _exit(row == kNoWorkerRow ? 255 : static_cast<int>(row));
+      }
+    }
+    std::array<bool, kRows> is_taken{};
+    for (const pid_t child : children) {
+      int status = 0;
+      assert_int_equal(waitpid(child, &status, 0), child);
+      const auto row = static_cast<std::size_t>(WEXITSTATUS(status));
+      assert_true(row < kRows);
+      assert_false(is_taken[row]);
+      is_taken[row] = true;
+    }
+    munmap(memory, 4096);
+    close(fd);
+    munmap(file.memory, file.size);
+    close(file.fd);
+  }
+}
+
 void test_workers_and_masters_do_not_meet(void**) {
   StateFile file;
   const int fd = file.open_again(O_RDONLY);
@@ -173,6 +220,7 @@ int main() {
       cmocka_unit_test(test_one_of_two_masters_has_the_lock),
       cmocka_unit_test(test_the_masters_lock_outlives_its_fork),
       cmocka_unit_test(test_a_row_is_of_one_living_process),
+      cmocka_unit_test(test_all_who_come_at_once_get_a_row),
       cmocka_unit_test(test_workers_and_masters_do_not_meet),
       cmocka_unit_test(test_a_mapping_keeps_no_lock_that_was_given_back),
       cmocka_unit_test(test_what_cannot_be_asked_is_unknown),
