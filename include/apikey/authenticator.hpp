@@ -28,10 +28,15 @@ struct Credential {
   std::array<Digest, kMaxConfiguredMethods> digests{};
 };
 
-// What a worker has in service for one store. No snapshot: `unavailable`.
+// What a worker decides by for one store. No snapshot: `unavailable`.
 struct StoreView {
   const Snapshot* snapshot = nullptr;
-  std::span<const std::uint8_t> methods;  // indexes into Credential::digests, in the snapshot's order
+  std::span<const std::uint8_t> methods{};  // indexes into Credential::digests, in the snapshot's order
+  // A newer snapshot that needs what this nginx lacks. It only takes away: who is absent from it, or not good any more,
+  // is refused. Null: none.
+  const Snapshot* veto = nullptr;
+  std::span<const std::uint8_t> veto_methods{};  // as many of its methods as this nginx has
+  bool has_all_veto_methods = true;
 };
 
 // One `apikey_scope` line: any of the scopes, for these methods.
@@ -72,11 +77,20 @@ struct LocationPolicy {
   FailLimit fail_limit;
 };
 
+// Why a credential that is not in the deciding snapshot is `unavailable` and not `unknown`: the vetoing one may have
+// it.
+enum class HeldBack : std::uint8_t {
+  no,
+  new_key,      // it is there, and good
+  unknown_key,  // it may be, under a digest method this nginx lacks: such a credential cannot be told from a wrong one
+};
+
 // Who it is, found once per request (rows 4-6). Views into the pinned snapshot.
 struct Recognition {
   bool is_done = false;
   Outcome outcome = Outcome::missing;  // ok, or why not
-  bool has_record = false;             // a key was recognised, whatever became of it
+  HeldBack held_back = HeldBack::no;
+  bool has_record = false;  // a key was recognised, whatever became of it
   Record record;
   OwnerRow owner;
   std::string_view env;
@@ -123,7 +137,8 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
 Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
                const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept;
 
-// How long until the address may fail again; 0: now. Takes nothing.
+// How long until the address may fail again; 0: now, or the table does not know of any failure of its own. Takes
+// nothing.
 [[nodiscard]] std::uint64_t throttled_for(const FailLimit& limit, const LimitTables& tables, const Address& address,
                                           MonoNs now) noexcept;
 // One notice per address and minute: true for the first to ask.

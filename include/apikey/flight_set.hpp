@@ -54,7 +54,7 @@ constexpr Lease decode_lease(std::uint64_t word) noexcept {
           static_cast<std::uint32_t>(word >> 24U & 0xff'ffffU)};
 }
 constexpr std::uint64_t encode_lease(const Lease& lease) noexcept {
-  return (lease.holder.pid & 0x3f'ffffU) | static_cast<std::uint64_t>(lease.state) << 22U |
+  return (lease.holder.row & 0x3f'ffffU) | static_cast<std::uint64_t>(lease.state) << 22U |
          std::uint64_t{lease.slot} << 24U | std::uint64_t{lease.holder.mark} << 48U;
 }
 

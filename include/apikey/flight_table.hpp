@@ -17,10 +17,10 @@ namespace apikey {
 
 inline constexpr std::uint64_t kMaxConcurrency = 60'000;
 
-// Who enters. One per process.
+// Who enters. One per process: the row it holds in node memory (node_rows.hpp), whose lock tells whether it lives.
 struct FlightHolder {
-  std::uint32_t pid = 0;   // < 2^22, as Linux gives them
-  std::uint16_t mark = 0;  // differs between processes that get the same pid one after the other
+  std::uint32_t row = 0;   // < 2^22
+  std::uint16_t mark = 0;  // of its ticket: differs between processes that get the same row one after the other
 };
 
 // A request in flight, to be given to leave() once.
@@ -55,11 +55,11 @@ class FlightTable {
   [[nodiscard]] FlightResult look(std::uint64_t subject, std::uint64_t most) const noexcept;
   void leave(FlightLease& lease, FlightHolder holder) const noexcept;
 
-  // Lets go of what processes held that are no more. `self`: the caller; its pid with another mark is such a process.
+  // Lets go of what processes held that are no more. `self`: the caller; its row with another mark is such a process.
   // RETURNS: how many leases. May be called by several at once, and again after a caller that died in it. What a
   // process was just changing when it died stays while somebody else is stopped in the middle of a change to the same
   // slot.
-  std::uint64_t release_dead(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) const noexcept;
+  std::uint64_t release_dead(FlightHolder self, bool (*is_alive)(FlightHolder holder)) const noexcept;
 
   struct Usage {
     std::uint64_t slots = 0;

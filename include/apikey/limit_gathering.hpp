@@ -43,7 +43,8 @@ struct LocationLimit {
   // Of a limit without a name of its own: where in the configuration it stands, not 0. Then `name` is only shown.
   std::uint64_t place = 0;
 };
-[[nodiscard]] LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
-                                    std::span<const MeasuredCost> costs) noexcept;
+// `is_client_chosen`: the subject, see LimitTables.
+[[nodiscard]] LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, bool is_client_chosen,
+                                    const LimitTables& tables, std::span<const MeasuredCost> costs) noexcept;
 
 }  // namespace apikey

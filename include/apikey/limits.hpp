@@ -1,7 +1,7 @@
 // The limits of one request, whatever they count: taking from all of them or from none. Which apply:
 // limit_gathering.hpp.
 // Called by decide() (row 9), by whoami and the headers (looking only), and when a request ends (settling, refunds).
-// Allocates nothing; the four tables are of the caller's.
+// Allocates nothing; the tables are the caller's.
 //
 // All that apply are looked at first. If all would pass they are taken in one fixed order, and who loses a race on the
 // way gives back exactly what he took. Others may see a reservation for some microseconds; a worker that is killed
@@ -38,12 +38,26 @@ struct Share {
   std::uint32_t whole = 1;
 };
 
+// Subjects that a client chooses (the value of a variable, its address) have tables of their own: there may be any
+// number of them, so their tables can always be filled, and must not hold what was given to a key or an owner. Quotas
+// are of keys and owners only. REQUIRES: both tables of a kind have one seed, so that a subject is the same in both.
 struct LimitTables {
-  const BucketTable* buckets = nullptr;  // null: there are no limits here
+  const BucketTable* buckets = nullptr;  // of key families and owners; null: there are no limits here
   const QuotaTable* quotas = nullptr;
-  const FlightTable* flights = nullptr;
+  const FlightTable* flights = nullptr;  // of key families and owners
   FlightHolder holder;
   Share share;
+  const BucketTable* client_buckets = nullptr;
+  const FlightTable* client_flights = nullptr;
+  // Of all costs that a response settles, in any location. An empty measure is a cost for all limits.
+  std::span<const std::string_view> settled_measures;
+
+  [[nodiscard]] const BucketTable& buckets_of(bool is_client_chosen) const noexcept {
+    return is_client_chosen ? *client_buckets : *buckets;
+  }
+  [[nodiscard]] const FlightTable& flights_of(bool is_client_chosen) const noexcept {
+    return is_client_chosen ? *client_flights : *flights;
+  }
 };
 
 // A text without a constructor. LIFETIME: of what it points to.
@@ -57,6 +71,8 @@ struct TextRef {
 struct LimitUse {
   LimitKind kind;
   bool is_dry_run;
+  bool is_client_chosen;     // its subject: LimitTables
+  bool may_overdraw;         // some location's costs of this limit are settled by the response
   std::uint8_t cost_number;  // which of the costs, kNoCost: one of each request
   CalendarUnit unit;
   std::uint64_t subject;
@@ -89,18 +105,21 @@ struct LimitLevel {
   return a == b || (is_quota(a) && is_quota(b));
 }
 
-// What was taken, for when the request ends. 48 bytes a limit.
+// What was taken, for when the request ends. 56 bytes a limit.
 struct TakenLimit {
   std::uint64_t subject;
   std::uint64_t cost;      // charged so far
   std::uint64_t amount;    // rate, rolling quota
   std::uint64_t period;    // rate, rolling quota; calendar quota: end of its window
   std::uint64_t taken_ns;  // rate, rolling quota; calendar quota: begin of its window
+  std::uint64_t burst;     // rate
   FlightLease lease;
   LimitKind kind;
   CalendarUnit unit;
   std::uint8_t cost_number;
+  bool is_client_chosen;
 };
+static_assert(sizeof(TakenLimit) == 56);
 
 // All limits this client request has taken from, over all its passes through the phases.
 struct Takings {

@@ -9,6 +9,9 @@
 //   digests         1-4 method names separated by a space, in the order they are tried: "sha256", "hmac-sha256:2026"
 //   allow_shrink    "1" when fewer keys than before are meant; else absent
 //   rolled_back_to  decimal generation whose content this is; else absent
+//   added, removed  decimal: how many keys were ever added to this registry's snapshots, and ever removed from them.
+//                   Both or neither; they only grow, and added - removed = keys
+//   requires        names of features, separated by a space, that a reader must know to decide rightly; else absent
 //   base            64 hex digits: seal hash of the base this head belongs to; absent in a complete file
 // Other names are ignored, so that later builders may add some.
 #pragma once
@@ -30,6 +33,8 @@ inline constexpr std::size_t kMaxDigestMethods = 4;  // in one snapshot
 using RegistryId = std::array<std::uint8_t, 16>;
 using SealHash = std::array<std::uint8_t, 32>;
 
+inline constexpr std::size_t kMaxFeatures = 16;  // that one snapshot requires
+
 // The views point into the snapshot's bytes.
 struct Meta {
   std::uint32_t format = 0;  // 0: not said
@@ -43,6 +48,12 @@ struct Meta {
   std::size_t digest_count = 0;
   bool allow_shrink = false;
   std::uint64_t rolled_back_to = 0;  // 0: not a rollback
+  bool has_added = false;            // in a checked Meta the same as has_removed
+  bool has_removed = false;
+  std::uint64_t added = 0;
+  std::uint64_t removed = 0;
+  std::array<std::string_view, kMaxFeatures> features{};  // of `requires`; the reader knows which it understands
+  std::size_t feature_count = 0;
   bool has_base = false;
   SealHash base{};
 };
@@ -51,7 +62,7 @@ struct Meta {
 // RETURNS: damaged for a value that does not parse, unsupported for another format version.
 Status set_meta(Meta& meta, std::string_view name, std::string_view value) noexcept;
 
-// Called after the last name: damaged when one that is required was not there.
+// Called after the last name: damaged when one that is required was not there, or when two contradict each other.
 Status check_meta(const Meta& meta) noexcept;
 
 // Lower-case hex both ways. REQUIRES: out.size() == 2 * bytes.size().

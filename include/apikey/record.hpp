@@ -62,6 +62,18 @@ struct Record {
 // REQUIRES: out.size() == kRecordSize.
 void encode_record(const Digest& digest, const Record& record, std::span<std::byte> out) noexcept;
 
+// What says whether a key is good, and no more: for a snapshot that may use flags and fields this build does not know.
+// These bytes mean the same in every version. RETURNS: false when size or check are wrong.
+struct Life {
+  bool is_revoked = false;
+  bool is_suspended = false;
+  UnixSec suspended_until;
+  UnixSec not_before;
+  UnixSec expires;
+  std::uint32_t owner = 0;
+};
+[[nodiscard]] bool decode_life(const Digest& digest, std::span<const std::byte> bytes, Life& life) noexcept;
+
 // RETURNS: false when size, version or check are wrong or a must-be-zero bit is set: the store is damaged,
 // which never means that the key is bad.
 [[nodiscard]] bool decode_record(const Digest& digest, std::span<const std::byte> bytes, Record& record) noexcept;

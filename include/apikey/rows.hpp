@@ -111,6 +111,12 @@ void encode_limit(const LimitRow& limit, std::span<std::byte> out) noexcept;  //
 void encode_plan_header(std::uint32_t name, std::size_t limit_count, std::span<std::byte> out) noexcept;
 void encode_owner_header(const OwnerRow& owner, std::size_t limit_count, std::span<std::byte> out) noexcept;
 [[nodiscard]] bool decode_plan(std::span<const std::byte> payload, PlanRow& plan) noexcept;
+// Only whether the owner is suspended, which means the same in every version.
+struct OwnerLife {
+  bool is_suspended = false;
+  UnixSec suspended_until;
+};
+[[nodiscard]] bool decode_owner_life(std::span<const std::byte> payload, OwnerLife& life) noexcept;
 [[nodiscard]] bool decode_owner(std::span<const std::byte> payload, OwnerRow& owner) noexcept;
 
 }  // namespace apikey

@@ -49,6 +49,10 @@ class Snapshot {
   // `damaged`: the bytes contradict themselves; nothing is known about the key.
   [[nodiscard]] Find find(const Digest& digest, Record& record) const noexcept;
 
+  // The same, of no more than whether the key and its owner are good: also in a snapshot whose records and rows hold
+  // what this build does not know.
+  [[nodiscard]] Find find_life(const Digest& digest, Life& life, OwnerLife& owner) const noexcept;
+
   // RETURNS: false when there is no such row or it does not check. Number 0 (none) gives true and an empty result,
   // except for owners, which every record has.
   [[nodiscard]] bool string(std::uint32_t number, std::string_view& text) const noexcept;
@@ -63,6 +67,7 @@ class Snapshot {
  private:
   Status open_with_lmdb(int fd, std::span<const std::byte> file, Lookup lookup) noexcept;
   void close_lmdb() noexcept;
+  [[nodiscard]] Find find_bytes(const Digest& digest, std::span<const std::byte>& bytes) const noexcept;
 
   std::span<const std::byte> file_;
   Meta meta_;

@@ -36,13 +36,22 @@ Status verify_snapshot(std::span<const std::byte> file, std::span<std::uint64_t>
 Status verify_unsealed(std::span<const std::byte> file, std::span<std::uint64_t> scratch, const VerifyControl& control,
                        Meta& meta) noexcept;
 
-// Promise 10: may `next` follow what is in service? `min_keep_percent` 0-100.
-// RETURNS: refused with a sentence for another registry, a generation that is not higher, too few keys.
+// What a node has: its active snapshot, and the highest generation that it ever adopted.
 struct InService {
   RegistryId registry_id{};
-  std::uint64_t generation = 0;  // the highest ever adopted
-  std::uint64_t keys = 0;        // of the snapshot in service; 0 = none
+  std::uint64_t generation = 0;  // the highest ever adopted; 0: none yet
+  std::uint64_t keys = 0;        // of the active snapshot, as are the next three
+  bool has_counters = false;     // it carries `added` and `removed`
+  std::uint64_t added = 0;
+  std::uint64_t removed = 0;
 };
+
+[[nodiscard]] InService in_service_of(const Meta& meta) noexcept;
+
+// Promise 10: may `next` follow what is active? `min_keep_percent` 0-100. Where both carry counters, a chain of
+// intended additions and removals is accepted however many steps were missed, and a counter that fell shows a copy of
+// the registry that has gone its own way. REQUIRES: `next` has passed check_meta(). RETURNS: refused with a sentence
+// for another registry, a generation that is not higher, another history, too few keys.
 Status may_follow(const InService& current, const Meta& next, unsigned min_keep_percent) noexcept;
 
 }  // namespace apikey

@@ -28,6 +28,11 @@ class alignas(16) WideWord {
   bool swap(const WidePair& expected, const WidePair& desired) noexcept {
     return __sync_bool_compare_and_swap(reinterpret_cast<Bits*>(this), bits(expected), bits(desired));
   }
+  // Whatever it was.
+  void set(const WidePair& desired) noexcept {
+    while (!swap(peek(), desired)) {
+    }
+  }
 
  private:
   __extension__ using Bits __attribute__((may_alias)) = unsigned __int128;

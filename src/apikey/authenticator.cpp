@@ -12,25 +12,69 @@ namespace {
 bool is_suspended(bool flag, UnixSec until, UnixSec now) noexcept { return flag && (until.value == 0 || now < until); }
 
 // Row 6. RETURNS: Outcome::ok when the key is alive.
-Outcome check_life(const Record& record, const OwnerRow& owner, UnixSec now) noexcept {
-  if ((record.flags & kFlagRevoked) != 0) {
+Outcome check_life(const Life& key, const OwnerLife& owner, UnixSec now) noexcept {
+  if (key.is_revoked) {
     return Outcome::revoked;
   }
-  if (is_suspended((record.flags & kFlagSuspended) != 0, record.suspended_until, now) ||
+  if (is_suspended(key.is_suspended, key.suspended_until, now) ||
       is_suspended(owner.is_suspended, owner.suspended_until, now)) {
     return Outcome::suspended;
   }
-  if (now < record.not_before) {
+  if (now < key.not_before) {
     return Outcome::not_yet_valid;
   }
-  if (record.expires.value != 0 && now >= record.expires) {
+  if (key.expires.value != 0 && now >= key.expires) {
     return Outcome::expired;
   }
   return Outcome::ok;
 }
 
+Life life_of(const Record& record) noexcept {
+  return {(record.flags & kFlagRevoked) != 0,
+          (record.flags & kFlagSuspended) != 0,
+          record.suspended_until,
+          record.not_before,
+          record.expires,
+          record.owner};
+}
+
+// What a vetoing snapshot says of a digest: only whether it may still pass.
+Outcome check_veto(const Snapshot& veto, const Digest& digest, UnixSec now) noexcept {
+  Life key;
+  OwnerLife owner;
+  switch (veto.find_life(digest, key, owner)) {
+    case Snapshot::Find::found:
+      return check_life(key, owner, now);
+    case Snapshot::Find::absent:
+      return Outcome::unknown;
+    case Snapshot::Find::damaged:
+      break;
+  }
+  return Outcome::unavailable;
+}
+
+// A credential that the deciding snapshot does not have, under a veto. A good key of the newer snapshot is not called
+// unknown; and where that one has a digest method this nginx lacks, nobody can tell which credentials are its keys.
+Outcome find_held_back(const Credential& credential, const StoreView& store, UnixSec now, HeldBack& why) noexcept {
+  Outcome outcome = Outcome::unknown;
+  for (const std::uint8_t method : store.veto_methods) {
+    const Outcome found = method < credential.digests.size() ? check_veto(*store.veto, credential.digests[method], now)
+                                                             : Outcome::unavailable;
+    outcome = found == Outcome::unknown ? outcome : found;
+  }
+  if (outcome == Outcome::ok) {
+    why = HeldBack::new_key;
+    return Outcome::unavailable;
+  }
+  if (outcome == Outcome::unknown && !store.has_all_veto_methods) {
+    why = HeldBack::unknown_key;
+    return Outcome::unavailable;
+  }
+  return outcome;
+}
+
 // Rows 4-6 of a credential that is a key. Its digests are tried in the order of the snapshot; a miss has tried them
-// all.
+// all. Under a veto the newer snapshot is asked too, whatever the deciding one says.
 Outcome find_key(const Credential& credential, const StoreView& store, UnixSec now, Recognition& known) noexcept {
   // Without a digest method of the snapshot's nothing could be found, which would prove nothing.
   if (store.snapshot == nullptr || store.methods.empty()) {
@@ -52,9 +96,13 @@ Outcome find_key(const Credential& credential, const StoreView& store, UnixSec n
       return Outcome::unavailable;
     }
     known.has_record = true;
-    return check_life(known.record, known.owner, now);
+    const Outcome vetoed =
+        store.veto == nullptr ? Outcome::ok : check_veto(*store.veto, credential.digests[method], now);
+    const OwnerLife owner{known.owner.is_suspended, known.owner.suspended_until};
+    const Outcome alive = check_life(life_of(known.record), owner, now);
+    return alive == Outcome::ok ? vetoed : alive;
   }
-  return Outcome::unknown;
+  return store.veto == nullptr ? Outcome::unknown : find_held_back(credential, store, now, known.held_back);
 }
 
 // Row 7.
@@ -125,7 +173,7 @@ std::span<const std::uint8_t> client_network(const Address& address) noexcept {
 
 BucketUse per_address(const LimitTables& tables, const RateLimit& limit, std::uint64_t domain,
                       const Address& address) noexcept {
-  return {tables.buckets->subject({}, client_network(address)) ^ domain, limit};
+  return {tables.client_buckets->subject({}, client_network(address)) ^ domain, limit};
 }
 
 std::uint64_t location_subject(const PolicyLimit& limit, const Recognition& known, const RequestFacts& facts,
@@ -149,6 +197,11 @@ std::uint64_t location_subject(const PolicyLimit& limit, const Recognition& know
   return subject(client_network(facts.address), kByAddress);
 }
 
+// Whether the subject is one that a client can make up; see location_subject().
+bool is_client_chosen(const PolicyLimit& limit, const Recognition& known) noexcept {
+  return limit.by == LimitBy::value || !known.has_record;
+}
+
 bool add_location_limits(const LocationPolicy& policy, const Recognition& known, const RequestFacts& facts,
                          const Charge& charge, std::span<LimitUse> uses, std::size_t& count) noexcept {
   if (uses.size() - count < policy.limits.size()) {
@@ -156,7 +209,7 @@ bool add_location_limits(const LocationPolicy& policy, const Recognition& known,
   }
   for (const PolicyLimit& limit : policy.limits) {
     const std::uint64_t subject = location_subject(limit, known, facts, charge);
-    uses[count++] = location_use(limit.limit, subject, *charge.tables, charge.costs);
+    uses[count++] = location_use(limit.limit, subject, is_client_chosen(limit, known), *charge.tables, charge.costs);
   }
   return true;
 }
@@ -238,16 +291,18 @@ bool is_failed_attempt(Outcome outcome) noexcept {
   }
 }
 
-// Rows 3, 5 and 6 of a client that has failed too often: throttled. One take per client request.
-Outcome count_failure(const FailLimit& limit, Outcome outcome, const Address& address, MonoNs now, Charge& charge,
-                      Verdict& verdict) noexcept {
-  if (!limit.is_on || charge.has_failed || !is_failed_attempt(outcome)) {
+// Rows 3, 5 and 6 of a client that has failed too often: throttled. One take per client request. A credential that a
+// veto holds back may be a guess, and counts as one, or a new key: its answer stays 503.
+Outcome count_failure(const FailLimit& limit, Outcome outcome, HeldBack held_back, const Address& address, MonoNs now,
+                      Charge& charge, Verdict& verdict) noexcept {
+  const bool is_guess = held_back == HeldBack::unknown_key;
+  if (!limit.is_on || charge.has_failed || (!is_guess && !is_failed_attempt(outcome))) {
     return outcome;
   }
   charge.has_failed = true;
-  const BucketResult taken = charge.tables->buckets->take(
+  const BucketResult taken = charge.tables->client_buckets->take(
       per_address(*charge.tables, limit.limit, kByFailures ^ limit.place, address), 1, now);
-  if (taken.is_admitted) {
+  if (taken.is_admitted || is_guess) {
     return outcome;
   }
   verdict.reason = outcome;
@@ -266,12 +321,12 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
 
 std::uint64_t throttled_for(const FailLimit& limit, const LimitTables& tables, const Address& address,
                             MonoNs now) noexcept {
-  return tables.buckets->look(per_address(tables, limit.limit, kByFailures ^ limit.place, address), 1, now)
-      .retry_after_ns;
+  const BucketUse use = per_address(tables, limit.limit, kByFailures ^ limit.place, address);
+  return tables.client_buckets->look_at_own(use, 1, now).retry_after_ns;
 }
 
 bool takes_notice(const LimitTables& tables, const Address& address, MonoNs now) noexcept {
-  return tables.buckets->take(per_address(tables, kOneNoticeAMinute, kByNotice, address), 1, now).is_admitted;
+  return tables.client_buckets->take(per_address(tables, kOneNoticeAMinute, kByNotice, address), 1, now).is_admitted;
 }
 
 bool gather_limits(const LocationPolicy& policy, const Snapshot* snapshot, const Recognition& known,
@@ -299,8 +354,10 @@ Outcome charge_or_note(const LocationPolicy& policy, const Snapshot* snapshot, c
   return outcome;
 }
 
-Outcome unless_allowed(const LocationPolicy& policy, Outcome outcome) noexcept {
-  return outcome == Outcome::unavailable && policy.allows_on_error ? Outcome::bypass : outcome;
+// `on_error=allow` is for a store that cannot be used, not for keys that a usable one does not have yet.
+Outcome unless_allowed(const LocationPolicy& policy, Outcome outcome, HeldBack held_back = HeldBack::no) noexcept {
+  const bool is_allowed = policy.allows_on_error && held_back == HeldBack::no;
+  return outcome == Outcome::unavailable && is_allowed ? Outcome::bypass : outcome;
 }
 
 Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
@@ -343,7 +400,7 @@ Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, 
     outcome = take(store.snapshot);
   }
   // 4 again: whatever failed on the way
-  return unless_allowed(policy, outcome);
+  return unless_allowed(policy, outcome, known.held_back);
 }
 
 }  // namespace
@@ -356,7 +413,7 @@ Verdict decide(const LocationPolicy& policy, const Credential& credential, const
   Verdict verdict;
   Outcome outcome = decide_rows(policy, credential, store, facts, clocks, known, charge, verdict);
   if (charge != nullptr && charge->tables != nullptr) {
-    outcome = count_failure(policy.fail_limit, outcome, facts.address, clocks.mono, *charge, verdict);
+    outcome = count_failure(policy.fail_limit, outcome, known.held_back, facts.address, clocks.mono, *charge, verdict);
   }
   verdict.outcome = outcome;
   if (lets_pass(outcome) && verdict.is_dry_run) {

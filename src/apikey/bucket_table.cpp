@@ -20,6 +20,7 @@ __extension__ using Wide = unsigned __int128;
 constexpr std::uint64_t kMagic = 0x3130544b43554241;  // "ABUCKT01" in memory
 constexpr unsigned kMaxRounds = 1024;
 constexpr std::uint64_t kBusyRetryNs = 100'000'000;
+constexpr std::uint64_t kClaimMask = 0xff;  // of overdraft_and_claims; the rest is the second floor
 
 }  // namespace
 
@@ -28,22 +29,23 @@ struct alignas(128) BucketTable::Header {
   std::uint64_t layout = kLayout;
   std::uint64_t set_count = 0;
   SipKey seed{};
+  // Away from what every request reads.
+  alignas(128) std::atomic<std::uint64_t> forced_evictions{0};
 };
 
 struct alignas(128) BucketTable::Set {
   std::atomic<std::uint64_t> floor_ns{0};
-  std::atomic<std::uint32_t> claims{0};
-  std::atomic<std::uint32_t> forced_evictions{0};
+  std::atomic<std::uint64_t> overdraft_and_claims{0};
   std::array<WideWord, kSlotsPerSet> slots;
 };
 
 namespace {
 
 // The shared set as the steps of bucket_set.hpp see it.
-template <class Set>
+template <class Set, class Header>
 class SharedSet {
  public:
-  explicit SharedSet(Set& set) noexcept : set_(set) {}
+  SharedSet(Set& set, Header& header, BucketTable::Clock clock) noexcept : set_(set), header_(header), clock_(clock) {}
   [[nodiscard]] std::size_t size() const noexcept { return set_.slots.size(); }
   [[nodiscard]] bool holds(std::size_t i, std::uint64_t tag) const noexcept { return tag_of(identity(i)) == tag; }
   [[nodiscard]] std::uint64_t identity(std::size_t i) const noexcept { return set_.slots[i].low(); }
@@ -57,11 +59,29 @@ class SharedSet {
     while (old < ns && !set_.floor_ns.compare_exchange_weak(old, ns)) {
     }
   }
-  std::uint64_t next_claim() noexcept { return set_.claims.fetch_add(1, std::memory_order_relaxed); }
-  void count_eviction() noexcept { set_.forced_evictions.fetch_add(1, std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t overdraft_floor() const noexcept {
+    return set_.overdraft_and_claims.load(std::memory_order_acquire) & ~kClaimMask;
+  }
+  void raise_overdraft_floor(std::uint64_t ns) noexcept {
+    const std::uint64_t rounded = (ns + kClaimMask) & ~kClaimMask;
+    std::uint64_t old = set_.overdraft_and_claims.load(std::memory_order_acquire);
+    while ((old & ~kClaimMask) < rounded &&
+           !set_.overdraft_and_claims.compare_exchange_weak(old, rounded | (old & kClaimMask))) {
+    }
+  }
+  std::uint64_t next_claim() noexcept {
+    std::uint64_t old = set_.overdraft_and_claims.load(std::memory_order_relaxed);
+    while (!set_.overdraft_and_claims.compare_exchange_weak(old, (old & ~kClaimMask) | ((old + 1) & kClaimMask))) {
+    }
+    return old & kClaimMask;
+  }
+  void count_eviction() noexcept { header_.forced_evictions.fetch_add(1, std::memory_order_relaxed); }
+  [[nodiscard]] MonoNs clock() const noexcept { return clock_(); }
 
  private:
   Set& set_;
+  Header& header_;
+  BucketTable::Clock clock_;
 };
 
 // Repeats a step until it is done. RETURNS: false when it lost too many races in a row.
@@ -81,6 +101,7 @@ SlotOrder make_order(const BucketUse& use, std::uint64_t cost, MonoNs now) noexc
   order.limit = use.limit;
   order.cost = cost;
   order.now = now;
+  order.may_overdraw = use.may_overdraw;
   return order;
 }
 
@@ -96,8 +117,9 @@ std::size_t BucketTable::bytes_for(std::size_t slots) noexcept {
   return sizeof(Header) + std::max<std::size_t>((slots + kSlotsPerSet - 1) / kSlotsPerSet, 1) * sizeof(Set);
 }
 
-Status BucketTable::format(std::span<std::byte> memory, const SipKey& seed, BucketTable& table) noexcept {
-  static_assert(sizeof(Header) == 128 && sizeof(Set) == 128 && std::is_trivially_destructible_v<Set>);
+Status BucketTable::format(std::span<std::byte> memory, const SipKey& seed, Clock clock, BucketTable& table) noexcept {
+  static_assert(kSlotsPerSet <= kMostSlots);
+  static_assert(sizeof(Header) == 256 && sizeof(Set) == 128 && std::is_trivially_destructible_v<Set>);
   if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignof(Set) != 0) {
     return {StatusCode::bad_value, "a table of buckets needs memory aligned to {0} bytes", alignof(Set)};
   }
@@ -116,10 +138,11 @@ Status BucketTable::format(std::span<std::byte> memory, const SipKey& seed, Buck
   header->magic.store(kMagic, std::memory_order_release);
   table.header_ = header;
   table.sets_ = sets;
+  table.clock_ = clock;
   return {};
 }
 
-Status BucketTable::attach(std::span<std::byte> memory, BucketTable& table) noexcept {
+Status BucketTable::attach(std::span<std::byte> memory, Clock clock, BucketTable& table) noexcept {
   if (memory.size() < bytes_for(1)) {
     return {StatusCode::unsupported, "{0} bytes hold no table of buckets", memory.size()};
   }
@@ -141,6 +164,7 @@ Status BucketTable::attach(std::span<std::byte> memory, BucketTable& table) noex
   }
   table.header_ = header;
   table.sets_ = reinterpret_cast<Set*>(memory.data() + sizeof(Header));
+  table.clock_ = clock;
   return {};
 }
 
@@ -162,21 +186,28 @@ BucketResult BucketTable::take(const BucketUse& use, std::uint64_t cost, MonoNs 
   if (cost == 0) {
     return look(use, cost, now);
   }
-  SharedSet set(set_of(use.subject));
+  SharedSet set(set_of(use.subject), *header_, clock_);
   const SlotOrder order = make_order(use, cost, now);
   BucketResult result;
   return run([&] { return try_take(set, order, result); }) ? result : busy();
 }
 
 BucketResult BucketTable::look(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept {
-  SharedSet set(set_of(use.subject));
+  SharedSet set(set_of(use.subject), *header_, clock_);
   const SlotOrder order = make_order(use, cost, now);
   BucketResult result;
   return run([&] { return try_look(set, order, result); }) ? result : busy();
 }
 
+BucketResult BucketTable::look_at_own(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept {
+  SharedSet set(set_of(use.subject), *header_, clock_);
+  const SlotOrder order = make_order(use, cost, now);
+  BucketResult result;
+  return run([&] { return try_look_at_own(set, order, result); }) ? result : busy();
+}
+
 void BucketTable::charge(const BucketUse& use, std::uint64_t cost, MonoNs now) const noexcept {
-  SharedSet set(set_of(use.subject));
+  SharedSet set(set_of(use.subject), *header_, clock_);
   SlotOrder order = make_order(use, cost, now);
   order.is_forced = true;
   BucketResult result;
@@ -185,7 +216,7 @@ void BucketTable::charge(const BucketUse& use, std::uint64_t cost, MonoNs now) c
 
 void BucketTable::give_back(const BucketUse& use, std::uint64_t cost, std::uint64_t taken_ns,
                             MonoNs now) const noexcept {
-  SharedSet set(set_of(use.subject));
+  SharedSet set(set_of(use.subject), *header_, clock_);
   SlotOrder order = make_order(use, cost, now);
   order.taken_ns = taken_ns;
   run([&] { return try_give_back(set, order); });
@@ -195,8 +226,8 @@ BucketTable::Usage BucketTable::usage(MonoNs now) const noexcept {
   Usage usage;
   const std::span sets(sets_, sets_ == nullptr ? 0 : header_->set_count);
   usage.slots = sets.size() * kSlotsPerSet;
+  usage.forced_evictions = header_ == nullptr ? 0 : header_->forced_evictions.load(std::memory_order_relaxed);
   for (const Set& set : sets) {
-    usage.forced_evictions += set.forced_evictions.load(std::memory_order_relaxed);
     for (const WideWord& word : set.slots) {
       const WidePair slot = word.peek();
       usage.used += tag_of(slot.low) != 0 && arrival_of(slot) > now.value ? 1 : 0;

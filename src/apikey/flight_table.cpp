@@ -66,9 +66,9 @@ class FlightTable::View {
   [[nodiscard]] bool holds(std::size_t i, std::uint64_t tag) const noexcept {
     return (slots_[number_of(i)].word.low() & kFlightTagMask) == tag;
   }
-  [[nodiscard]] WidePair load(std::size_t i) const noexcept { return load_slot(number_of(i)); }
+  [[nodiscard]] WidePair load(std::size_t i) const noexcept { return slots_[number_of(i)].word.peek(); }
   bool swap(std::size_t i, const WidePair& expected, const WidePair& desired) noexcept {
-    return swap_slot(number_of(i), expected, desired);
+    return slots_[number_of(i)].word.swap(expected, desired);
   }
   [[nodiscard]] std::uint64_t tag(const WidePair& word) const noexcept { return flight_tag(word); }
   [[nodiscard]] bool is_tentative(const WidePair& word) const noexcept { return is_flight_tentative(word); }
@@ -77,9 +77,10 @@ class FlightTable::View {
   [[nodiscard]] WidePair free(const WidePair& word) const noexcept { return next_flight(word, 0, 0); }
 
   [[nodiscard]] std::uint32_t number_of(std::size_t i) const noexcept { return static_cast<std::uint32_t>(reach_[i]); }
-  [[nodiscard]] WidePair load_slot(std::size_t number) const noexcept { return slots_[number].word.peek(); }
+  // The number comes from a lease, which may be rubbish: then it is some slot, and never one beyond the table.
+  [[nodiscard]] WidePair load_slot(std::size_t number) const noexcept { return slot_at(number).word.peek(); }
   bool swap_slot(std::size_t number, const WidePair& expected, const WidePair& desired) noexcept {
-    return slots_[number].word.swap(expected, desired);
+    return slot_at(number).word.swap(expected, desired);
   }
   [[nodiscard]] std::size_t lease_count() const noexcept { return slot_count_ * kLeasesPerSlot; }
   [[nodiscard]] std::uint64_t lease(std::size_t j) const noexcept {
@@ -106,6 +107,7 @@ class FlightTable::View {
   }
 
  private:
+  [[nodiscard]] Slot& slot_at(std::size_t number) const noexcept { return slots_[number < slot_count_ ? number : 0]; }
   [[nodiscard]] std::size_t free_lease_in(std::size_t line) const noexcept {
     const std::size_t end = std::min((line + 1) * kLeasesPerLine, lease_count());
     for (std::size_t j = line * kLeasesPerLine; j < end; ++j) {
@@ -140,19 +142,19 @@ constexpr std::uint64_t tag_of_subject(std::uint64_t subject) noexcept {
   return std::max<std::uint64_t>(subject >> (64 - kFlightTagBits), 1);
 }
 
-constexpr bool is_same(FlightHolder a, FlightHolder b) noexcept { return a.pid == b.pid && a.mark == b.mark; }
+constexpr bool is_same(FlightHolder a, FlightHolder b) noexcept { return a.row == b.row && a.mark == b.mark; }
 
-// Asks about each process once, unless another one came by its id.
+// Asks about each process once, unless another one came by its row.
 class Mourner {
  public:
-  Mourner(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) noexcept : self_(self), is_alive_(is_alive) {}
+  Mourner(FlightHolder self, bool (*is_alive)(FlightHolder holder)) noexcept : self_(self), is_alive_(is_alive) {}
   [[nodiscard]] bool is_dead(FlightHolder holder) noexcept {
-    if (holder.pid == self_.pid) {
+    if (holder.row == self_.row) {
       return !is_same(holder, self_);
     }
-    Answer& answer = answers_[holder.pid % answers_.size()];
+    Answer& answer = answers_[holder.row % answers_.size()];
     if (!is_same(answer.holder, holder)) {
-      answer = {holder, !is_alive_(holder.pid)};
+      answer = {holder, !is_alive_(holder)};
     }
     return answer.is_dead;
   }
@@ -163,7 +165,7 @@ class Mourner {
     bool is_dead = false;
   };
   FlightHolder self_;
-  bool (*is_alive_)(std::uint32_t pid);
+  bool (*is_alive_)(FlightHolder holder);
   std::array<Answer, 256> answers_{};
 };
 
@@ -289,7 +291,7 @@ void FlightTable::leave(FlightLease& lease, FlightHolder holder) const noexcept 
   }
 }
 
-std::uint64_t FlightTable::release_dead(FlightHolder self, bool (*is_alive)(std::uint32_t pid)) const noexcept {
+std::uint64_t FlightTable::release_dead(FlightHolder self, bool (*is_alive)(FlightHolder holder)) const noexcept {
   FlightSweep sweep;
   if (header_ != nullptr) {
     View view(*this, 1);

@@ -42,11 +42,28 @@ std::uint8_t cost_number_of(std::string_view name, std::span<const MeasuredCost>
   return for_others;
 }
 
+// Whether a cost for `measure` may be one of the limit's.
+bool may_be_for(std::string_view measure, std::string_view limit_measure) noexcept {
+  return measure.empty() || measure == (limit_measure.empty() ? std::string_view("requests") : limit_measure);
+}
+
+// Wherever the response settles it: what is owed then is owed everywhere.
+bool is_settled_somewhere(std::string_view name, std::span<const std::string_view> settled_measures) noexcept {
+  if (settled_measures.empty()) {
+    return false;
+  }
+  const std::string_view limit_measure = measure_of(name);
+  return std::any_of(settled_measures.begin(), settled_measures.end(),
+                     [&](std::string_view measure) { return may_be_for(measure, limit_measure); });
+}
+
 // `name`: empty where the limit has none of its own.
-void set_cost(LimitUse& use, std::string_view name, std::span<const MeasuredCost> costs) noexcept {
+void set_cost(LimitUse& use, std::string_view name, const LimitTables& tables,
+              std::span<const MeasuredCost> costs) noexcept {
   const bool is_costly = use.kind != LimitKind::concurrency;
   use.cost_number = is_costly ? cost_number_of(name, costs) : kNoCost;
   use.cost = use.cost_number == kNoCost ? 1 : costs[use.cost_number].cost;
+  use.may_overdraw = use.kind == LimitKind::rate && is_settled_somewhere(name, tables.settled_measures);
 }
 
 void set_rate(LimitUse& use, const Rate& rate, std::uint64_t burst, const Share& share) noexcept {
@@ -94,6 +111,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
   LimitUse use;
   use.kind = row.kind;
   use.is_dry_run = row.is_dry_run;
+  use.is_client_chosen = false;
   use.unit = row.unit;
   use.subject = subject_of(context.tables, row.kind, name, id);
   use.size = share_of(row.amount, share);
@@ -109,7 +127,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
     use.begin = window.begin.value;
     use.end = window.end.value;
   }
-  set_cost(use, name, context.costs);
+  set_cost(use, name, context.tables, context.costs);
   return use;
 }
 
@@ -200,11 +218,12 @@ bool gather_key_limits(const Snapshot& snapshot, const Record& record, const Own
          adjust_by(context, owner.limits, uses.subspan(before, count - before));
 }
 
-LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const LimitTables& tables,
-                      std::span<const MeasuredCost> costs) noexcept {
+LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, bool is_client_chosen,
+                      const LimitTables& tables, std::span<const MeasuredCost> costs) noexcept {
   LimitUse use;
   use.kind = limit.kind;
   use.is_dry_run = false;
+  use.is_client_chosen = is_client_chosen;
   use.unit = CalendarUnit::none;
   use.subject = subject;
   use.amount = 0;
@@ -218,7 +237,7 @@ LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, const L
     use.size = share_of(limit.burst, tables.share);
   }
   // A text that stands for the place says nothing of what is counted.
-  set_cost(use, limit.place == 0 ? limit.name : std::string_view(), costs);
+  set_cost(use, limit.place == 0 ? limit.name : std::string_view(), tables, costs);
   return use;
 }
 

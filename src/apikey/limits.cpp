@@ -12,7 +12,9 @@ __extension__ using Wide = unsigned __int128;
 
 using Status = LimitLevel::Status;
 
-BucketUse bucket_use(const LimitUse& use) noexcept { return {use.subject, {use.amount, use.period_ns, use.size}}; }
+BucketUse bucket_use(const LimitUse& use) noexcept {
+  return {use.subject, {use.amount, use.period_ns, use.size}, use.may_overdraw};
+}
 
 QuotaOrder quota_order(const LimitUse& use, std::uint64_t cost) noexcept {
   QuotaOrder order;
@@ -54,12 +56,12 @@ LimitLevel level_of(const FlightResult& result) noexcept {
 LimitLevel look(const LimitTables& tables, const LimitUse& use, std::uint64_t cost, const Clocks& clocks) noexcept {
   switch (use.kind) {
     case LimitKind::rate:
-      return level_of(tables.buckets->look(bucket_use(use), cost, clocks.mono));
+      return level_of(tables.buckets_of(use.is_client_chosen).look(bucket_use(use), cost, clocks.mono));
     case LimitKind::calendar_quota:
     case LimitKind::rolling_quota:
       return level_of(tables.quotas->look(quota_order(use, cost), clocks.wall_us));
     case LimitKind::concurrency: {
-      FlightResult seen = tables.flights->look(use.subject, use.size);
+      FlightResult seen = tables.flights_of(use.is_client_chosen).look(use.subject, use.size);
       // Only to be shown: that none is left is no refusal.
       seen.status =
           cost == 0 && seen.status == FlightResult::Status::refused ? FlightResult::Status::admitted : seen.status;
@@ -74,12 +76,12 @@ LimitLevel look(const LimitTables& tables, const LimitUse& use, std::uint64_t co
 LimitLevel take(const LimitTables& tables, const LimitUse& use, const Clocks& clocks, FlightLease& lease) noexcept {
   switch (use.kind) {
     case LimitKind::rate:
-      return level_of(tables.buckets->take(bucket_use(use), use.cost, clocks.mono));
+      return level_of(tables.buckets_of(use.is_client_chosen).take(bucket_use(use), use.cost, clocks.mono));
     case LimitKind::calendar_quota:
     case LimitKind::rolling_quota:
       return level_of(tables.quotas->take(quota_order(use, use.cost), clocks.wall_us));
     case LimitKind::concurrency:
-      return level_of(tables.flights->enter(use.subject, use.size, tables.holder, lease));
+      return level_of(tables.flights_of(use.is_client_chosen).enter(use.subject, use.size, tables.holder, lease));
     case LimitKind::adjustment:
       break;
   }
@@ -93,6 +95,7 @@ TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease le
   taken.amount = use.amount;
   taken.period = use.period_ns;
   taken.taken_ns = level.taken_ns;
+  taken.burst = use.size;
   if (use.kind == LimitKind::calendar_quota) {
     taken.period = static_cast<std::uint64_t>(use.end);
     taken.taken_ns = static_cast<std::uint64_t>(use.begin);
@@ -101,6 +104,7 @@ TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease le
   taken.kind = use.kind;
   taken.unit = use.unit;
   taken.cost_number = use.cost_number;
+  taken.is_client_chosen = use.is_client_chosen;
   return taken;
 }
 
@@ -119,12 +123,12 @@ QuotaOrder quota_order(const TakenLimit& taken, std::uint64_t cost) noexcept {
 }
 
 BucketUse bucket_use(const TakenLimit& taken) noexcept {
-  return {taken.subject, {taken.amount, taken.period, taken.amount}};
+  return {taken.subject, {taken.amount, taken.period, taken.burst}};
 }
 
 void give_back(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost, const Clocks& clocks) noexcept {
   if (taken.kind == LimitKind::rate) {
-    tables.buckets->give_back(bucket_use(taken), cost, taken.taken_ns, clocks.mono);
+    tables.buckets_of(taken.is_client_chosen).give_back(bucket_use(taken), cost, taken.taken_ns, clocks.mono);
   } else if (taken.kind != LimitKind::concurrency) {
     tables.quotas->give_back(quota_order(taken, cost), clocks.wall_us);
   }
@@ -133,7 +137,7 @@ void give_back(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost,
 
 void charge_more(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost, const Clocks& clocks) noexcept {
   if (taken.kind == LimitKind::rate) {
-    tables.buckets->charge(bucket_use(taken), cost, clocks.mono);
+    tables.buckets_of(taken.is_client_chosen).charge(bucket_use(taken), cost, clocks.mono);
   } else if (taken.kind != LimitKind::concurrency) {
     QuotaOrder order = quota_order(taken, cost);
     if (taken.kind == LimitKind::calendar_quota && clocks.wall >= order.window.end) {
@@ -213,7 +217,7 @@ std::span<const std::uint8_t> order_by_subject(std::span<const LimitUse> uses, s
 void undo(const LimitTables& tables, Takings& takings, std::size_t first, const Clocks& clocks) noexcept {
   for (TakenLimit& taken : std::span(takings.limits).subspan(first, takings.count - first)) {
     if (taken.lease.is_held()) {
-      tables.flights->leave(taken.lease, tables.holder);
+      tables.flights_of(taken.is_client_chosen).leave(taken.lease, tables.holder);
     }
     give_back(tables, taken, taken.cost, clocks);
   }
@@ -348,7 +352,7 @@ void refund_costs(const LimitTables& tables, Takings& takings, const Clocks& clo
 void release_flights(const LimitTables& tables, Takings& takings) noexcept {
   for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
     if (taken.lease.is_held()) {
-      tables.flights->leave(taken.lease, tables.holder);
+      tables.flights_of(taken.is_client_chosen).leave(taken.lease, tables.holder);
       taken.lease = {};
     }
   }

@@ -40,22 +40,38 @@ bool is_printable(std::string_view text) noexcept {
   return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0x20 && c <= 0x7e; });
 }
 
-bool parse_digests(std::string_view text, Meta& meta) noexcept {
-  meta.digest_count = 0;
+// Words with one space between two of them, none twice, at most as many as `words` has elements.
+bool parse_words(std::string_view text, std::span<std::string_view> words, std::size_t& count) noexcept {
+  count = 0;
   while (true) {
     const std::size_t length = std::min(text.find(' '), text.size());
-    const std::string_view name(text.data(), length);
-    const auto known = std::span(meta.digests).first(meta.digest_count);
-    if (name.empty() || meta.digest_count == kMaxDigestMethods || !is_printable(name) ||
-        std::find(known.begin(), known.end(), name) != known.end()) {
+    const std::string_view word(text.data(), length);
+    const auto known = words.first(count);
+    if (word.empty() || count == words.size() || !is_printable(word) ||
+        std::find(known.begin(), known.end(), word) != known.end()) {
       return false;
     }
-    meta.digests[meta.digest_count++] = name;
+    words[count++] = word;
     if (length == text.size()) {
       return true;
     }
     text.remove_prefix(length + 1);
   }
+}
+
+bool parse_features(std::string_view text, Meta& meta) noexcept {
+  meta.feature_count = 0;
+  return text.empty() || parse_words(text, meta.features, meta.feature_count);
+}
+
+Status check_counters(const Meta& meta) noexcept {
+  if (meta.has_added != meta.has_removed) {
+    return damaged("meta: `added` and `removed` go together, one of them is missing");
+  }
+  if (meta.has_added && (meta.removed > meta.added || meta.added - meta.removed != meta.keys)) {
+    return {StatusCode::damaged, "meta: `keys` is not `added` ({0}) less `removed` ({1})", meta.added, meta.removed};
+  }
+  return {};
 }
 
 Status set_format(Meta& meta, std::string_view value) noexcept {
@@ -95,7 +111,9 @@ Status set_meta(Meta& meta, std::string_view name, std::string_view value) noexc
     return meta.has_keys ? Status{} : damaged("meta: `keys` is not a number");
   }
   if (name == "digests") {
-    return parse_digests(value, meta) ? Status{} : damaged("meta: `digests` is not a list of 1 to 4 method names");
+    return parse_words(value, meta.digests, meta.digest_count)
+               ? Status{}
+               : damaged("meta: `digests` is not a list of 1 to 4 method names");
   }
   if (name == "allow_shrink") {
     meta.allow_shrink = value == "1";
@@ -103,6 +121,17 @@ Status set_meta(Meta& meta, std::string_view name, std::string_view value) noexc
   }
   if (name == "rolled_back_to") {
     return parse_count(value, meta.rolled_back_to) ? Status{} : damaged("meta: `rolled_back_to` is not a generation");
+  }
+  if (name == "added") {
+    meta.has_added = parse_decimal(value, meta.added);
+    return meta.has_added ? Status{} : damaged("meta: `added` is not a number");
+  }
+  if (name == "removed") {
+    meta.has_removed = parse_decimal(value, meta.removed);
+    return meta.has_removed ? Status{} : damaged("meta: `removed` is not a number");
+  }
+  if (name == "requires") {
+    return parse_features(value, meta) ? Status{} : damaged("meta: `requires` is not a list of at most 16 names");
   }
   if (name == "base") {
     meta.has_base = from_hex(value, meta.base);
@@ -137,7 +166,7 @@ Status check_meta(const Meta& meta) noexcept {
     return {StatusCode::damaged, "meta: generation {0} cannot be a rollback to generation {1}", meta.generation,
             meta.rolled_back_to};
   }
-  return {};
+  return check_counters(meta);
 }
 
 void to_hex(std::span<const std::uint8_t> bytes, std::span<char> out) noexcept {

@@ -87,6 +87,20 @@ void encode_record(const Digest& digest, const Record& record, std::span<std::by
   store_le(out, kCheckAt, check_of(digest, out));
 }
 
+bool decode_life(const Digest& digest, std::span<const std::byte> bytes, Life& life) noexcept {
+  if (bytes.size() != kRecordSize || load_le<std::uint64_t>(bytes, kCheckAt) != check_of(digest, bytes)) {
+    return false;
+  }
+  const auto flags = load_le<std::uint8_t>(bytes, kFlagsAt);
+  life.is_revoked = (flags & kFlagRevoked) != 0;
+  life.is_suspended = (flags & kFlagSuspended) != 0;
+  life.suspended_until.value = load_le<std::int64_t>(bytes, kSuspendedUntilAt);
+  life.not_before.value = load_le<std::int64_t>(bytes, kNotBeforeAt);
+  life.expires.value = load_le<std::int64_t>(bytes, kExpiresAt);
+  life.owner = load_le<std::uint32_t>(bytes, kOwnerAt);
+  return true;
+}
+
 bool decode_record(const Digest& digest, std::span<const std::byte> bytes, Record& record) noexcept {
   if (bytes.size() != kRecordSize || load_le<std::uint64_t>(bytes, kCheckAt) != check_of(digest, bytes)) {
     return false;

@@ -196,6 +196,15 @@ bool decode_plan(std::span<const std::byte> payload, PlanRow& plan) noexcept {
          count_adjustments(plan.limits) == 0;
 }
 
+bool decode_owner_life(std::span<const std::byte> payload, OwnerLife& life) noexcept {
+  if (payload.size() < kOwnerHeaderSize) {
+    return false;
+  }
+  life.is_suspended = (load_le<std::uint8_t>(payload, kOwnerFlagsAt) & kOwnerSuspended) != 0;
+  life.suspended_until.value = load_le<std::int64_t>(payload, kOwnerSuspendedUntilAt);
+  return true;
+}
+
 bool decode_owner(std::span<const std::byte> payload, OwnerRow& owner) noexcept {
   if (payload.size() < kOwnerHeaderSize || load_le<std::uint8_t>(payload, kOwnerZeroByteAt) != 0 ||
       load_le<std::uint32_t>(payload, kOwnerZeroWordAt) != 0) {

@@ -154,20 +154,36 @@ void Snapshot::close() noexcept {
   index_ = Index{};
 }
 
-Snapshot::Find Snapshot::find(const Digest& digest, Record& record) const noexcept {
-  std::span<const std::byte> bytes;
+Snapshot::Find Snapshot::find_bytes(const Digest& digest, std::span<const std::byte>& bytes) const noexcept {
   if (txn_ == nullptr) {
     const Index::Find found = index_.find(digest, bytes);
-    if (found != Index::Find::found) return found == Index::Find::absent ? Find::absent : Find::damaged;
-  } else {
-    Digest copy = digest;  // liblmdb takes no pointer to const
-    MDB_val key{copy.bytes.size(), copy.bytes.data()};
-    MDB_val value{};
-    const int result = mdb_get(txn_, keys_dbi_, &key, &value);
-    if (result != 0) return result == MDB_NOTFOUND ? Find::absent : Find::damaged;
-    bytes = {static_cast<const std::byte*>(value.mv_data), value.mv_size};
+    if (found == Index::Find::found) return Find::found;
+    return found == Index::Find::absent ? Find::absent : Find::damaged;
   }
+  Digest copy = digest;  // liblmdb takes no pointer to const
+  MDB_val key{copy.bytes.size(), copy.bytes.data()};
+  MDB_val value{};
+  const int result = mdb_get(txn_, keys_dbi_, &key, &value);
+  if (result != 0) return result == MDB_NOTFOUND ? Find::absent : Find::damaged;
+  bytes = {static_cast<const std::byte*>(value.mv_data), value.mv_size};
+  return Find::found;
+}
+
+Snapshot::Find Snapshot::find(const Digest& digest, Record& record) const noexcept {
+  std::span<const std::byte> bytes;
+  const Find found = find_bytes(digest, bytes);
+  if (found != Find::found) return found;
   return decode_record(digest, bytes, record) ? Find::found : Find::damaged;
+}
+
+Snapshot::Find Snapshot::find_life(const Digest& digest, Life& life, OwnerLife& owner) const noexcept {
+  std::span<const std::byte> bytes;
+  const Find found = find_bytes(digest, bytes);
+  if (found != Find::found) return found;
+  std::span<const std::byte> payload;
+  const bool is_sound = decode_life(digest, bytes, life) && index_.row(Table::owners, life.owner, payload) &&
+                        decode_owner_life(payload, owner);
+  return is_sound ? Find::found : Find::damaged;
 }
 
 bool Snapshot::bytes(std::uint32_t number, std::span<const std::byte>& bytes) const noexcept {

@@ -11,6 +11,7 @@
 
 #include "apikey/binding.hpp"
 #include "apikey/digest.hpp"
+#include "apikey/features.hpp"
 #include "apikey/index.hpp"
 #include "apikey/pages.hpp"
 #include "apikey/record.hpp"
@@ -67,6 +68,14 @@ class Content {
   Status check_lists(const Record& record) noexcept;
   Status check_row(Table table, Bytes key, Bytes value) noexcept;
   Status check_limit_names(const LimitList& limits) noexcept;
+  // A file that requires what this build does not know may hold flags, bindings and limits that it does not know
+  // either. It can only veto, so of a key no more is checked than a veto needs: where it is, and whether it is good.
+  [[nodiscard]] bool is_for_veto_only() const noexcept {
+    const auto features = std::span(meta_.features).first(meta_.feature_count);
+    return !std::all_of(features.begin(), features.end(), is_known_feature);
+  }
+  Status check_life(const Digest& digest, std::uint64_t offset, Bytes value) noexcept;
+  Status check_place(const Digest& digest, std::uint64_t offset, Bytes value) noexcept;
   [[nodiscard]] bool is_string(std::uint32_t number) const noexcept {
     return number >= 1 && number <= rows(Table::strings);
   }
@@ -182,9 +191,14 @@ Status Content::take_row(Table table, Bytes key, Bytes value) noexcept {
   ScopeSet set;
   PlanRow plan;
   OwnerRow owner;
-  if (is_sound && table == Table::scopes) is_sound = ScopeSet::decode(payload, set);
-  if (is_sound && table == Table::plans) is_sound = decode_plan(payload, plan);
-  if (is_sound && table == Table::owners) is_sound = decode_owner(payload, owner);
+  OwnerLife owner_life;
+  if (is_sound && is_for_veto_only()) {
+    is_sound = table != Table::owners || decode_owner_life(payload, owner_life);
+  } else {
+    if (is_sound && table == Table::scopes) is_sound = ScopeSet::decode(payload, set);
+    if (is_sound && table == Table::plans) is_sound = decode_plan(payload, plan);
+    if (is_sound && table == Table::owners) is_sound = decode_owner(payload, owner);
+  }
   if (is_sound) return {};
   return damaged("row {1} of table {0} does not check (1 strings, 2 scopes, 3 plans, 4 owners)",
                  static_cast<unsigned>(table), expected);
@@ -204,19 +218,34 @@ Status Content::check_key(Bytes key, std::uint64_t offset, Bytes value) noexcept
     return damaged("a key of database `keys` has {0} bytes instead of 32 (record at byte {1})", key.size(), offset);
   }
   std::copy_n(static_cast<const std::uint8_t*>(static_cast<const void*>(key.data())), key.size(), digest.bytes.begin());
+  if (is_for_veto_only()) return check_life(digest, offset, value);
   if (value.size() != kRecordSize || !decode_record(digest, value, record)) {
     return damaged("the record at byte {0} ({1} bytes) does not check", offset, value.size());
   }
   if (value.data() != key.data() + key.size()) {
     return damaged("the record at byte {0} does not stand behind its digest", offset);
   }
-  const Status status = check_references(record);
+  Status status = check_references(record);
   if (!status.ok() || !has_index_) return status;
+  status = check_place(digest, offset, value);
+  return status.ok() ? check_lists(record) : status;
+}
+
+Status Content::check_place(const Digest& digest, std::uint64_t offset, Bytes value) noexcept {
   Bytes found;
-  if (index_.find(digest, found) != Index::Find::found || found.data() != value.data()) {
-    return damaged("the index does not lead to the record at byte {0}", offset);
+  if (index_.find(digest, found) == Index::Find::found && found.data() == value.data()) return {};
+  return damaged("the index does not lead to the record at byte {0}", offset);
+}
+
+Status Content::check_life(const Digest& digest, std::uint64_t offset, Bytes value) noexcept {
+  Life life;
+  if (!decode_life(digest, value, life)) {
+    return damaged("the record at byte {0} ({1} bytes) does not check", offset, value.size());
   }
-  return check_lists(record);
+  if (life.owner < 1 || life.owner > rows(Table::owners)) {
+    return damaged("a record refers to owner {0}, which is not there", life.owner);
+  }
+  return has_index_ ? check_place(digest, offset, value) : Status{};
 }
 
 Status Content::check_references(const Record& record) noexcept {
@@ -256,6 +285,7 @@ Status Content::check_row(Table table, Bytes key, Bytes value) noexcept {
   if (has_index_ && (!index_.row(table, number, found) || found.data() != payload.data())) {
     return damaged("the index does not lead to row {1} of table {0}", static_cast<unsigned>(table), number);
   }
+  if (is_for_veto_only()) return {};
   PlanRow plan;
   if (table == Table::plans && decode_plan(payload, plan)) {
     return is_string(plan.name) ? check_limit_names(plan.limits)
@@ -289,6 +319,26 @@ Status check_hash(Bytes sealed, const SealHash& expected, const VerifyControl& c
   SHA256_Final(found.data(), &state);
   if (CRYPTO_memcmp(found.data(), expected.data(), found.size()) == 0) return {};
   return damaged("the {0} bytes before the seal are not those that were sealed (SHA-256 differs)", sealed.size());
+}
+
+__extension__ using Wide = __int128;
+
+constexpr const char* kOlderAdded =
+    "its registry has added {0} keys so far, the registry of the active snapshot {1}: it comes from a copy of the "
+    "registry that has gone its own way; if it is to count, run `keyloader publish --take-over --reason …`, on a node "
+    "`keyloader snapshot install --take-over`";
+constexpr const char* kOlderRemoved =
+    "its registry has removed {0} keys so far, the registry of the active snapshot {1}: it comes from a copy of the "
+    "registry that has gone its own way; if it is to count, run `keyloader publish --take-over --reason …`, on a node "
+    "`keyloader snapshot install --take-over`";
+
+// How many keys `next` has if every difference was intended. An active snapshot without counters is of before they
+// were counted: all that its registry has removed since then may still be in it.
+Wide keys_expected(const InService& current, const Meta& next) noexcept {
+  Wide keys = current.keys;
+  if (next.has_removed) keys -= next.removed;
+  if (next.has_removed && current.has_counters) keys += Wide{next.added} - current.added + current.removed;
+  return keys;
 }
 
 }  // namespace
@@ -330,20 +380,36 @@ Status verify_unsealed(std::span<const std::byte> file, std::span<std::uint64_t>
   return status;
 }
 
+InService in_service_of(const Meta& meta) noexcept {
+  return {meta.registry_id, meta.generation, meta.keys, meta.has_added, meta.added, meta.removed};
+}
+
 Status may_follow(const InService& current, const Meta& next, unsigned min_keep_percent) noexcept {
   if (current.generation == 0) return {};
   if (next.registry_id != current.registry_id) {
-    return {StatusCode::refused, "the snapshot (generation {0}) is of another registry than the one in service",
-            next.generation};
-  }
-  if (next.generation <= current.generation) {
-    return {StatusCode::refused, "generation {0} is not higher than generation {1}, which was in service",
+    return {StatusCode::refused,
+            "it belongs to another registry than the active snapshot (generation {0}, active is {1}); if it is to "
+            "replace that one, run `keyloader publish --take-over --reason …`, on a node `keyloader snapshot install "
+            "--take-over`",
             next.generation, current.generation};
   }
-  __extension__ using Wide = unsigned __int128;
-  const bool has_shrunk = Wide{next.keys} * 100 < Wide{current.keys} * min_keep_percent;
+  if (next.generation <= current.generation) {
+    return {StatusCode::refused,
+            "generation {0} is not higher than generation {1}, which was active; if this is intended, run "
+            "`keyloader publish --take-over --reason …`, on a node `keyloader snapshot install --take-over`",
+            next.generation, current.generation};
+  }
+  const bool can_compare = current.has_counters && next.has_added;
+  if (can_compare && next.added < current.added) {
+    return {StatusCode::refused, kOlderAdded, next.added, current.added};
+  }
+  if (can_compare && next.removed < current.removed) {
+    return {StatusCode::refused, kOlderRemoved, next.removed, current.removed};
+  }
+  const bool has_shrunk = Wide{next.keys} * 100 < keys_expected(current, next) * min_keep_percent;
   if (has_shrunk && !next.allow_shrink) {
-    return {StatusCode::refused, "{0} keys would replace {1} in service; if that is meant, publish with --allow-shrink",
+    return {StatusCode::refused,
+            "{0} keys would replace {1} active ones; if this is intended, run `keyloader publish --allow-shrink`",
             next.keys, current.keys};
   }
   return {};

@@ -13,8 +13,10 @@
 #include <climits>
 #include <cstring>
 
+#include "apikey/features.hpp"
 #include "apikey/verify.hpp"
 #include "ngx_http_apikey_fault.hpp"
+#include "ngx_http_apikey_reserve.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -70,6 +72,17 @@ class Descriptor {
  private:
   int fd_;
 };
+
+// Where connections have used up all descriptors, a snapshot is what the reserve is for.
+template <typename F>
+int with_reserve(F&& make) noexcept {
+  const int fd = make();
+  if (fd >= 0 || errno != EMFILE) {
+    return fd;
+  }
+  spend_reserve();
+  return make();
+}
 
 FileIdentity identity_of(const struct stat& file) noexcept {
   return {.device = file.st_dev,
@@ -130,7 +143,7 @@ Status copy_into(int from, int to, const Candidate& candidate) noexcept {
   if (buffer.get() == nullptr) {
     return system_failure(StatusCode::failed, "there is no memory to copy it");
   }
-  std::uint64_t left = candidate.adopted.identity.size;
+  std::uint64_t left = candidate.file.identity.size;
   while (left > 0) {
     if (!candidate.carry_on(candidate.context)) {
       return {StatusCode::failed, "the verification was stopped"};
@@ -164,12 +177,12 @@ Status make_copy(Descriptor& file, Candidate& candidate) noexcept {
     candidate.copy.fd = file.release();
     return {};
   }
-  Descriptor memory(memfd_create("apikey-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  Descriptor memory(with_reserve([] { return memfd_create("apikey-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING); }));
   if (memory.get() < 0) {
     return system_failure(StatusCode::failed, "memfd_create() failed");
   }
   Status copied = copy_into(file.get(), memory.get(), candidate);
-  copied.a = candidate.adopted.identity.size;
+  copied.a = candidate.file.identity.size;
   if (!copied.ok()) {
     return copied;
   }
@@ -182,11 +195,11 @@ Status make_copy(Descriptor& file, Candidate& candidate) noexcept {
 
 Status map_copy(Candidate& candidate) noexcept {
   Copy& copy = candidate.copy;
-  void* memory = mmap(nullptr, candidate.adopted.identity.size, PROT_READ, MAP_SHARED, copy.fd, 0);
+  void* memory = mmap(nullptr, candidate.file.identity.size, PROT_READ, MAP_SHARED, copy.fd, 0);
   if (memory == MAP_FAILED) {
     return system_failure(StatusCode::failed, "it cannot be mapped");
   }
-  copy.mapping = {static_cast<const std::byte*>(memory), candidate.adopted.identity.size};
+  copy.mapping = {static_cast<const std::byte*>(memory), candidate.file.identity.size};
   if (candidate.store->is_mapped) {
     copy.is_mapped_file = guard(copy.mapping);
     if (!copy.is_mapped_file) {
@@ -196,61 +209,72 @@ Status map_copy(Candidate& candidate) noexcept {
   return {};
 }
 
-Status check_methods(Candidate& candidate, const Meta& meta) noexcept {
-  for (std::size_t i = 0; i < meta.digest_count; ++i) {
-    if (find_method(*candidate.store, meta.digests[i]) != kMaxConfiguredMethods) {
-      continue;
+// The first thing the file needs and this store does not have.
+Lack find_lack(const StoreConf& store, const Meta& meta) noexcept {
+  for (std::size_t i = 0; i < meta.feature_count; ++i) {
+    if (!is_known_feature(meta.features[i])) {
+      return Lack(meta.features[i]);
     }
-    const std::string_view name = meta.digests[i];
-    const std::size_t length = std::min(name.size(), candidate.detail_buffer.size());
-    std::copy_n(name.begin(), length, candidate.detail_buffer.begin());
-    candidate.detail = {candidate.detail_buffer.data(), length};
-    return {StatusCode::refused, "apikey_store names no pepper for its keys (add pepper=<id>:<file> and reload): "};
   }
-  return {};
+  for (std::size_t i = 0; i < meta.digest_count; ++i) {
+    if (find_method(store, meta.digests[i]) == kMaxConfiguredMethods) {
+      return Lack(meta.digests[i]);
+    }
+  }
+  return Lack();
+}
+
+// Another registry, another history or a lower generation is taken by a permission for this very file, if nginx can
+// decide by it: as a veto it would lock everybody out.
+Status check_order(Candidate& candidate, const Meta& meta) noexcept {
+  const Adopted adopted = candidate.adoption->read();
+  if (adopted.latest().seal == candidate.file.seal) {  // also after a restart, when nothing is open yet
+    return {};
+  }
+  const Status status =
+      may_follow(in_service_of(adopted), meta, static_cast<unsigned>(candidate.store->min_keep_percent));
+  candidate.needs_permission =
+      !status.ok() && candidate.lack.name().empty() && candidate.is_permitted(*candidate.store, candidate.file.seal);
+  return candidate.needs_permission ? Status{} : status;
 }
 
 Status check_content(Candidate& candidate) noexcept {
-  const std::span<const std::byte> file = candidate.copy.mapping;
-  const std::size_t words = verify_scratch_words(file.size());
+  const std::span<const std::byte> bytes = candidate.copy.mapping;
+  const std::size_t words = verify_scratch_words(bytes.size());
   const Scratch scratch(words * sizeof(std::uint64_t));
   if (scratch.get() == nullptr) {
     return system_failure(StatusCode::failed, "there is no memory to verify it");
   }
   Verified verified;
-  Status status = verify_snapshot(file, {static_cast<std::uint64_t*>(scratch.get()), words},
-                                  {candidate.context, candidate.carry_on}, verified);
+  const Status status = verify_snapshot(bytes, {static_cast<std::uint64_t*>(scratch.get()), words},
+                                        {candidate.context, candidate.carry_on}, verified);
   if (!status.ok()) {
     return status;
   }
-  status = check_methods(candidate, verified.meta);
-  if (!status.ok()) {
-    return status;
-  }
-  const Adopted current = candidate.adoption->read();
-  candidate.is_in_service_already = current.change != 0 && current.seal == verified.seal.sha256;
-  if (!candidate.is_in_service_already) {
-    status = may_follow({current.registry_id, current.highest_generation, current.keys}, verified.meta,
-                        static_cast<unsigned>(candidate.store->min_keep_percent));
-  }
-  Adopted& adopted = candidate.adopted;
-  adopted.seal = verified.seal.sha256;
-  adopted.registry_id = verified.meta.registry_id;
-  adopted.generation = verified.meta.generation;
-  adopted.keys = verified.meta.keys;
-  adopted.created = verified.meta.created.value;
-  adopted.is_mapped = candidate.store->is_mapped;
-  return status;
+  const Meta& meta = verified.meta;
+  AdoptedFile& file = candidate.file;
+  file.seal = verified.seal.sha256;
+  file.registry_id = meta.registry_id;
+  file.generation = meta.generation;
+  file.keys = meta.keys;
+  file.created = meta.created.value;
+  file.added = meta.added;
+  file.removed = meta.removed;
+  file.configuration = candidate.configuration;
+  file.flags = meta.has_added ? kAdoptedHasCounters : std::uint64_t{0};
+  file.flags |= candidate.store->is_mapped ? kAdoptedIsMapped : std::uint64_t{0};
+  candidate.lack = find_lack(*candidate.store, meta);
+  return candidate.is_for_copy ? Status{} : check_order(candidate, meta);
 }
 
 Status try_to_adopt(Candidate& candidate) noexcept {
   const auto* path = static_cast<const char*>(static_cast<const void*>(candidate.store->path.data));
-  Descriptor file(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  Descriptor file(with_reserve([&] { return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); }));
   struct stat found;
   if (file.get() < 0 || fstat(file.get(), &found) != 0) {
     return system_failure(StatusCode::unreadable, "it cannot be opened");
   }
-  candidate.adopted.identity = identity_of(found);
+  candidate.file.identity = identity_of(found);
   Status status = check_trust(file.get(), found, candidate.worker_user);
   if (status.ok() && found.st_size == 0) {
     status = {StatusCode::damaged, "it is empty"};
@@ -266,7 +290,7 @@ Status try_to_adopt(Candidate& candidate) noexcept {
   }
   // A file that is used in place has to be the same after it was verified.
   if (status.ok() && candidate.store->is_mapped &&
-      (fstat(candidate.copy.fd, &found) != 0 || !is_same_content(identity_of(found), candidate.adopted.identity))) {
+      (fstat(candidate.copy.fd, &found) != 0 || !is_same_content(identity_of(found), candidate.file.identity))) {
     status = {StatusCode::damaged, "it was changed while it was verified; publish with rename"};
   }
   return status;

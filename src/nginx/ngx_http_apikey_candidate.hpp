@@ -1,5 +1,5 @@
-// One file that may become the snapshot in service: opened, judged by owner and mode, copied into sealed memory,
-// verified. Runs in the verifying thread: calls nothing of nginx, logs nothing, allocates nothing from the heap.
+// One file that may become the active snapshot: opened, judged by owner and mode, copied into sealed memory, verified.
+// Runs in the verifying thread: calls nothing of nginx, logs nothing, allocates nothing from the heap.
 #pragma once
 
 #include <sys/stat.h>
@@ -32,16 +32,18 @@ struct Candidate {
   const StoreConf* store = nullptr;
   const Adoption* adoption = nullptr;
   uid_t worker_user = 0;  // who must not be able to write the file; 0: nobody in particular
+  std::uint64_t configuration = 0;
+  bool is_for_copy = false;  // not to be judged: it is adopted, or another worker is at it, and a copy is wanted
+  bool (*is_permitted)(const StoreConf& store, const SealHash& seal) noexcept = nullptr;
   void* context = nullptr;
   bool (*carry_on)(void* context) noexcept = nullptr;  // asked every MiB at most; false: give up
 
   // What came of it. `status` is ok: `adopted` and `copy` are filled, the caller owns the copy.
   Status status;
-  std::string_view detail;  // what the sentence is about, where that is a text; empty otherwise
-  Adopted adopted;
-  bool is_in_service_already = false;  // the same seal as what is in service
+  AdoptedFile file;               // of a refused one as much as is known
+  Lack lack;                      // what nginx needs to decide by it and does not have; empty: nothing
+  bool needs_permission = false;  // it may be adopted only by the permission that was found
   Copy copy;
-  std::array<char, 64> detail_buffer{};
 };
 void examine(Candidate& candidate) noexcept;
 

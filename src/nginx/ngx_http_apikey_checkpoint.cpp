@@ -96,8 +96,9 @@ class Body {
 };
 
 // All rows of all tables into `body`. RETURNS: as Body::finish().
-bool put_rows(const State& state, Body& body, CheckpointHead& head) noexcept {
-  const auto& [quotas, usage] = state.tables;
+bool put_rows(const Node& node, Body& body, CheckpointHead& head) noexcept {
+  const QuotaTable& quotas = node.tables.quotas;
+  const UsageTable& usage = node.tables.usage;
   QuotaTable::Saved quota;
   head.quotas.rows = 0;
   for (std::size_t i = 0; i < quotas.size(); ++i) {
@@ -115,6 +116,15 @@ bool put_rows(const State& state, Body& body, CheckpointHead& head) noexcept {
       ++head.usage.rows;
     }
   }
+  head.stores.rows = 0;
+  for (std::size_t i = 0; i < node.file->memory.store_count(); ++i) {
+    const StoreRow& store = node.file->memory.store_row(i);
+    const Adopted adopted = store.adoption.read();
+    if (store.key.load() != 0 && adopted.highest_generation != 0) {
+      body.put(SavedStore{store.key.load(), adopted.registry_id, adopted.highest_generation, adopted.latest().seal});
+      ++head.stores.rows;
+    }
+  }
   const bool is_whole = body.finish();
   head.body_check = body.check();
   return is_whole;
@@ -126,13 +136,13 @@ std::uint64_t mtime_ns(const struct stat& found) noexcept {
 }
 
 // Is what lies on disk what was written last, and would it be written again?
-bool is_on_disk(const CheckpointConf& conf, const StateHeader& header, const CheckpointHead& head) noexcept {
+bool is_on_disk(const CheckpointConf& conf, const NodeHead& header, const CheckpointHead& head) noexcept {
   struct stat found {};
   return header.saved[0].load() == head.body_check && lstat(text_of(conf.path.data), &found) == 0 &&
          found.st_ino == header.saved[1].load() && mtime_ns(found) == header.saved[2].load();
 }
 
-void remember(const struct stat& written, const CheckpointHead& head, StateHeader& header) noexcept {
+void remember(const struct stat& written, const CheckpointHead& head, NodeHead& header) noexcept {
   // The next one is to be written even if nothing changes until then: it is not final any more.
   header.saved[0].store(head.is_final ? 0 : head.body_check);
   header.saved[1].store(written.st_ino);
@@ -169,7 +179,7 @@ bool write_head(int fd, const CheckpointHead& head) noexcept {
 }
 
 // The steps that make it the checkpoint. RETURNS: what failed, or `written`.
-SaveResult put_in_place(const CheckpointConf& conf, int fd, const CheckpointHead& head, StateHeader& header) noexcept {
+SaveResult put_in_place(const CheckpointConf& conf, int fd, const CheckpointHead& head, NodeHead& header) noexcept {
   struct stat written {};
   if (fsync(fd) != 0 || fstat(fd, &written) != 0) {
     return {SaveStep::sync, errno};
@@ -208,19 +218,19 @@ std::span<std::byte> read_file(int fd, std::uint64_t size) noexcept {
   return bytes;
 }
 
-void refuse(const MainConf& main, const State& state, ngx_log_t* log, int error, std::string_view why) noexcept {
+void refuse(const MainConf& main, const Node& node, ngx_log_t* log, int error, std::string_view why) noexcept {
   ngx_log_error(NGX_LOG_WARN, log, error, "apikey_zone \"%V\": the checkpoint %V is not taken: %*s; quotas begin anew",
-                &state.zone_name, &main.checkpoint.path, why.size(), why.data());
+                &node.zone_name, &main.checkpoint.path, why.size(), why.data());
 }
 
 }  // namespace
 
-SaveResult save_checkpoint(const CheckpointConf& conf, const State& state, const SaveTime& time,
+SaveResult save_checkpoint(const CheckpointConf& conf, const Node& node, const SaveTime& time,
                            bool (*carry_on)() noexcept) noexcept {
-  StateHeader& header = *state.header;
+  NodeHead& header = node.file->memory.head();
   CheckpointHead head;
   Body measured(-1, carry_on);
-  if (!put_rows(state, measured, head)) {
+  if (!put_rows(node, measured, head)) {
     return {SaveStep::yielded, 0};
   }
   if (!time.is_final && is_on_disk(conf, header, head)) {
@@ -228,7 +238,7 @@ SaveResult save_checkpoint(const CheckpointConf& conf, const State& state, const
   }
   head.is_final = time.is_final;
   head.written_us = time.now_us;
-  head.seed = state.tables.quotas.seed();
+  head.seed = node.tables.quotas.seed();
   remove_foreign(conf.next);
   const File next(conf.next, O_RDWR | O_CREAT);
   const int error = own(next.fd(), conf.next);
@@ -237,7 +247,7 @@ SaveResult save_checkpoint(const CheckpointConf& conf, const State& state, const
   }
   Body body(next.fd(), carry_on);
   SaveResult result;
-  if (lseek(next.fd(), kCheckpointHeadSize, SEEK_SET) < 0 || !put_rows(state, body, head)) {
+  if (lseek(next.fd(), kCheckpointHeadSize, SEEK_SET) < 0 || !put_rows(node, body, head)) {
     result = body.error() == 0 ? SaveResult{SaveStep::yielded, 0} : SaveResult{SaveStep::write, body.error()};
   } else if (!write_head(next.fd(), head)) {
     result = {SaveStep::write, errno};
@@ -250,7 +260,7 @@ SaveResult save_checkpoint(const CheckpointConf& conf, const State& state, const
   return result;
 }
 
-bool read_checkpoint(ngx_cycle_t* cycle, const MainConf& main, const State& state, ngx_log_t* log,
+bool read_checkpoint(ngx_cycle_t* cycle, const MainConf& main, const Node& node, ngx_log_t* log,
                      CheckpointFile& file) noexcept {
   if (main.checkpoint.path.len == 0) {
     return false;
@@ -260,12 +270,12 @@ bool read_checkpoint(ngx_cycle_t* cycle, const MainConf& main, const State& stat
   struct stat found {};
   if (opened.fd() < 0 || fstat(opened.fd(), &found) != 0) {
     if (errno != ENOENT) {
-      refuse(main, state, log, errno, "it cannot be opened");
+      refuse(main, node, log, errno, "it cannot be opened");
     }
     return false;
   }
   if (!is_trusted(found, core)) {
-    refuse(main, state, log, 0, "it has to be a plain file that root or the workers' user owns and alone may write");
+    refuse(main, node, log, 0, "it has to be a plain file that root or the workers' user owns and alone may write");
     return false;
   }
   const auto size = static_cast<std::uint64_t>(found.st_size);
@@ -273,24 +283,24 @@ bool read_checkpoint(ngx_cycle_t* cycle, const MainConf& main, const State& stat
   std::array<char, 256> buffer;
   const Status status = decode_checkpoint(file.bytes, file.checkpoint);
   if (!status.ok()) {
-    refuse(main, state, log, 0, describe(status, buffer));
+    refuse(main, node, log, 0, describe(status, buffer));
   }
   return status.ok();
 }
 
-void restore_checkpoint(const CheckpointFile& file, const State& state, ngx_log_t* log) noexcept {
+void restore_checkpoint(const CheckpointFile& file, const Node& node, ngx_log_t* log) noexcept {
   const CheckpointHead& head = file.checkpoint.head;
   const std::uint64_t now = std::max(wall_us(), head.written_us);
   const auto from = static_cast<std::int64_t>(head.written_us / 1'000'000);
   const auto to = static_cast<std::int64_t>(now / 1'000'000) + 1;
-  const Carried carried = carry_over(file.checkpoint, {from, head.is_final ? from : to}, state.tables);
-  state.header->checkpoint_us.store(head.written_us);
+  const Carried carried = carry_over(file.checkpoint, {from, head.is_final ? from : to}, node.tables);
+  node.file->memory.head().checkpoint_us.store(head.written_us);
   const ngx_uint_t level = carried.lost == 0 ? NGX_LOG_NOTICE : NGX_LOG_WARN;
   ngx_log_error(
       level, log, 0,
       "apikey_zone \"%V\": %uL quotas and %uL rows of usage were restored from a checkpoint %uL s old, %uL found "
       "no room%s",
-      &state.zone_name, carried.quotas, carried.usage, (now - head.written_us) / 1'000'000, carried.lost,
+      &node.zone_name, carried.quotas, carried.usage, (now - head.written_us) / 1'000'000, carried.lost,
       head.is_final ? "" : "; what was used after it is lost");
 }
 

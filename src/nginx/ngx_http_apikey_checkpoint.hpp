@@ -1,11 +1,11 @@
 // The checkpoint on disk: written by the thread of one worker (ngx_http_apikey_saver.hpp), read by the master when
-// /dev/shm has nothing. What stands in it is apikey/checkpoint.hpp's.
+// there is no node memory. What stands in it is apikey/checkpoint.hpp's.
 // Writing makes no call of nginx, so that a thread may do it.
 #pragma once
 
 #include "apikey/checkpoint.hpp"
 #include "ngx_http_apikey_ngx.hpp"
-#include "ngx_http_apikey_state.hpp"
+#include "ngx_http_apikey_node.hpp"
 
 namespace apikey::nginx {
 
@@ -30,7 +30,7 @@ struct SaveTime {
 };
 
 // Writes what lies in the state's memory, unless that is what was written last. Asks `carry_on` every 64 KiB.
-SaveResult save_checkpoint(const CheckpointConf& conf, const State& state, const SaveTime& time,
+SaveResult save_checkpoint(const CheckpointConf& conf, const Node& node, const SaveTime& time,
                            bool (*carry_on)() noexcept) noexcept;
 
 // A checkpoint as read, for the master.
@@ -39,10 +39,10 @@ struct CheckpointFile {
   Checkpoint checkpoint;  // views into `bytes`
 };
 // RETURNS: false when there is none, or none that is to be taken; the log has said so.
-bool read_checkpoint(ngx_cycle_t* cycle, const MainConf& main, const State& state, ngx_log_t* log,
+bool read_checkpoint(ngx_cycle_t* cycle, const MainConf& main, const Node& node, ngx_log_t* log,
                      CheckpointFile& file) noexcept;
 // REQUIRES: the state's tables were laid out with the seed of the checkpoint.
-void restore_checkpoint(const CheckpointFile& file, const State& state, ngx_log_t* log) noexcept;
+void restore_checkpoint(const CheckpointFile& file, const Node& node, ngx_log_t* log) noexcept;
 void release_checkpoint(CheckpointFile& file) noexcept;
 
 }  // namespace apikey::nginx

@@ -2,8 +2,8 @@
 // and not the second, which somebody who reads the log later has to know.
 #include "ngx_http_apikey_clocks.hpp"
 
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_thread.hpp"
-#include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -15,7 +15,7 @@ constexpr std::uint64_t kOneLookMs = 1000;  // the two clocks are read as one on
 }  // namespace
 
 void watch_clocks(const MainConf& main, ngx_log_t* log) noexcept {
-  std::atomic<std::int64_t>& shared = zone_root(main).clock_offset_us;
+  std::atomic<std::int64_t>& shared = node_head(main)->clock_offset_us;
   const std::uint64_t monotonic = monotonic_ms();
   const auto offset = static_cast<std::int64_t>(wall_us()) - static_cast<std::int64_t>(monotonic) * 1000;
   if (monotonic_ms() - monotonic > kOneLookMs) {

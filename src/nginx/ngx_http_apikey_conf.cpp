@@ -3,6 +3,7 @@
 // Runs in the master, under `nginx -t` too: it changes nothing that runs.
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
+#include "ngx_http_apikey_runtime.hpp"
 #include "ngx_http_apikey_sockets.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -241,6 +242,7 @@ void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
       !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool) ||
+      !init_array<std::string_view>(main->settled_measures, cf->pool) ||
       !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
       !init_array<ngx_str_t>(main->own_sockets, cf->pool)) {
     return nullptr;
@@ -334,6 +336,11 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
   }
   if (!find_own_sockets(cf, main)) {
     return NGX_ERROR;
+  }
+  if (main.zone != nullptr && ngx_test_config != 0 && ngx_quiet_mode == 0) {
+    // nginx shows a test's warnings on the terminal, but no notices.
+    const ngx_str_t directory = choose_runtime_dir(cf->pool, main);
+    ngx_log_stderr(0, "[notice] apikey_zone \"%V\": node memory will lie in %V", &main.zone->shm.name, &directory);
   }
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);

@@ -50,7 +50,7 @@ struct CheckpointConf {
   ngx_str_t next;  // beside it, while it is written
 };
 
-struct State;  // ngx_http_apikey_state.hpp: the memory that outlives nginx
+struct Node;  // ngx_http_apikey_node.hpp: the memory that outlives nginx
 
 struct MainConf {
   ngx_array_t stores;     // StoreConf*
@@ -58,7 +58,8 @@ struct MainConf {
   ngx_uint_t method_count;
   ngx_shm_zone_t* zone;
   CheckpointConf checkpoint;
-  State* state;          // null under `nginx -t`
+  ngx_str_t runtime;     // directory of node memory, zero-terminated; empty: not written
+  Node* node;            // null under `nginx -t`
   ngx_int_t request_id;  // index of $request_id
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`
@@ -67,6 +68,7 @@ struct MainConf {
   bool meets_debug_log;          // some location with apikey writes a log at debug
   ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
   ngx_array_t named_limits;      // LimitConf: all that have a name of their own
+  ngx_array_t settled_measures;  // std::string_view: of all costs that a response settles; each once
   ngx_array_t answering;         // ngx_http_core_srv_conf_t*: servers with a location that we answer in
   ngx_array_t own_sockets;       // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
   ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written

@@ -136,6 +136,21 @@ std::span<T> elements(const ngx_array_t* array) noexcept {
   return {static_cast<T*>(array->elts), array->nelts};
 }
 
+// So that every location knows which limits may be charged after the fact.
+bool note_settled_measure(ngx_conf_t* cf, std::string_view measure) noexcept {
+  auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
+  const auto known = elements<std::string_view>(&main->settled_measures);
+  if (std::find(known.begin(), known.end(), measure) != known.end()) {
+    return true;
+  }
+  auto* added = push_to<std::string_view>(&main->settled_measures);
+  if (added == nullptr) {
+    return false;
+  }
+  *added = measure;
+  return true;
+}
+
 }  // namespace
 
 char* set_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
@@ -159,7 +174,7 @@ char* set_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     return refuse(cf, first, "is one apikey_cost too many, at most 4 lines are possible");
   }
   auto* line = push_to<CostLine>(location.cost_lines);
-  if (line == nullptr) {
+  if (line == nullptr || (parsed.is_settled() && !note_settled_measure(cf, parsed.measure))) {
     return conf_error();
   }
   *line = parsed;

@@ -4,7 +4,7 @@
 #include <array>
 
 #include "ngx_http_apikey_conf.hpp"
-#include "ngx_http_apikey_state.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_store.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::string_view kShareKey = "share=";
 constexpr std::string_view kStateKey = "state=";
+constexpr std::string_view kRuntimeKey = "runtime=";
 constexpr ngx_int_t kLargestShare = 1000;
 
 constexpr std::string_view kDefaultStoreName = "default";
@@ -238,6 +239,23 @@ char* parse_state(ngx_conf_t* cf, MainConf& main, std::string_view zone_name, co
   return name.len == 0 || place.path.len == 0 || place.next.len == 0 ? conf_error() : NGX_CONF_OK;
 }
 
+// runtime=<dir>: judged when it is opened.
+char* parse_runtime(ngx_conf_t* cf, MainConf& main, const ngx_str_t& text) noexcept {
+  if (main.runtime.len != 0) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_zone: \"%V\" is the second of its kind, write one", &text);
+    return conf_error();
+  }
+  main.runtime = {text.len - kRuntimeKey.size(), text.data + kRuntimeKey.size()};
+  if (main.runtime.len == 0) {
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "apikey_zone: \"%V\" names no directory, write runtime=<directory>, such as "
+                       "runtime=/run/apikey-second",
+                       &text);
+    return conf_error();
+  }
+  return ngx_conf_full_name(cf->cycle, &main.runtime, 0) == NGX_OK ? NGX_CONF_OK : conf_error();
+}
+
 char* parse_zone_parameter(ngx_conf_t* cf, MainConf& main, std::string_view zone_name, const ngx_str_t& text) noexcept {
   if (view(text).starts_with(kShareKey)) {
     return parse_share(cf, main, text);
@@ -245,8 +263,13 @@ char* parse_zone_parameter(ngx_conf_t* cf, MainConf& main, std::string_view zone
   if (view(text).starts_with(kStateKey)) {
     return parse_state(cf, main, zone_name, text);
   }
+  if (view(text).starts_with(kRuntimeKey)) {
+    return parse_runtime(cf, main, text);
+  }
   ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                     "apikey_zone: parameter \"%V\" is not known, write state=<directory> or share=<n>/<m>", &text);
+                     "apikey_zone: parameter \"%V\" is not known, write state=<directory>, runtime=<directory> or "
+                     "share=<n>/<m>",
+                     &text);
   return conf_error();
 }
 

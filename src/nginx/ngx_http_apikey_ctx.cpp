@@ -56,7 +56,7 @@ void on_request_end(void* data) noexcept {
 // A revoked key must not live on because slow requests hold every generation there is room for: they let go.
 Loaded* pin_newest(StoreConf& store) noexcept {
   Loaded* loaded = pin(store);
-  if (!store.runtime->is_waiting) {
+  if (!store.runtime->is_waiting || first_pinning == nullptr) {
     return loaded;
   }
   unpin(loaded);
@@ -65,7 +65,7 @@ Loaded* pin_newest(StoreConf& store) noexcept {
     release_snapshots(each->main, *each);
     each = next;
   }
-  change_over(store, ngx_cycle->log);
+  switch_to_adopted(store, ngx_cycle->log);
   return pin(store);
 }
 
@@ -116,6 +116,31 @@ RequestCtx* get_ctx(ngx_http_request_t* r) noexcept {
   return ctx;
 }
 
+void renew_pin(RequestCtx& ctx, StoreConf& store) noexcept {
+  const ngx_uint_t bit = ngx_uint_t{1} << store.index;
+  if ((ctx.decided & bit) != 0) {
+    return;
+  }
+  ctx.decided |= bit;
+  Loaded*& pinned = ctx.pins[store.index];
+  if ((ctx.pinned & bit) == 0 || is_newest(store, pinned)) {
+    return;
+  }
+  unpin(pinned);
+  pinned = nullptr;
+  ctx.pinned &= ~bit;
+  if (ctx.pinned == 0) {
+    leave_pinning(ctx);
+  }
+  if (ctx.store == &store) {  // what was found in the older one counts no more
+    ctx.store = nullptr;
+    ctx.known = {};
+    ctx.identity = {};
+    ctx.peeked_by = nullptr;
+    ctx.generation = 0;
+  }
+}
+
 Loaded* enter_store(RequestCtx& ctx, StoreConf& store) noexcept {
   const bool is_same = ctx.store == &store && (ctx.pinned >> store.index & 1) != 0;
   Loaded* loaded = pinned_snapshot(ctx, store);
@@ -124,7 +149,7 @@ Loaded* enter_store(RequestCtx& ctx, StoreConf& store) noexcept {
     ctx.known = {};
     ctx.identity = {};
     ctx.peeked_by = nullptr;
-    ctx.generation = loaded == nullptr ? 0 : loaded->snapshot.meta().generation;
+    ctx.generation = loaded == nullptr ? 0 : loaded->snapshot().meta().generation;
   }
   return loaded;
 }
@@ -138,7 +163,7 @@ const Identity* identity_of(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
     return nullptr;
   }
   if (const Loaded* loaded = snapshot_of(ctx)) {
-    look_up(r->pool, loaded->snapshot, ctx.known, ctx.identity);
+    look_up(r->pool, loaded->snapshot(), ctx.known, ctx.identity);
   }
   return ctx.identity.is_looked_up ? &ctx.identity : nullptr;
 }

@@ -23,13 +23,15 @@ struct RequestCtx {
   bool is_reading = false;  // a variable that is a source may itself ask for the key
   ngx_str_t redacted_request{0, nullptr};
 
-  // One request sees one generation of a store, however many locations it passes through. Requests with a pin are in a
+  // From its decision on a request sees one generation of a store, however many locations it passes through; what
+  // variables showed before may have been of an older one. Requests with a pin are in a
   // list, so that they can be made to let go when a new snapshot has no place.
   ngx_http_request_t* main = nullptr;
   RequestCtx* previous_pinning = nullptr;
   RequestCtx* next_pinning = nullptr;
   std::array<Loaded*, kMaxStores> pins{};
   ngx_uint_t pinned = 0;       // one bit a store; its pin may be null: there was no snapshot
+  ngx_uint_t decided = 0;      // one bit a store: its pin is what a decision was made from, and stays
   StoreConf* store = nullptr;  // what `known` and `identity` were found in
   std::uint64_t generation = 0;
   Recognition known;
@@ -58,6 +60,10 @@ struct RequestCtx {
 // The ctx of the main request; null when none was made yet. get makes one (null: no memory).
 RequestCtx* find_ctx(ngx_http_request_t* r) noexcept;
 RequestCtx* get_ctx(ngx_http_request_t* r) noexcept;
+
+// To be called before a decision: the first one by a store is made from the newest generation, whatever a variable has
+// pinned before.
+void renew_pin(RequestCtx& ctx, StoreConf& store) noexcept;
 
 // Pins the store's snapshot, unless this request has one pinned, and makes it what `known` is of.
 // RETURNS: null when there is none.

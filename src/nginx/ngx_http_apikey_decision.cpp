@@ -180,6 +180,7 @@ const Verdict* decide_request(ngx_http_request_t* r, bool charges) noexcept {
   if (ctx == nullptr || !extract(r, conf, *ctx)) {
     return nullptr;
   }
+  renew_pin(*ctx, *conf.store);
   prepare_charge(r, conf, *ctx);
   const bool may_pass =
       ctx->credential.found == Found::key || (ctx->credential.found == Found::none && conf.policy->is_optional);
@@ -203,7 +204,7 @@ bool limits_here(ngx_http_request_t* r, const RequestCtx& ctx, std::span<LimitUs
   if (has_key && (loaded == nullptr || !ctx.known.has_record)) {
     return false;
   }
-  return gather_limits(*ctx.decided_by->policy, has_key ? &loaded->snapshot : nullptr, ctx.known, request_facts(r),
+  return gather_limits(*ctx.decided_by->policy, has_key ? &loaded->snapshot() : nullptr, ctx.known, request_facts(r),
                        read_clocks(), ctx.charge, uses, count);
 }
 

@@ -13,8 +13,8 @@
 namespace apikey::nginx {
 namespace {
 
-// Eight snapshots of sixteen stores, and the one that is being verified.
-constexpr std::size_t kMaxRanges = 129;
+// As many snapshots as sixteen stores can have open, with their vetoes, and the ones being verified.
+constexpr std::size_t kMaxRanges = std::size_t{16} * 68;
 
 struct Range {
   std::atomic<std::uintptr_t> begin;  // 0: free; 1: being taken
@@ -44,7 +44,7 @@ void on_bus_error(int signal_number, siginfo_t* info, void*) noexcept {
   // Sent by kill() it has no address and is nobody's page.
   if (info->si_code == BUS_ADRERR && is_ours(address)) {
     auto* page = static_cast<char*>(info->si_addr) - address % size;
-    if (mmap(page, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page) {
+    if (mmap(page, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page) {
       return;
     }
   }

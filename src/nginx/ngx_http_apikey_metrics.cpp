@@ -11,7 +11,8 @@
 #include <span>
 
 #include "apikey/version.hpp"
-#include "ngx_http_apikey_state.hpp"
+#include "ngx_http_apikey_node.hpp"
+#include "ngx_http_apikey_rows.hpp"
 #include "ngx_http_apikey_store.hpp"
 #include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -22,7 +23,7 @@ namespace {
 constexpr std::size_t kChunk = 16384;
 constexpr std::array<std::string_view, kCredentialForms> kForms = {"none", "own", "foreign"};
 constexpr std::array<std::string_view, kAdoptionResultCount> kResults = {
-    "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed"};
+    "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed", "veto", "taken_over"};
 constexpr std::array<std::string_view, kCostMissCount> kCostMisses = {"no_figure", "not_a_number", "too_large",
                                                                       "not_json",  "encoded",      "bad_variable"};
 
@@ -134,7 +135,7 @@ std::span<StoreConf* const> stores_of(const MainConf& main) noexcept {
   return {static_cast<StoreConf**>(main.stores.elts), main.stores.nelts};
 }
 
-std::uint64_t count_of(const ZoneRoot& root, std::size_t env, std::size_t outcome, std::size_t form) noexcept {
+std::uint64_t count_of(const NodeCounters& root, std::size_t env, std::size_t outcome, std::size_t form) noexcept {
   std::uint64_t sum = 0;
   for (const CounterShard& shard : root.shards) {
     sum += value_of(shard.requests[env][outcome][form]);
@@ -142,7 +143,7 @@ std::uint64_t count_of(const ZoneRoot& root, std::size_t env, std::size_t outcom
   return sum;
 }
 
-void write_requests(Text& out, const ZoneRoot& root) noexcept {
+void write_requests(Text& out, const NodeCounters& root) noexcept {
   out.family("apikey_requests_total", "counter", "Client requests by what was decided.");
   for (std::size_t env = 0; env < kEnvCount; ++env) {
     std::array<char, kMaxEnvLength> buffer;
@@ -164,7 +165,7 @@ void write_requests(Text& out, const ZoneRoot& root) noexcept {
   }
 }
 
-void write_limited(Text& out, const ZoneRoot& root) noexcept {
+void write_limited(Text& out, const NodeCounters& root) noexcept {
   out.family("apikey_limited_total", "counter", "Requests refused by a limit.");
   for (std::size_t i = 0; i <= kMaxLimitLabels; ++i) {
     const std::uint64_t count = value_of(root.limited[i]);
@@ -182,7 +183,7 @@ void write_limited(Text& out, const ZoneRoot& root) noexcept {
   }
 }
 
-void write_cost_misses(Text& out, const ZoneRoot& root) noexcept {
+void write_cost_misses(Text& out, const NodeCounters& root) noexcept {
   out.family("apikey_cost_misses_total", "counter", "Costs that could not be read, so that what was reserved counts.");
   for (std::size_t i = 0; i < kCostMissCount; ++i) {
     out << "apikey_cost_misses_total{reason=\"" << kCostMisses[i] << "\"} " << value_of(root.cost_misses[i]) << "\n";
@@ -224,8 +225,6 @@ void write_histogram(Text& out, std::string_view name, const StoreConf* store, c
   }
 }
 
-bool is_alive(std::uint32_t pid) noexcept { return kill(static_cast<pid_t>(pid), 0) == 0 || errno == EPERM; }
-
 // One line per store of a gauge.
 template <typename F>
 void write_gauge(Text& out, const MainConf& main, std::string_view name, std::string_view help, F&& value) noexcept {
@@ -237,23 +236,28 @@ void write_gauge(Text& out, const MainConf& main, std::string_view name, std::st
 }
 
 void write_snapshots(Text& out, const MainConf& main) noexcept {
-  const auto adopted = [&](const StoreConf& store) { return adoption_of(main, store).read(); };
-  write_gauge(out, main, "apikey_snapshot_generation", "Generation of the snapshot in service, 0 when there is none.",
-              [&](const StoreConf& store) { return adopted(store).generation; });
-  write_gauge(out, main, "apikey_snapshot_keys", "Keys in the snapshot in service.",
-              [&](const StoreConf& store) { return adopted(store).keys; });
-  write_gauge(out, main, "apikey_snapshot_created_timestamp_seconds", "When the snapshot in service was built.",
-              [&](const StoreConf& store) { return adopted(store).created; });
-  write_gauge(out, main, "apikey_snapshot_stale", "1 when the snapshot in service is older than max_age.",
+  const auto active = [&](const StoreConf& store) { return adoption_of(main, store).read().active; };
+  write_gauge(out, main, "apikey_snapshot_generation", "Generation of the active snapshot, 0 when there is none.",
+              [&](const StoreConf& store) { return active(store).generation; });
+  write_gauge(out, main, "apikey_snapshot_veto_generation",
+              "Generation that only takes away, because this nginx lacks what it needs; 0 when there is none.",
+              [&](const StoreConf& store) { return adoption_of(main, store).read().veto.generation; });
+  write_gauge(out, main, "apikey_snapshot_keys", "Keys in the active snapshot.",
+              [&](const StoreConf& store) { return active(store).keys; });
+  write_gauge(out, main, "apikey_snapshot_created_timestamp_seconds", "When the active snapshot was built.",
+              [&](const StoreConf& store) { return active(store).created; });
+  write_gauge(out, main, "apikey_snapshot_stale", "1 when the active snapshot is older than max_age.",
               [&](const StoreConf& store) {
-                const Adopted current = adopted(store);
+                const AdoptedFile current = active(store);
                 return current.change != 0 && is_stale(store, current.created) ? 1U : 0U;
               });
+  write_gauge(out, main, "apikey_workers_fenced",
+              "Workers that answer 503, because they cannot open the snapshot that was adopted last.", count_fenced);
   write_gauge(out, main, "apikey_worker_generation_skew",
-              "Changes of snapshot that the hindmost living worker has not made yet.", [&](const StoreConf& store) {
+              "Changes of snapshot that the slowest living worker has not made yet.", [&](const StoreConf& store) {
                 const Adoption& adoption = adoption_of(main, store);
-                const std::uint64_t oldest = adoption.oldest_held(is_alive);
-                const std::uint64_t newest = adoption.change();
+                const std::uint64_t oldest = adoption.oldest_held(is_worker_alive);
+                const std::uint64_t newest = adoption.read().active.change;
                 return oldest == 0 || oldest > newest ? 0 : newest - oldest;
               });
 }
@@ -264,12 +268,12 @@ void write_adoptions(Text& out, const MainConf& main) noexcept {
     for (std::size_t i = 0; i < kAdoptionResultCount; ++i) {
       out << "apikey_snapshot_adoptions_total{store=\"";
       out.label(view(store->name)) << "\",result=\"" << kResults[i] << "\"} "
-                                   << value_of(store->runtime->slot->results[i]) << "\n";
+                                   << value_of(store->runtime->counters->results[i]) << "\n";
     }
   }
   out.family("apikey_adoption_seconds", "histogram", "Time from noticing a snapshot to the verdict on it.");
   for (const StoreConf* store : stores_of(main)) {
-    write_histogram(out, "apikey_adoption_seconds", store, store->runtime->slot->seconds, kAdoptionBoundsNs);
+    write_histogram(out, "apikey_adoption_seconds", store, store->runtime->counters->seconds, kAdoptionBoundsNs);
   }
 }
 
@@ -278,18 +282,31 @@ void write_zone(Text& out, const MainConf& main) noexcept {
   clock_gettime(CLOCK_MONOTONIC, &now);
   const std::uint64_t ns =
       static_cast<std::uint64_t>(now.tv_sec) * kNsPerSecond + static_cast<std::uint64_t>(now.tv_nsec);
-  const BucketTable::Usage usage = bucket_table(main).usage({ns});
-  out.family("apikey_zone_slots", "gauge", "Token buckets the shared zone has room for.");
+  const LimitTables& tables = limit_tables(main);
+  const BucketTable::Usage usage = tables.buckets->usage({ns});
+  out.family("apikey_zone_slots", "gauge", "Token buckets of keys and owners the shared zone has room for.");
   out << "apikey_zone_slots " << usage.slots << "\n";
-  out.family("apikey_zone_slots_used", "gauge", "Token buckets that are not full, and so cannot make room for others.");
+  out.family("apikey_zone_slots_used", "gauge",
+             "Token buckets of keys and owners that are not full, and so cannot make room for others.");
   out << "apikey_zone_slots_used " << usage.used << "\n";
   out.family("apikey_zone_forced_evictions_total", "counter",
-             "Buckets in use that had to make room; above 0 the zone is too small.");
+             "Buckets of keys and owners in use that had to make room; above 0 the zone is too small.");
   out << "apikey_zone_forced_evictions_total " << usage.forced_evictions << "\n";
+  const BucketTable::Usage chosen = tables.client_buckets->usage({ns});
+  out.family("apikey_zone_client_slots", "gauge",
+             "Token buckets the shared zone has room for of subjects that clients choose: values and addresses.");
+  out << "apikey_zone_client_slots " << chosen.slots << "\n";
+  out.family("apikey_zone_client_slots_used", "gauge",
+             "Token buckets of subjects that clients choose that are not full.");
+  out << "apikey_zone_client_slots_used " << chosen.used << "\n";
+  out.family(
+      "apikey_zone_client_forced_evictions_total", "counter",
+      "Buckets in use of subjects that clients choose that had to make room; newcomers begin with an empty one.");
+  out << "apikey_zone_client_forced_evictions_total " << chosen.forced_evictions << "\n";
 }
 
 void write_state(Text& out, const MainConf& main) noexcept {
-  const StateHeader& header = *state_header(main);
+  const NodeHead& header = *node_head(main);
   const QuotaTable::Usage quotas = quota_table(main).usage({wall_us()});
   out.family("apikey_quota_slots", "gauge", "Quotas the state has room for.");
   out << "apikey_quota_slots " << quotas.slots << "\n";
@@ -298,7 +315,9 @@ void write_state(Text& out, const MainConf& main) noexcept {
   out << "apikey_quota_slots_used " << quotas.used << "\n";
   out.family("apikey_requests_in_flight", "gauge",
              "Requests in flight under limits of concurrency, each limit by itself.");
-  out << "apikey_requests_in_flight " << flight_table(main).usage().in_flight << "\n";
+  const LimitTables& tables = limit_tables(main);
+  out << "apikey_requests_in_flight " << tables.flights->usage().in_flight + tables.client_flights->usage().in_flight
+      << "\n";
   out.family("apikey_state_checkpoint_timestamp_seconds", "gauge",
              "The moment up to which all use of quotas is in the checkpoint; 0: there is none.");
   out << "apikey_state_checkpoint_timestamp_seconds ";
@@ -319,7 +338,7 @@ void write_usage(Text& out, const MainConf& main) noexcept {
 }
 
 void write_all(Text& out, const MainConf& main) noexcept {
-  const ZoneRoot& root = zone_root(main);
+  const NodeCounters& root = node_counters(main);
   out.family("apikey_info", "gauge", "The version of the module.");
   out << "apikey_info{version=\"" << kVersion << "\"} 1\n";
   write_requests(out, root);

@@ -3,9 +3,9 @@
 // name in ngx_http_apikey_conf_store.cpp or ngx_http_apikey_conf_location.cpp.
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_handler.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_reply.hpp"
 #include "ngx_http_apikey_saver.hpp"
-#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_vars.hpp"
 #include "ngx_http_apikey_worker.hpp"
 

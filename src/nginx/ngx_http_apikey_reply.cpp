@@ -132,7 +132,7 @@ void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
     return;
   }
   const char* which = ctx.decided_by->store->denies_when_stale ? " that is younger than max_age" : "";
-  ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "apikey: unavailable: store \"%V\" has no snapshot in service%s",
+  ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "apikey: unavailable: store \"%V\" has no snapshot to decide by%s",
                 &ctx.decided_by->store->path, which);
 }
 

@@ -1,10 +1,10 @@
-// Compares a snapshot's keys with the tables of limits. Called when a worker has changed over to it.
+// Compares a snapshot's keys with the tables of limits. Called when a worker has switched to it.
 // A hint, not a bound: limits of owners and of locations need room too, families of several keys need less.
 #include "ngx_http_apikey_room.hpp"
 
 #include <algorithm>
 
-#include "ngx_http_apikey_state.hpp"
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
 namespace apikey::nginx {
@@ -42,14 +42,15 @@ std::uint64_t size_for(std::uint64_t keys, std::uint64_t slots, std::uint64_t zo
 void warn_if_crowded(const StoreConf& store, const Loaded& loaded, ngx_log_t* log) noexcept {
   const StoreRuntime& mine = *store.runtime;
   const MainConf& main = *mine.main;
-  const std::uint64_t keys = mine.slot->adoption.read().keys;
+  const std::uint64_t keys = loaded.snapshot().meta().keys;
   const std::uint64_t buckets = bucket_slots(main);
   const std::uint64_t quotas = quota_table(main).size();
-  const bool lacks_quotas = keys > quotas && quotas != 0 && has_quota(loaded.snapshot);
-  if ((keys <= buckets && !lacks_quotas) || mine.slot->crowded_change.exchange(loaded.change) == loaded.change) {
+  const bool lacks_quotas = keys > quotas && quotas != 0 && has_quota(loaded.snapshot());
+  if ((keys <= buckets && !lacks_quotas) ||
+      mine.slot->crowded_change.exchange(loaded.deciding->change) == loaded.deciding->change) {
     return;
   }
-  const std::uint64_t zone_size = zone_root(main).size;
+  const std::uint64_t zone_size = main.node->zone_size;
   std::uint64_t megabytes = keys > buckets ? size_for(keys, buckets, zone_size) : 0;
   if (lacks_quotas) {
     megabytes = std::max(megabytes, size_for(keys, quotas, zone_size));

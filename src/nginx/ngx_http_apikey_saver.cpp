@@ -3,7 +3,6 @@
 #include "ngx_http_apikey_saver.hpp"
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -11,7 +10,8 @@
 #include <cerrno>
 
 #include "ngx_http_apikey_checkpoint.hpp"
-#include "ngx_http_apikey_state.hpp"
+#include "ngx_http_apikey_node.hpp"
+#include "ngx_http_apikey_rows.hpp"
 #include "ngx_http_apikey_thread.hpp"
 
 namespace apikey::nginx {
@@ -42,7 +42,7 @@ struct Saver {
 };
 Saver saver;
 
-StateHeader& header() noexcept { return *saver.main->state->header; }
+NodeHead& header() noexcept { return saver.main->node->file->memory.head(); }
 
 std::uint32_t pid_of(const WidePair& right) noexcept { return static_cast<std::uint32_t>(right.low); }
 
@@ -50,23 +50,23 @@ bool is_held(const WidePair& right, std::uint64_t now_ms) noexcept {
   if (pid_of(right) == 0 || now_ms - right.high >= kSilentAfterMs) {
     return false;
   }
-  return kill(static_cast<pid_t>(pid_of(right)), 0) == 0 || errno != ESRCH;
+  return is_worker_alive(pid_of(right));
 }
 
 bool claim(std::uint64_t last_bit) noexcept {
   const std::uint64_t now = monotonic_ms();
-  const WidePair seen = header().writer.peek();
-  if (header().is_superseded.load() != 0 || is_held(seen, now)) {
+  const WidePair seen = header().saver.peek();
+  if (is_superseded(*saver.main->node) || is_held(seen, now)) {
     return false;
   }
   const std::uint64_t attempt = (seen.low & ~kIsLastBit & ~(kAttemptStep - 1)) + kAttemptStep;
   saver.right = {(attempt & ~kIsLastBit) | last_bit | static_cast<std::uint32_t>(ngx_pid), now};
-  return header().writer.swap(seen, saver.right);
+  return header().saver.swap(seen, saver.right);
 }
 
 bool change_right(std::uint64_t low, std::uint64_t heartbeat_ms) noexcept {
   const WidePair next{low, heartbeat_ms};
-  if (!header().writer.swap(saver.right, next)) {
+  if (!header().saver.swap(saver.right, next)) {
     return false;
   }
   saver.right = next;
@@ -74,7 +74,7 @@ bool change_right(std::uint64_t low, std::uint64_t heartbeat_ms) noexcept {
 }
 
 // RETURNS: false when another worker has taken over, or another file has taken the place of this one.
-bool beat() noexcept { return header().is_superseded.load() == 0 && change_right(saver.right.low, monotonic_ms()); }
+bool beat() noexcept { return !is_superseded(*saver.main->node) && change_right(saver.right.low, monotonic_ms()); }
 
 void give_up_right() noexcept {
   static_cast<void>(change_right(saver.right.low & ~kIsLastBit & ~(kAttemptStep - 1), 0));
@@ -83,7 +83,7 @@ void give_up_right() noexcept {
 void save(bool is_final) noexcept {
   const std::uint64_t begin_ms = monotonic_ms();
   const std::uint64_t begin_us = wall_us();
-  const SaveResult result = save_checkpoint(saver.main->checkpoint, *saver.main->state, {begin_us, is_final}, beat);
+  const SaveResult result = save_checkpoint(saver.main->checkpoint, *saver.main->node, {begin_us, is_final}, beat);
   if (result.failed()) {
     header().checkpoint_errors.fetch_add(1);
     saver.outcome.store((static_cast<std::uint64_t>(result.step) + 1) << 32U |
@@ -166,7 +166,7 @@ bool join_at_end(ngx_cycle_t* ending) noexcept {
   ngx_log_error(NGX_LOG_WARN, saver.log, 0,
                 "apikey_zone \"%V\": writing the checkpoint %V does not come to an end, its disk does not answer; this "
                 "process ends all the same",
-                &saver.main->state->zone_name, &saver.main->checkpoint.path);
+                &saver.main->node->zone_name, &saver.main->checkpoint.path);
   leave_with_thread(ending);
   return false;
 }
@@ -197,7 +197,7 @@ void report() noexcept {
   if (before == complaint) {
     return;
   }
-  const ngx_str_t* zone = &saver.main->state->zone_name;
+  const ngx_str_t* zone = &saver.main->node->zone_name;
   const CheckpointConf& place = saver.main->checkpoint;
   if (complaint == 0) {
     ngx_log_error(NGX_LOG_NOTICE, saver.log, 0, "apikey_zone \"%V\": the checkpoint %V is written again", zone,
@@ -218,8 +218,8 @@ void report() noexcept {
 
 // A worker that goes on has the right, and will save what this one leaves.
 bool is_left_to_others() noexcept {
-  const WidePair right = header().writer.peek();
-  return header().is_superseded.load() != 0 || (is_held(right, monotonic_ms()) && (right.low & kIsLastBit) == 0);
+  const WidePair right = header().saver.peek();
+  return is_superseded(*saver.main->node) || (is_held(right, monotonic_ms()) && (right.low & kIsLastBit) == 0);
 }
 
 // nginx closes idle connections when a worker is told to quit, first thing. This one has no peer: it is how the saver
@@ -264,7 +264,7 @@ void save_last() noexcept {
 }  // namespace
 
 void start_saver(ngx_cycle_t* cycle, MainConf& main) noexcept {
-  if (main.checkpoint.path.len == 0 || state_header(main) == nullptr) {
+  if (main.checkpoint.path.len == 0 || node_head(main) == nullptr) {
     return;
   }
   saver.log = cycle->log;
@@ -320,7 +320,7 @@ void stop_saver(ngx_cycle_t* ending) noexcept {
 
 void on_exit_master(ngx_cycle_t* cycle) noexcept {
   const MainConf* main = main_conf(cycle);
-  if (main == nullptr || main->checkpoint.path.len == 0 || state_header(*main) == nullptr) {
+  if (main == nullptr || main->checkpoint.path.len == 0 || node_head(*main) == nullptr) {
     return;
   }
   saver.log = cycle->log;

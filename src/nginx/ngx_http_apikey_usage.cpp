@@ -8,8 +8,8 @@
 #include <charconv>
 #include <ctime>
 
+#include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_reply.hpp"
-#include "ngx_http_apikey_state.hpp"
 #include "ngx_http_apikey_text.hpp"
 
 namespace apikey::nginx {

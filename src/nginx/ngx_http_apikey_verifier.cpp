@@ -9,6 +9,8 @@
 #include <atomic>
 
 #include "ngx_http_apikey_decision.hpp"
+#include "ngx_http_apikey_node.hpp"
+#include "ngx_http_apikey_reserve.hpp"
 #include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -33,23 +35,11 @@ struct Verifier {
 };
 Verifier verifier;
 
-StoreSlot& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
-
-// A file is refused under one configuration: another one may know the missing pepper, or allow more to be dropped. And
-// a worker that has nothing of what is in service verifies that file although its verdict is known.
-FileIdentity claimed_identity(const StoreConf& store, const FileIdentity& identity) noexcept {
-  const StoreRuntime& mine = *store.runtime;
-  FileIdentity claimed = identity;
-  claimed.ctime_ns ^= mine.configuration << 32U;
-  if (is_same_content(identity, slot_of(store).adoption.read().identity)) {
-    claimed.ctime_ns = ~claimed.ctime_ns;
-  }
-  return claimed;
-}
+StoreRow& slot_of(const StoreConf& store) noexcept { return *store.runtime->slot; }
 
 bool carry_on(void*) noexcept {
   return !verifier.is_stopping.load(std::memory_order_relaxed) &&
-         slot_of(*verifier.store).adoption.heartbeat(verifier.attempt, monotonic_ms());
+         (verifier.attempt == 0 || slot_of(*verifier.store).adoption.heartbeat(verifier.attempt, monotonic_ms()));
 }
 
 void* run(void*) noexcept {
@@ -70,85 +60,193 @@ bool start() noexcept {
   return error == 0;
 }
 
-void log_adoption(const StoreConf& store, const Adopted& adopted, std::uint64_t ns) noexcept {
+void log_adoption(const StoreConf& store, const AdoptedFile& file, std::uint64_t ns, bool is_taken_over) noexcept {
   ngx_log_error(NGX_LOG_NOTICE, verifier.log, 0,
-                "apikey store \"%V\": generation %uL with %uL keys is in service, verified in %uL ms", &store.name,
-                adopted.generation, adopted.keys, ns / 1'000'000);
+                "apikey store \"%V\": generation %uL with %uL keys is active, verified in %uL ms%s", &store.name,
+                file.generation, file.keys, ns / 1'000'000,
+                is_taken_over ? "; it takes over from another registry, history or generation by a permission" : "");
 }
 
-void log_refusal(const StoreConf& store, const Status& status, std::string_view detail) noexcept {
+void log_veto(const StoreConf& store, const AdoptedFile& file, const Lack& lack) noexcept {
+  const Adopted current = slot_of(store).adoption.read();
+  const std::string_view what = lack.name();
+  const bool is_pepper = what.find(':') != std::string_view::npos;
+  const char* remedy = is_pepper ? "add pepper=<id>:<file> to apikey_store and reload" : "install a newer module";
+  if (!current.has_active()) {
+    ngx_log_error(NGX_LOG_ERR, verifier.log, 0,
+                  "apikey store \"%V\": generation %uL needs \"%*s\", which this nginx does not have (%s); there is no "
+                  "other snapshot, so requests are answered with 503",
+                  &store.name, file.generation, what.size(), what.data(), remedy);
+    return;
+  }
+  ngx_log_error(
+      NGX_LOG_ERR, verifier.log, 0,
+      "apikey store \"%V\": generation %uL needs \"%*s\", which this nginx does not have (%s); generation %uL "
+      "goes on deciding, but keys that the newer one lacks, or has revoked, suspended or expired, are refused, "
+      "and its new keys are answered with 503",
+      &store.name, file.generation, what.size(), what.data(), remedy, current.active.generation);
+}
+
+// What the log, and who reads node memory, is told of a file that is not taken.
+Refusal make_refusal(const StoreConf& store, const AdoptedFile& file, AdoptionResult result,
+                     const Status& status) noexcept {
+  Refusal refusal;
+  refusal.identity = file.identity;
+  refusal.seal = file.seal;
+  refusal.registry_id = file.registry_id;
+  refusal.generation = file.generation;
+  refusal.result = static_cast<std::uint64_t>(result);
+  refusal.configuration = store.runtime->configuration;
+  refusal.wall_us = wall_us();
+  const std::size_t length = describe(status, refusal.sentence).size();
+  if (status.error != 0) {
+    std::array<u_char, 128> reason;
+    u_char* const end = ngx_strerror(status.error, reason.data(), reason.size());
+    u_char* const begin = reinterpret_cast<u_char*>(refusal.sentence.data()) + length;
+    ngx_snprintf(begin, refusal.sentence.size() - length, " (%d: %*s)", status.error,
+                 static_cast<std::size_t>(end - reason.data()), reason.data());
+  }
+  return refusal;
+}
+
+void log_refusal(const StoreConf& store, const Status& status) noexcept {
   std::array<char, 320> buffer;
   const std::string_view why = describe(status, buffer);
   const Adopted current = slot_of(store).adoption.read();
-  if (current.change == 0) {
+  if (!current.has_active()) {
     ngx_log_error(NGX_LOG_ERR, verifier.log, status.error,
-                  "apikey store \"%V\": %V is not taken: %*s%*s; there is no snapshot in service", &store.name,
-                  &store.path, why.size(), why.data(), detail.size(), detail.data());
+                  "apikey store \"%V\": %V is not taken: %*s; there is no active snapshot", &store.name, &store.path,
+                  why.size(), why.data());
     return;
   }
   ngx_log_error(NGX_LOG_ERR, verifier.log, status.error,
-                "apikey store \"%V\": %V is not taken: %*s%*s; generation %uL stays in service", &store.name,
-                &store.path, why.size(), why.data(), detail.size(), detail.data(), current.generation);
+                "apikey store \"%V\": %V is not taken: %*s; generation %uL stays active", &store.name, &store.path,
+                why.size(), why.data(), current.active.generation);
 }
 
-// The copy becomes what this worker changes over to.
-void keep_copy(StoreConf& store, Copy& copy, std::uint64_t change) noexcept {
-  StoreRuntime& mine = *store.runtime;
-  drop_verified(store);
-  mine.verified = copy;
-  mine.verified_change = change;
-  copy = {};
-  change_over(store, verifier.log);
+const Inbox& inbox_of(const StoreConf& store) noexcept { return store.runtime->main->node->file->inbox; }
+
+bool is_permitted(const StoreConf& store, const SealHash& seal) noexcept {
+  Permission permission;
+  return inbox_of(store).find(seal, permission);
 }
 
-void take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noexcept {
+// For this very file, once.
+bool use_permission(const StoreConf& store, const AdoptedFile& file) noexcept {
+  Permission permission;
+  return inbox_of(store).find(file.seal, permission) && permission.registry_id == file.registry_id &&
+         permission.generation == file.generation && inbox_of(store).use(file.seal);
+}
+
+// The file that was refused has got a permission since.
+bool has_got_permission(const StoreConf& store) noexcept {
+  Refusal refusal;
+  return slot_of(store).adoption.last_refusal(refusal) && refusal.seal != SealHash{} &&
+         is_permitted(store, refusal.seal);
+}
+
+// The copy was wanted by this worker only. RETURNS: false when it is of no use.
+bool take_in_copy(StoreConf& store, Candidate& candidate, std::uint64_t ns) noexcept {
   Adoption& adoption = slot_of(store).adoption;
-  const auto pid = static_cast<std::uint32_t>(ngx_pid);
+  adoption.abandon(verifier.attempt);
   const Adopted current = adoption.read();
-  if (candidate.is_in_service_already && is_same_content(candidate.adopted.identity, current.identity)) {
-    // No peer's copy could be had: this worker serves from its own, nothing changes for the others.
+  for (const AdoptedFile* file : {&current.active, &current.veto}) {
+    if (file->change == 0 || file->seal != candidate.file.seal) {
+      continue;
+    }
     ngx_log_error(NGX_LOG_NOTICE, verifier.log, 0,
-                  "apikey store \"%V\": generation %uL is in service here again, verified afresh in %uL ms",
-                  &store.name, current.generation, ns / 1'000'000);
-    adoption.abandon(verifier.attempt);
-    static_cast<void>(adoption.hold(pid, candidate.copy.fd, current.change));
-    keep_copy(store, candidate.copy, current.change);
-    return;
+                  "apikey store \"%V\": this worker has generation %uL, verified by itself in %uL ms", &store.name,
+                  file->generation, ns / 1'000'000);
+    const bool is_held = adoption.hold({static_cast<std::uint32_t>(ngx_pid), candidate.copy.fd}, file->change);
+    keep_verified(store, candidate.copy, candidate.file.seal, is_held ? file->change : 0);
+    switch_to_adopted(store, verifier.log);
+    return true;
   }
-  candidate.adopted.highest_generation = candidate.adopted.generation;
-  if (!adoption.publish(verifier.attempt, candidate.adopted, pid, candidate.copy.fd)) {
+  if (!store.runtime->has_closed_peers) {
     release_copy(candidate.copy);
-    return;
+    return false;
   }
-  slot_of(store).complaint.store(0);
-  count_adoption(*store.runtime->main, store, AdoptionResult::adopted, ns);
-  log_adoption(store, candidate.adopted, ns);
-  keep_copy(store, candidate.copy, current.change + 1);
+  keep_verified(store, candidate.copy, candidate.file.seal, 0);  // it may be adopted any moment
+  return true;
 }
 
-// RETURNS: false when it is no verdict on the file, which is to be tried again.
+// RETURNS: false when it is not a verdict on the file, which is to be tried again.
 bool take_in_bad(StoreConf& store, const Candidate& candidate, std::uint64_t ns) noexcept {
   Adoption& adoption = slot_of(store).adoption;
   const AdoptionResult result = result_of(candidate.status);
-  if (verifier.is_stopping.load() || !adoption.heartbeat(verifier.attempt, monotonic_ms())) {
+  if (candidate.is_for_copy || verifier.is_stopping.load() || !adoption.heartbeat(verifier.attempt, monotonic_ms())) {
     adoption.abandon(verifier.attempt);  // somebody else's now, or the next one's
     return false;
   }
-  if (result != AdoptionResult::failed && result != AdoptionResult::unreadable) {
-    if (adoption.refuse(verifier.attempt, verifier.claimed, result)) {
-      count_adoption(*store.runtime->main, store, result, ns);
-      log_refusal(store, candidate.status, candidate.detail);
-    }
+  AdoptedFile file = candidate.file;
+  if (!is_final(result)) {
+    file.identity = verifier.claimed;  // it may not even have been opened
+  }
+  if (!adoption.refuse(verifier.attempt, make_refusal(store, file, result, candidate.status))) {
     return true;
   }
-  // Not the file's fault: it is tried again, and spoken of once.
-  adoption.abandon(verifier.attempt);
-  const std::uint64_t what = candidate.adopted.identity.ctime_ns ^ static_cast<std::uint64_t>(candidate.status.error);
-  if (is_first_complaint(store, kComplaintOfFile | what)) {
+  const std::uint64_t what = verifier.claimed.ctime_ns ^ static_cast<std::uint64_t>(candidate.status.error);
+  // What is not the file's fault is tried again, and spoken of once.
+  if (is_final(result) || is_first_complaint(store, kComplaintOfFile | what)) {
     count_adoption(*store.runtime->main, store, result, ns);
-    log_refusal(store, candidate.status, candidate.detail);
+    log_refusal(store, candidate.status);
   }
-  return false;
+  return is_final(result);
+}
+
+bool take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noexcept {
+  Adoption& adoption = slot_of(store).adoption;
+  const AdoptedFile& file = candidate.file;
+  const Adoption::Holder holder{static_cast<std::uint32_t>(ngx_pid), candidate.copy.fd};
+  const bool is_veto = !candidate.lack.name().empty();
+  if (candidate.needs_permission && !use_permission(store, file)) {
+    release_copy(candidate.copy);
+    candidate.status = {StatusCode::refused, "its permission to take over was used by somebody else"};
+    return take_in_bad(store, candidate, ns);
+  }
+  const bool is_taken = is_veto ? adoption.veto(verifier.attempt, file, candidate.lack, wall_us(), holder)
+                                : adoption.adopt(verifier.attempt, file, candidate.needs_permission, wall_us(), holder);
+  if (!is_taken) {
+    release_copy(candidate.copy);
+    return true;
+  }
+  slot_of(store).complaint.store(0);
+  if (is_veto) {
+    count_adoption(*store.runtime->main, store, AdoptionResult::veto, ns);
+    log_veto(store, file, candidate.lack);
+  } else {
+    const bool is_taken_over = candidate.needs_permission;
+    count_adoption(*store.runtime->main, store, is_taken_over ? AdoptionResult::taken_over : AdoptionResult::adopted,
+                   ns);
+    log_adoption(store, file, ns, is_taken_over);
+  }
+  const Adopted now = adoption.read();
+  const AdoptedFile& held = is_veto ? now.veto : now.active;
+  keep_verified(store, candidate.copy, file.seal, held.seal == file.seal ? held.change : 0);
+  switch_to_adopted(store, verifier.log);
+  return true;
+}
+
+bool begin(StoreConf& store, std::uint64_t attempt, const FileIdentity& identity, bool is_for_copy) noexcept {
+  verifier.store = &store;
+  verifier.claimed = identity;
+  verifier.attempt = attempt;
+  verifier.begin_ns = monotonic_ns();
+  Candidate& candidate = verifier.candidate;
+  candidate = {};
+  candidate.store = &store;
+  candidate.adoption = &slot_of(store).adoption;
+  candidate.worker_user = store.runtime->has_root_master ? geteuid() : 0;
+  candidate.configuration = store.runtime->configuration;
+  candidate.is_for_copy = is_for_copy;
+  candidate.is_permitted = is_permitted;
+  candidate.carry_on = carry_on;
+  verifier.is_done.store(false);
+  verifier.is_running = start();
+  if (!verifier.is_running) {
+    slot_of(store).adoption.abandon(attempt);
+  }
+  return verifier.is_running;
 }
 
 void on_wake(ngx_event_t* event) noexcept {
@@ -168,7 +266,7 @@ void start_verifier(ngx_cycle_t* cycle, OnSettled on_settled) noexcept {
   verifier.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (verifier.wake_fd < 0 || ngx_add_channel_event(cycle, verifier.wake_fd, NGX_READ_EVENT, on_wake) != NGX_OK) {
     ngx_log_error(NGX_LOG_WARN, cycle->log, ngx_errno,
-                  "apikey: no event for verified snapshots; they come into service up to a second later");
+                  "apikey: no event for verified snapshots; workers switch to them up to a second later");
   }
 }
 
@@ -214,57 +312,62 @@ void collect_verified() noexcept {
   pthread_join(verifier.thread, nullptr);
   verifier.is_running = false;
   const std::uint64_t ns = monotonic_ns() - verifier.begin_ns;
+  StoreConf& store = *verifier.store;
   Candidate& candidate = verifier.candidate;
-  bool is_verdict = true;
-  if (candidate.status.ok()) {
-    take_in_good(*verifier.store, candidate, ns);
+  fill_reserve();
+  bool is_verdict = false;
+  if (!candidate.status.ok()) {
+    is_verdict = take_in_bad(store, candidate, ns);
+  } else if (candidate.is_for_copy) {
+    is_verdict = take_in_copy(store, candidate, ns);
   } else {
-    is_verdict = take_in_bad(*verifier.store, candidate, ns);
+    is_verdict = take_in_good(store, candidate, ns);
   }
   verifier.on_settled(is_verdict ? nullptr : verifier.store);
 }
 
-Attempt verify_store(StoreConf& store, const FileIdentity& identity) noexcept {
+Attempt judge_file(StoreConf& store, const FileIdentity& identity) noexcept {
   Adoption& adoption = slot_of(store).adoption;
-  const FileIdentity claimed = claimed_identity(store, identity);
-  FileIdentity refused;
-  AdoptionResult result{};
-  if (adoption.last_refusal(refused, result) && refused == claimed) {
+  const StoreRuntime& mine = *store.runtime;
+  const bool is_refused = adoption.is_refused(identity, mine.configuration);
+  if (is_refused && !has_got_permission(store)) {
     return Attempt::settled;
   }
-  const std::uint64_t attempt =
-      verifier.is_running ? 0 : adoption.claim(claimed, static_cast<std::uint32_t>(ngx_pid), monotonic_ms());
-  if (attempt == 0) {
+  if (verifier.is_running) {
     return Attempt::elsewhere;
   }
-  verifier.store = &store;
-  verifier.claimed = claimed;
-  verifier.attempt = attempt;
-  verifier.begin_ns = monotonic_ns();
-  verifier.candidate = {};
-  verifier.candidate.store = &store;
-  verifier.candidate.adoption = &adoption;
-  verifier.candidate.worker_user = store.runtime->has_root_master ? geteuid() : 0;
-  verifier.candidate.carry_on = carry_on;
-  verifier.is_done.store(false);
-  verifier.is_running = start();
-  if (!verifier.is_running) {
-    adoption.abandon(attempt);
+  const auto pid = static_cast<std::uint32_t>(ngx_pid);
+  const std::uint64_t attempt = is_refused ? adoption.claim_again(pid, monotonic_ms())
+                                           : adoption.claim(identity, mine.configuration, pid, monotonic_ms());
+  return attempt != 0 && begin(store, attempt, identity, false) ? Attempt::begun : Attempt::elsewhere;
+}
+
+Attempt verify_copy(StoreConf& store) noexcept {
+  if (verifier.is_running) {
     return Attempt::elsewhere;
   }
-  return Attempt::begun;
+  std::uint64_t attempt = 0;
+  if (!store.runtime->has_closed_peers) {  // one verifies, and the others take it from there
+    attempt = slot_of(store).adoption.claim_again(static_cast<std::uint32_t>(ngx_pid), monotonic_ms());
+    if (attempt == 0) {
+      return Attempt::elsewhere;
+    }
+  }
+  return begin(store, attempt, {}, true) ? Attempt::begun : Attempt::elsewhere;
 }
 
 void refuse_overwritten(StoreConf& store, const FileIdentity& identity) noexcept {
   Adoption& adoption = slot_of(store).adoption;
-  const FileIdentity claimed = claimed_identity(store, identity);
-  const std::uint64_t attempt = adoption.claim(claimed, static_cast<std::uint32_t>(ngx_pid), monotonic_ms());
-  if (adoption.refuse(attempt, claimed, AdoptionResult::refused)) {
+  const std::uint64_t attempt =
+      adoption.claim(identity, store.runtime->configuration, static_cast<std::uint32_t>(ngx_pid), monotonic_ms());
+  const Status status = {
+      StatusCode::refused,
+      "it was overwritten in place, as cp does; publish with keyloader, or write a new file and rename it"};
+  AdoptedFile file;
+  file.identity = identity;
+  if (adoption.refuse(attempt, make_refusal(store, file, AdoptionResult::refused, status))) {
     count_adoption(*store.runtime->main, store, AdoptionResult::refused, 0);
-    log_refusal(store,
-                {StatusCode::refused,
-                 "it was overwritten in place, as cp does; publish with keyloader, or write a new file and rename it"},
-                {});
+    log_refusal(store, status);
   }
 }
 

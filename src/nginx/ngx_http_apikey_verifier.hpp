@@ -27,7 +27,10 @@ enum class Attempt : std::uint8_t {
   settled,    // this very file was refused before under this configuration
   elsewhere,  // another worker is at it, or this one with another store
 };
-Attempt verify_store(StoreConf& store, const FileIdentity& identity) noexcept;
+// To adopt it for all workers.
+Attempt judge_file(StoreConf& store, const FileIdentity& identity) noexcept;
+// To have a copy of what others have adopted, or are about to.
+Attempt verify_copy(StoreConf& store) noexcept;
 
 // Gives a verdict without reading the file: it was overwritten in place. Said and counted once by all workers together.
 void refuse_overwritten(StoreConf& store, const FileIdentity& identity) noexcept;

@@ -1,4 +1,4 @@
-// A worker's life: opens what is in service after the fork, watches for new snapshots, changes over, releases, closes.
+// A worker's life: opens what is adopted after the fork, watches for new snapshots, switches to them, closes old ones.
 // Never fails a worker for its data: init_process returns NGX_OK whatever the snapshot is.
 #pragma once
 

@@ -1,6 +1,6 @@
-// The shared zone: one adoption state per store, the counters, the tables of requests in flight and of buckets. Laid
-// out once when the zone is new, adopted as it is by a reload. Nothing here allocates after init; nothing in it is a
-// pointer.
+// What workers count, where it lies in node memory, and the tables of limits as requests use them. nginx's own shared
+// zone is only the hook at which nginx has its modules set up what they share.
+// Nothing here allocates after init; nothing in it is a pointer.
 #pragma once
 
 #include <array>
@@ -10,8 +10,10 @@
 #include "apikey/adoption.hpp"
 #include "apikey/bucket_table.hpp"
 #include "apikey/flight_table.hpp"
+#include "apikey/fold64.hpp"
 #include "apikey/key_form.hpp"
 #include "apikey/limits.hpp"
+#include "apikey/node_rows.hpp"
 #include "apikey/verdict.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_counters.hpp"
@@ -42,53 +44,50 @@ inline constexpr std::size_t kEnvCount = kMaxEnvLabels + 2;
 inline constexpr std::size_t kCountedOutcomes = 2 * kOutcomeCount;  // enforced, then in dry run
 inline constexpr std::size_t kMaxLimitLabels = 256;                 // pairs of plan and limit
 // Stores of this configuration and of the one its workers are taking over from.
-inline constexpr std::size_t kStoreSlots = 2 * kMaxStores;
+static_assert(kNodeStores == 2 * kMaxStores);
 
-// What all workers know of one store. Found again after a reload by a hash of path and name.
-struct StoreSlot {
-  std::atomic<std::uint64_t> key;                   // 0: free
-  std::atomic<std::uint64_t> last_configuration;    // number of the latest one that named this store
-  std::atomic<std::uint64_t> active_configuration;  // number of the latest one whose workers have started
-  Adoption adoption;
+// Of the store in the row of the same number.
+struct StoreCounters {
   std::array<Counter, kAdoptionResultCount> results;
   Histogram<kAdoptionBoundsNs.size()> seconds;
-  // So that all workers together say a thing once: what was complained of last, the change found to be stale, and the
-  // one found to have more keys than there is room for.
-  std::atomic<std::uint64_t> complaint;
-  std::atomic<std::uint64_t> stale_change;
-  std::atomic<std::uint64_t> crowded_change;
 };
 
 struct alignas(64) CounterShard {
   Counter requests[kEnvCount][kCountedOutcomes][kCredentialForms];
 };
 
-struct ZoneRoot {
-  std::uint64_t magic;
-  std::uint64_t fingerprint;  // of everything that lies here, see _zone.cpp
-  std::uint64_t size;         // of the whole zone
-  SipKey seed;
-  std::atomic<std::uint64_t> configurations;  // how many have been loaded
-  std::atomic<std::uint64_t> dead_looked_ms;  // when a worker last looked for dead ones, monotonic
-  std::atomic<std::int64_t> clock_offset_us;  // wall clock less monotonic, when last looked at or spoken of; 0: not yet
-  std::array<StoreSlot, kStoreSlots> stores;
+// The region `counters`. Its version differs whenever what lies in it differs in place, size or meaning; the first word
+// is raised by hand when a meaning changes and no size does.
+struct NodeCounters {
+  static const std::uint32_t kVersion;
+
   std::array<CounterShard, kCounterShards> shards;
   LabelTable<kMaxEnvLabels, kMaxEnvLength / 8> envs;
   LabelTable<kMaxLimitLabels, 16> limits;  // plan, a zero byte, limit
   std::array<Counter, kMaxLimitLabels + 1> limited;
   Histogram<kDecisionBoundsNs.size()> decision;
   std::array<Counter, kCostMissCount> cost_misses;
+  std::array<StoreCounters, kNodeStores> stores;
 };
-static_assert(std::is_standard_layout_v<ZoneRoot> && std::is_trivially_destructible_v<ZoneRoot>);
+static_assert(std::is_standard_layout_v<NodeCounters> && std::is_trivially_destructible_v<NodeCounters>);
+
+constexpr std::uint32_t make_counters_version() noexcept {
+  Fold64 fold(6 * sizeof(std::uint64_t));
+  for (const std::uint64_t word :
+       {std::uint64_t{1}, std::uint64_t{sizeof(NodeCounters)}, std::uint64_t{kCountedOutcomes},
+        std::uint64_t{kCredentialForms}, std::uint64_t{kAdoptionResultCount}, std::uint64_t{kCostMissCount}}) {
+    fold.word(word);
+  }
+  return static_cast<std::uint32_t>(fold.value());
+}
+inline constexpr std::uint32_t NodeCounters::kVersion = make_counters_version();
 
 // Adds the zone to the configuration. RETURNS: null with an error logged.
 ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noexcept;
 
-// Attached memory of the running configuration; only valid in a worker (after init_zone).
-ZoneRoot& zone_root(const MainConf& conf) noexcept;
-const BucketTable& bucket_table(const MainConf& conf) noexcept;
-const FlightTable& flight_table(const MainConf& conf) noexcept;
-std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets there is room for
+// Memory of the running configuration; only valid in a worker.
+NodeCounters& node_counters(const MainConf& conf) noexcept;
+std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets of keys and owners there is room for
 // All tables of limits, with this node's share and who holds what this process has in flight.
 const LimitTables& limit_tables(const MainConf& conf) noexcept;
 void set_flight_holder(const MainConf& conf, FlightHolder holder) noexcept;  // at a worker's start

@@ -154,8 +154,10 @@ class Scene {
     return true;
   }
   bool format() {
-    tables_ = {&buckets_, &quotas_, &flights_, {static_cast<std::uint32_t>(::getpid()), 1}, {}};
-    return BucketTable::format(bucket_memory_.bytes(), {1, 2}, buckets_).ok() &&
+    const auto clock = []() noexcept { return MonoNs{kNsPerSecond}; };
+    tables_ = {&buckets_, &quotas_,  &flights_, {static_cast<std::uint32_t>(::getpid()), 1},
+               {},        &buckets_, &flights_, {}};
+    return BucketTable::format(bucket_memory_.bytes(), {1, 2}, clock, buckets_).ok() &&
            QuotaTable::format(quota_memory_.bytes(), {1, 2}, quotas_).ok() &&
            FlightTable::format(flight_memory_.bytes(), {1, 2}, flights_).ok();
   }

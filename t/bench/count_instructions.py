@@ -126,7 +126,7 @@ class Nginx:
         server = CountedServer(prefix, store=self.registry.snapshot if module else None)
         server.start(timeout=60)
         if module:
-            server.wait_for_log("is in service", timeout=60)
+            server.wait_for_log("is active", timeout=60)
         send(server, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {key}\r\n\r\n".encode(), requests)
         end(server.process)
         server.stop()

@@ -31,7 +31,7 @@ def test_the_last_good_one_stays(nginx, store, made, name):
     before = server.workers()
 
     store.put(spoil(made.snapshots[1]))
-    server.wait_for_log(rf"is not taken: .*{sentence}.*; generation {made.number(0)} stays in service")
+    server.wait_for_log(rf"is not taken: .*{sentence}.*; generation {made.number(0)} stays active")
     assert server.metric("apikey_snapshot_adoptions_total", result=result) == 1
     assert server.metric("apikey_snapshot_generation") == made.number(0)
     assert [server.status(key=made.keys[0]) for _ in range(6)] == [200] * 6
@@ -47,7 +47,7 @@ def test_the_last_good_one_stays(nginx, store, made, name):
 def test_a_start_with_it_answers_503(nginx, store, made, name):
     store.put(BAD[name][0](made.snapshots[0]))
     server = nginx(LOCATION, store=store.path)
-    server.wait_for_log("is not taken: .*; there is no snapshot in service")
+    server.wait_for_log("is not taken: .*; there is no active snapshot")
     answer = server.get(key=made.keys[0])
     assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
     store.put(made.snapshots[1])
@@ -72,7 +72,7 @@ def test_a_missing_file(nginx, store, made):
     server = nginx(LOCATION, store=store.path)
     server.wait_for_generation(made.number(0))
     store.path.unlink()
-    server.wait_for_log(rf"has vanished; generation {made.number(0)} stays in service")
+    server.wait_for_log(rf"has vanished; generation {made.number(0)} stays active")
     assert server.status(key=made.keys[0]) == 200
     store.put(made.snapshots[1])
     server.wait_for_generation(made.number(1))

@@ -27,7 +27,7 @@ def test_private_memory(nginx, store, made, name):
     server = nginx(LOCATION, store=store.path, workers=3)
     server.wait_for_generation(made.number(0))
     WRITES[name](store, made)
-    server.wait_for_log(rf"overwritten in place.*; generation {made.number(0)} stays in service")
+    server.wait_for_log(rf"overwritten in place.*; generation {made.number(0)} stays active")
     assert [server.status(key=made.keys[0]) for _ in range(10)] == [200] * 10
     assert server.status(key=made.keys[1]) == 401
     store.put(made.snapshots[2])
@@ -45,7 +45,7 @@ def test_mapped_file(nginx, store, made, name):
     server.wait_for_generation(made.number(0))
     before = server.workers()
     WRITES[name](store, made)
-    server.wait_for_log(rf"overwritten in place.*; generation {made.number(0)} stays in service")
+    server.wait_for_log(rf"overwritten in place.*; generation {made.number(0)} stays active")
     assert {server.status(key=made.keys[0]) for _ in range(10)} <= {200, 503}
     store.put(made.snapshots[2])
     server.wait_for_generation(made.number(2))

@@ -23,7 +23,7 @@ def server(nginx, store, made):
 
 
 def assert_not_trusted(server, made, sentence):
-    server.wait_for_log(f"is not taken: .*{sentence}.*; generation {made.number(0)} stays in service")
+    server.wait_for_log(f"is not taken: .*{sentence}.*; generation {made.number(0)} stays active")
     assert server.metric("apikey_snapshot_adoptions_total", result="not_trusted") == 1
     assert server.status(key=made.keys[0]) == 200
     assert server.status(key=made.keys[1]) == 401
@@ -60,7 +60,7 @@ if IS_ROOT:
 
     def test_unreadable(server, store, made):
         store.put(made.snapshots[1], mode=0o600)
-        server.wait_for_log(r"is not taken: it cannot be opened.*stays in service \(13: Permission denied\)")
+        server.wait_for_log(r"is not taken: it cannot be opened.*stays active \(13: Permission denied\)")
         assert server.metric("apikey_snapshot_adoptions_total", result="unreadable") == 1
         assert server.status(key=made.keys[0]) == 200
         store.path.chmod(0o640)

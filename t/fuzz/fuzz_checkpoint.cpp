@@ -26,16 +26,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::memcpy(file.data(), "AKSTATE1", 8);
     apikey::Fold64 fold(0);
     fold.bytes(std::span<const std::byte>(file).subspan(apikey::kCheckpointHeadSize));
-    store(file, 112, fold.value());
-    store(file, 120, apikey::fold64(std::span<const std::byte>(file).first(120)));
+    store(file, 136, fold.value());
+    store(file, 152, apikey::fold64(std::span<const std::byte>(file).first(152)));
   }
   apikey::Checkpoint checkpoint;
   if (apikey::decode_checkpoint(file, checkpoint).ok()) {
     require(lies_within(checkpoint.quotas, file) && lies_within(checkpoint.usage_head, file) &&
-            lies_within(checkpoint.usage, file));
-    require(apikey::kCheckpointHeadSize + checkpoint.quotas.size() + checkpoint.usage_head.size() +
-                checkpoint.usage.size() ==
-            file.size());
+            lies_within(checkpoint.usage, file) && lies_within(checkpoint.stores, file));
+    const std::size_t body =
+        checkpoint.quotas.size() + checkpoint.usage_head.size() + checkpoint.usage.size() + checkpoint.stores.size();
+    require(body + apikey::kCheckpointHeadSize == file.size() || body + 128 == file.size());
   }
   return 0;
 }

@@ -40,8 +40,17 @@ class Snapshot:
         require("base" not in self.meta, "a head with a base")
         require(int(self.meta["generation"]) == self.seal["generation"], "seal and meta disagree")
         require(int(self.meta["keys"]) == len(self.databases["keys"]), "wrong number of keys")
+        self.check_counters()
+        self.features = self.meta["requires"].split(" ") if self.meta.get("requires") else []
+        require(len(self.features) <= 16 and all(self.features), "required features")
         self.tables = {name: self.read_table(name, table) for name, table in fmt.TABLES.items()}
         self.open_index()
+
+    def check_counters(self):
+        require(("added" in self.meta) == ("removed" in self.meta), "one counter without the other")
+        if "added" in self.meta:
+            difference = int(self.meta["added"]) - int(self.meta["removed"])
+            require(difference == int(self.meta["keys"]), "keys are not added less removed")
 
     def check_seal(self):
         for self.page_size in (4096, 8192, 16384, 32768):

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
 """Writes a snapshot that is neither indexed nor sealed, from docs/snapshot-format.md alone.
 
-    snapshot_writer.py OUT [--generation N] [--registry-id HEX] < keys.ndjson
+    snapshot_writer.py OUT [--generation N] [--registry-id HEX] [--counters ADDED,REMOVED] [--requires WORDS] < keys.ndjson
     keyloader snapshot seal OUT --out SEALED
 
 One JSON object a line: key, owner, and if wanted env, name, scopes, rate {amount, period_ns, burst}, limits (a list of
-own ones, as limit_bytes() reads them), expires, not_before, tls, revoked, methods (GET POST …), id. The keys' texts are
-read from stdin, never from argv.
+own ones, as limit_bytes() reads them), expires, not_before, tls, revoked, methods (GET POST …), id; and what no version
+knows yet: more_flags, bindings_hex. The keys' texts are read from stdin, never from argv.
 """
 import argparse
 import hashlib
@@ -73,9 +73,10 @@ class Builder:
             plan=self.plan(key.get("rate")),
             scopes=self.scope_set(key.get("scopes", [])),
             name=self.string(key.get("name", "")),
-            bindings=self.bindings(key.get("methods", [])),
+            bindings=self.string(bytes.fromhex(key.get("bindings_hex", ""))) or self.bindings(key.get("methods", [])),
             limits=self.limits(key.get("limits", [])),
-            flags=(fmt.TLS_REQUIRED if key.get("tls") else 0) | (fmt.REVOKED if key.get("revoked") else 0),
+            flags=(fmt.TLS_REQUIRED if key.get("tls") else 0) | (fmt.REVOKED if key.get("revoked") else 0)
+            | key.get("more_flags", 0),
             key_id=key_id,
             not_before=key.get("not_before", 0),
             expires=key.get("expires", 0),
@@ -85,7 +86,7 @@ class Builder:
         number = (int(time.time() * 1000) << 52) + len(self.records)
         return fmt.id_text((number << 4).to_bytes(13, "big"))
 
-    def write(self, path, generation, registry_id):
+    def write(self, path, generation, registry_id, more_meta=None):
         env = lmdb.open(path, subdir=False, max_dbs=8, map_size=1 << 30, lock=False)
         with env.begin(write=True) as txn:
             database = env.open_db(b"keys", txn)
@@ -94,7 +95,7 @@ class Builder:
             for name, table in fmt.TABLES.items():
                 self.write_table(env, txn, name, table)
             database = env.open_db(b"meta", txn)
-            for name, value in self.meta(generation, registry_id).items():
+            for name, value in (self.meta(generation, registry_id) | (more_meta or {})).items():
                 txn.put(name.encode(), value.encode(), db=database)
         env.close()
 
@@ -123,11 +124,18 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--generation", type=int, default=1)
     parser.add_argument("--registry-id", default="c0ffee" + "0" * 26)
+    parser.add_argument("--counters")
+    parser.add_argument("--requires")
     arguments = parser.parse_args()
+    more_meta = {}
+    if arguments.counters:
+        more_meta["added"], more_meta["removed"] = arguments.counters.split(",")
+    if arguments.requires is not None:
+        more_meta["requires"] = arguments.requires
     builder = Builder()
     for line in sys.stdin:
         builder.add(json.loads(line))
-    builder.write(arguments.out, arguments.generation, arguments.registry_id)
+    builder.write(arguments.out, arguments.generation, arguments.registry_id, more_meta)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_set_keeps_what_is_not_named(keyloader):
     made = keyloader.key("acme", "--scope", "a", "--expires", "90d", "--allow-ip", "10.0.0.1", "--require-tls")
     changed = keyloader.json("key", "set", made["id"], "--name", "new")
     secret = made.pop("key")
-    assert changed == {**made, "name": "new", "state": "active"}
+    assert changed == {**made, "name": "new", "state": "active", "generation": made["generation"] + 1}
     assert keyloader.json("find", stdin=secret)["id"] == made["id"]
 
 
@@ -141,7 +141,7 @@ def test_revoke_is_for_ever_and_once(keyloader):
     assert revoked["state"] == "revoked" and revoked["revoked_reason"] == "leaked"
     again = keyloader.json("key", "revoke", key, "--reason", "other")
     assert again["revoked_reason"] == "leaked"
-    keyloader("key", "resume", key)
+    assert "revoked" in keyloader.refused("key", "resume", key)
     assert keyloader.json("key", "show", key)["state"] == "revoked"
     assert [entry["action"] for entry in keyloader.audit("--object", key)] == ["key.create", "key.revoke"]
 
@@ -169,7 +169,8 @@ def test_delete(keyloader):
     key = keyloader.key()
     keyloader("key", "delete", key["id"])
     assert keyloader.json("key", "list") == []
-    assert "no key" in keyloader.refused("key", "show", key["id"])
+    assert "was deleted at" in keyloader.refused("key", "show", key["id"])
+    assert "no key" in keyloader.refused("key", "show", "key_00000000000000000000")
     keyloader.refused("find", stdin=key["key"])
 
 

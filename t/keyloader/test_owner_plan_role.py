@@ -8,6 +8,7 @@ def test_owner_from_birth_to_death(keyloader):
                           "--meta", "tier=x")
     assert made["meta"] == {"crm": "4711", "tier": "x"} and len(made["id"]) == 32
     shown = keyloader.json("owner", "show", "acme")
+    assert (made.pop("generation"), made.pop("active")) == (2, None)
     assert {**made, "keys": 0} == shown
     # Absent keeps, a value sets, none clears.
     changed = keyloader.json("owner", "set", "acme", "--team", "none", "--meta", "tier=", "--meta", "new=1")
@@ -37,7 +38,10 @@ def test_owner_suspended_and_resumed(keyloader):
 
 def test_owner_twice(keyloader):
     keyloader("owner", "create", "acme")
-    assert "already" in keyloader.refused("owner", "create", "acme")
+    before = keyloader.json("audit", "verify")
+    assert "already, just like this" in keyloader("owner", "create", "acme").stdout
+    assert "already" in keyloader.refused("owner", "create", "acme", "--team", "x")
+    assert keyloader.json("audit", "verify") == before
 
 
 @pytest.mark.parametrize("name", ["", "two\nlines", " space", "none", "x" * 129, "bell\a"])

@@ -197,16 +197,16 @@ def test_a_grant_that_is_over_goes(gold, key):
     at = adjustments(gold, key)["month"][2]
     alter(gold, "UPDATE key_adjustments SET granted_until = ?", int(time.time()))
     assert shown(gold, key["id"])["month"]["granted"] == 0
-    gold("publish")
+    gold("owner", "set", "acme", "--team", "a")
     assert adjustments(gold, key) == {"month": (0, 0, at)}
     # The next one begins from nothing.
     assert gold.json("quota", "grant", key["id"], "--amount", "7")["granted"] == 7
     # A reset no window reaches back to goes as well.
     alter(gold, "UPDATE key_adjustments SET granted_until = 1, last_reset = ?", int(time.time()) - 366 * 86400)
-    gold("publish")
+    gold("owner", "set", "acme", "--team", "b")
     assert adjustments(gold, key) == {}
     alter(gold, "UPDATE key_adjustments SET last_reset = ?", int(time.time()) - 365 * 86400)
-    gold("publish")
+    gold("owner", "set", "acme", "--team", "c")
     assert set(adjustments(gold, key)) == {"month"}
 
 

@@ -152,6 +152,24 @@ def test_reads_what_python_wrote_and_keyloader_sealed(tmp_path, sealed):
     assert [limit["kind"] for limit in found["limits"]] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("counters,is_good", [("5,0", True), ("12,7", True), ("5,1", False), ("4,9", False)])
+def test_keys_are_what_was_added_less_what_was_removed(tmp_path, counters, is_good):
+    unsealed = write(tmp_path / "unsealed.mdb", KEYS, "--counters", counters)
+    keyloader(tmp_path, "snapshot", "seal", unsealed, "--out", tmp_path / "sealed.mdb", status=0 if is_good else 1)
+    if is_good:
+        meta = Snapshot(tmp_path / "sealed.mdb").meta
+        assert [meta["added"], meta["removed"]] == counters.split(",")
+
+
+@pytest.mark.parametrize("words,is_good", [("", True), ("deny max-use", True), ("deny deny", False),
+                                           (" ".join(map(str, range(16))), True), (" ".join(map(str, range(17))), False)])
+def test_required_features(tmp_path, words, is_good):
+    unsealed = write(tmp_path / "unsealed.mdb", KEYS, "--requires", words)
+    keyloader(tmp_path, "snapshot", "seal", unsealed, "--out", tmp_path / "sealed.mdb", status=0 if is_good else 1)
+    if is_good:
+        assert Snapshot(tmp_path / "sealed.mdb").features == words.split()
+
+
 @pytest.mark.parametrize("limit", WRONG_LIMITS, ids=str)
 def test_refuses_limits_the_page_does_not_allow(tmp_path, limit):
     unsealed = write(tmp_path / "unsealed.mdb", [{"key": "an imported key", "owner": "acme", "limits": [limit]}])

@@ -24,7 +24,7 @@ def made(registry):
 
 
 def adoptions(server, generation):
-    return len(re.findall(rf"generation {generation} with \d+ keys is in service, verified", server.error_log()))
+    return len(re.findall(rf"generation {generation} with \d+ keys is active, verified", server.error_log()))
 
 
 def copies_mapped(pid):
@@ -155,7 +155,7 @@ def test_a_reload_takes_the_copy_from_the_old_workers(nginx, store, made):
         server.reload()
         assert [server.status(key=made.keys[0]) for _ in range(9)] == [200] * 9
     assert adoptions(server, made.number(0)) == 1
-    assert "verified afresh" not in server.error_log()
+    assert "verified by itself" not in server.error_log()
 
 
 def test_a_worker_that_was_killed_takes_it_from_another(nginx, store, made):
@@ -168,7 +168,7 @@ def test_a_worker_that_was_killed_takes_it_from_another(nginx, store, made):
         os.kill(before[0], signal.SIGKILL)
         wait_until(lambda: len(server.workers()) == 3 and server.workers() != before)  # pylint: disable=cell-var-from-loop
         assert [server.status(key=made.keys[0]) for _ in range(9)] == [200] * 9
-    assert "verified afresh" not in server.error_log()
+    assert "verified by itself" not in server.error_log()
 
 
 def test_when_all_were_killed_the_file_is_verified_again(nginx, store, made):
@@ -181,7 +181,7 @@ def test_when_all_were_killed_the_file_is_verified_again(nginx, store, made):
     for pid in server.workers():
         os.kill(pid, signal.SIGKILL)
     os.kill(server.master, signal.SIGCONT)
-    server.wait_for_log("in service here again, verified afresh")
+    server.wait_for_log(r"has generation \d+, verified by itself")
     assert server.metric("apikey_snapshot_generation") == made.number(0)
     wait_until(lambda: [server.status(key=made.keys[0]) for _ in range(6)] == [200] * 6)
 
@@ -189,7 +189,7 @@ def test_when_all_were_killed_the_file_is_verified_again(nginx, store, made):
 def test_max_age(nginx, store, made):
     store.put(made.snapshots[0])
     server = nginx(LOCATION, store=store.path, store_args="max_age=1s", workers=3)
-    server.wait_for_log("is older than max_age; it stays in service")
+    server.wait_for_log("is older than max_age; it stays active")
     assert server.metric("apikey_snapshot_stale") == 1
     assert server.status(key=made.keys[0]) == 200
     assert server.error_log().count("is older than max_age") == 1

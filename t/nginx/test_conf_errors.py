@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from harness.state import DIRECTORY
+
 ON = 'apikey "api"; apikey_scope any;'
 
 # What is written in the location, in http, and what the message must contain.
@@ -218,10 +220,14 @@ def test_warns_of_the_debug_log(nginx):
     assert [line for line in said.splitlines() if "[warn]" in line and "debug" in line]
 
 
-def test_a_clean_configuration_says_nothing(nginx):
+def test_a_clean_configuration_says_only_where_node_memory_lies(nginx):
     right, said = nginx.check(f"location / {{ {ON} }}", store="/nonexistent/keys.mdb")
     assert right, said
-    assert "[warn]" not in said and "apikey" not in said.replace("apikey-test", "")
+    ours = [line for line in said.replace("apikey-test", "").splitlines() if "apikey" in line]
+    assert ours == [f'nginx: [notice] apikey_zone "apikey": node memory will lie in {DIRECTORY}']
+    server = nginx.make(f"location / {{ {ON} }}", store="/nonexistent/keys.mdb")
+    done = subprocess.run(server.command("-t", "-q"), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
 def test_checking_a_configuration_touches_nothing_that_runs(registry, nginx, upstream):

@@ -142,6 +142,7 @@ def test_sizes(stage, _plan, rows):
         if size not in ("64m", "256m"):  # which not every machine has room for
             server = stage.nginx("", http=f"apikey_zone zone=apikey:{size};", store="/nonexistent")
             assert server.metric("apikey_zone_slots") == number["token buckets"], size
+            assert server.metric("apikey_zone_client_slots") == number["chosen by clients"], size
             assert server.metric("apikey_quota_slots") == number["quotas"], size
             assert server.metric("apikey_usage_slots") == number["keys and hours of use"], size
             server.stop()
@@ -149,8 +150,8 @@ def test_sizes(stage, _plan, rows):
 
 def estimated(size, buckets):
     """From how the two pieces of memory are divided, and what one entry of each table takes."""
-    flights = buckets * 128 / 7 / 7 / (16 + 4 * 8)
-    return {"token buckets": buckets, "subjects in flight": flights, "requests in flight": 4 * flights,
+    flights = buckets * 128 / 7 / 10 / (16 + 4 * 8)
+    return {"token buckets": buckets, "chosen by clients": buckets * 4 / 10, "subjects in flight": flights, "requests in flight": 4 * flights,
             "quotas": size / 4 / 16, "keys and hours of use": size * 3 / 4 / 216 - 64}
 
 

@@ -20,6 +20,8 @@ FAMILIES = {
     "apikey_snapshot_keys": "gauge",
     "apikey_snapshot_created_timestamp_seconds": "gauge",
     "apikey_snapshot_stale": "gauge",
+    "apikey_snapshot_veto_generation": "gauge",
+    "apikey_workers_fenced": "gauge",
     "apikey_snapshot_adoptions_total": "counter",
     "apikey_adoption_seconds": "histogram",
     "apikey_state_checkpoint_timestamp_seconds": "gauge",
@@ -27,6 +29,9 @@ FAMILIES = {
     "apikey_zone_slots": "gauge",
     "apikey_zone_slots_used": "gauge",
     "apikey_zone_forced_evictions_total": "counter",
+    "apikey_zone_client_slots": "gauge",
+    "apikey_zone_client_slots_used": "gauge",
+    "apikey_zone_client_forced_evictions_total": "counter",
     "apikey_usage_slots": "gauge",
     "apikey_usage_slots_used": "gauge",
     "apikey_usage_overflow_total": "counter",
@@ -133,6 +138,8 @@ def test_slots(registry, nginx):
     for key in keys:
         server.status(key=key)
     assert server.metric("apikey_zone_slots_used") == 3
+    assert server.metric("apikey_zone_client_slots_used") == 0
+    assert 40_000 < server.metric("apikey_zone_client_slots") < server.metric("apikey_zone_slots") / 2
     assert server.metric("apikey_zone_forced_evictions_total") == 0
     assert 100_000 < server.metric("apikey_zone_slots") < 4 * 2**20 / 16
 

@@ -185,7 +185,7 @@ def test_unavailable(server, stage):
         server.get("/absent", key=stage.key)
     lines = re.findall(r"apikey: unavailable.*", server.error_log())
     assert 1 <= len(lines) <= 10  # once a second
-    assert "has no snapshot in service" in lines[0]
+    assert "has no snapshot to decide by" in lines[0]
 
 
 def test_one_log_line_a_refusal(server, stage):

@@ -13,7 +13,7 @@ import pytest
 
 from harness.server import BAD_LINES, end_master, pid_in
 from harness.slow_upstream import SlowUpstream
-from harness.state import StateDir, state_file
+from harness.state import StateDir, acknowledged_by, parent_of, state_file
 from harness.timeless import Timeless
 from harness.waiting import wait_until
 
@@ -85,7 +85,8 @@ def test_both_masters_of_an_upgrade_count_together(nginx, registry, state):
     wait_until(lambda: pid_in(server.pid_path) not in ("", str(old)), 20, "the new master")
     new = int(server.pid_path.read_text())
     try:
-        wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")
+        wait_until(lambda: len(acknowledged_by(state_file(server.pid_path), new)) == 2, 20, "the new workers' snapshot")
+        assert server.error_log().count("is active, verified in") == 1, "the new workers took the old ones' copy"
         admitted = [answer.headers["X-Pid"] for answer in (server.get(key=key) for _ in range(2 * quota))
                     if answer.status_code == 200]
         assert len(admitted) == quota - 5
@@ -100,10 +101,6 @@ def test_both_masters_of_an_upgrade_count_together(nginx, registry, state):
         end_master(new)
     assert state.is_final
     assert not [line for line in server.error_log().splitlines() if BAD_LINES.search(line)]
-
-
-def parent_of(pid) -> int:
-    return int(re.search(r"^PPid:\t(\d+)", open(f"/proc/{pid}/status").read(), re.M)[1])
 
 
 @pytest.mark.parametrize("sizes", [("2m", "4m"), ("4m", "2m")], ids=["larger", "smaller"])
@@ -158,8 +155,9 @@ def test_a_file_that_was_removed_is_made_again_by_a_reload(nginx, key):
 
 def test_the_file_is_closed_to_others(nginx, key):
     server = nginx(LOCATION)
+    server.wait_for_generation(1)
     found = state_file(server.pid_path).stat()
-    assert oct(found.st_mode) == "0o100600" and found.st_uid == os.geteuid() and found.st_nlink == 1
+    assert oct(found.st_mode) == "0o100640" and found.st_uid == os.geteuid() and found.st_nlink == 1
     assert found.st_blocks * 512 >= found.st_size, "no page is missing"
 
 

@@ -1,4 +1,4 @@
-"""The shared zone outlives a reload: counters, buckets, what is in service. A test of the configuration touches nothing."""
+"""Node memory outlives a reload: counters, buckets, what is in service. A test of the configuration touches nothing."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from harness.server import BAD_LINES, end_master, pid_in
+from harness.state import acknowledged_by, state_file
 from harness.store import LOCATION, Generations, Store
 from harness.waiting import wait_until
 
@@ -88,14 +89,15 @@ def test_a_reload_interrupts_nobody(nginx, store, made, asking):
             server.reload()
 
 
-def test_another_size_starts_counters_anew_and_says_so(nginx, store, made, asking):
+def test_another_size_keeps_counters_and_says_so(nginx, store, made, asking):
     store.put(made.snapshots[0])
     server = nginx(LOCATION, store=store.path, http="apikey_zone zone=apikey:4m;")
     slots = server.metric("apikey_zone_slots")
     server.status(key=made.keys[0])
     with asking(server, made.keys[0]):
         server.reload(http="apikey_zone zone=apikey:8m;")
-    server.wait_for_log(r'apikey_zone "apikey" changes its size from \d+ to \d+: buckets and counters start anew')
+    server.wait_for_log(r'apikey_zone "apikey": \S+ is new with \d+ bytes, the one before had \d+: ')
+    assert server.metric("apikey_requests_total", outcome="ok") > 1, "counters go on"
     assert server.metric("apikey_zone_slots") > 1.8 * slots
     store.put(made.snapshots[1])
     server.wait_for_generation(made.number(1))
@@ -162,9 +164,11 @@ def test_a_binary_upgrade_interrupts_nobody(daemon, made, asking):
     with asking(server, made.keys[0]):
         os.kill(int(old), signal.SIGUSR2)
         wait_until(lambda: pid_in(pid_file) not in ("", old), 20, "the new master")
-        wait_until(lambda: server.error_log().count("in service, verified in") == 2, 20, "the new workers' snapshot")
+        new = int(pid_file.read_text())
+        wait_until(lambda: len(acknowledged_by(state_file(pid_file), new)) == 2, 20, "the new workers' snapshot")
         end_master(int(old))
     assert server.status(key=made.keys[0]) == 200
+    assert server.error_log().count("is active, verified in") == 1, "the new workers took the old ones' copy"
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGQUIT, signal.SIGTERM])

@@ -3,12 +3,15 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <barrier>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <thread>
 #include <vector>
+
+#include "apikey/units.hpp"
 
 namespace apikey {
 
@@ -41,6 +44,23 @@ class AlignedMemory {
   };
   std::vector<Line> lines_;
   std::size_t size_;
+};
+
+// The clock of a table of buckets in tests: the latest time that any request was given, as on a machine.
+class TestClock {
+ public:
+  static void reset() { latest_ns_ = 0; }
+  static MonoNs now() noexcept { return {latest_ns_.load()}; }
+  // RETURNS: `now`, from which on the clock says that at least.
+  static MonoNs reach(std::uint64_t now) {
+    std::uint64_t latest = latest_ns_;
+    while (latest < now && !latest_ns_.compare_exchange_weak(latest, now)) {
+    }
+    return {now};
+  }
+
+ private:
+  inline static std::atomic<std::uint64_t> latest_ns_{0};
 };
 
 inline constexpr std::size_t kThreads = 8;

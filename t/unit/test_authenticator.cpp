@@ -66,7 +66,7 @@ class Bench {
     status = status.ok() ? writer.finish(fixture::meta_of(1), finished) : status;
     status = status.ok() ? file_.open(finished.path) : status;
     status = status.ok() ? snapshot_.open(file_.fd(), file_.bytes(), Lookup::index) : status;
-    if (!status.ok() || !BucketTable::format(memory(), kSeed, table_).ok()) {
+    if (!status.ok() || !format_tables()) {
       (void)std::fprintf(stderr, "no snapshot: %s\n", fixture::describe(status).c_str());
       std::abort();
     }
@@ -131,7 +131,12 @@ class Bench {
     record.suspended_until = {values.suspended_until};
     return record;
   }
-  std::span<std::byte> memory() { return std::as_writable_bytes(std::span(lines_)); }
+  static MonoNs clock() noexcept { return {kMono}; }
+  bool format_tables() {
+    const std::span<std::byte> memory = std::as_writable_bytes(std::span(lines_));
+    return BucketTable::format(memory.first(memory.size() / 2), kSeed, clock, table_).ok() &&
+           BucketTable::format(memory.subspan(memory.size() / 2), kSeed, clock, client_table_).ok();
+  }
 
   static constexpr std::array<std::uint8_t, 1> kMethods = {0};
   struct alignas(128) Line {
@@ -142,9 +147,10 @@ class Bench {
   Snapshot snapshot_;
   std::vector<Line> lines_ = std::vector<Line>(200);
   BucketTable table_;
+  BucketTable client_table_;
   QuotaTable quotas_;
   FlightTable flights_;
-  LimitTables tables_{&table_, &quotas_, &flights_, {}, {}};
+  LimitTables tables_{&table_, &quotas_, &flights_, {}, {}, &client_table_, &flights_, {}};
 };
 
 std::string text_of(std::span<const std::byte> bytes) {
@@ -575,6 +581,42 @@ void row_9_the_anonymous_are_limited_by_address(void**) {
   expect(bench.decide("a", &charge).outcome, Outcome::ok);
 }
 
+// Keys and owners have one table, what clients can make up another.
+void row_9_what_clients_choose_is_counted_apart(void**) {
+  Bench bench({{"a", {.family = 1}}, {"revoked", {.flags = kFlagRevoked}}});
+  const auto used = [&] {
+    return std::pair(bench.tables().buckets->usage({kMono}).used, bench.tables().client_buckets->usage({kMono}).used);
+  };
+  const auto decide = [&](const char* key, LimitBy by, std::string_view value) {
+    Charge charge = bench.charge();
+    const std::array<std::string_view, 1> values = {value};
+    charge.values = values;
+    const std::array<PolicyLimit, 1> limits = {location_limit("each", 9, by)};
+    bench.policy.limits = limits;
+    Recognition known;
+    bench.decide(key == nullptr ? Credential{} : Bench::credential(key), known, &charge);
+    bench.policy.limits = {};
+  };
+  bench.policy.is_optional = true;
+  decide("a", LimitBy::key, {});
+  assert_true(used() == std::pair(std::uint64_t{1}, std::uint64_t{0}));
+  decide("a", LimitBy::owner, {});
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{0}));
+  decide("a", LimitBy::value, "x");
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{1}));
+  decide("a", LimitBy::value, {});  // by address
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{2}));
+  bench.facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 4});
+  decide(nullptr, LimitBy::key, {});
+  bench.facts.address = make_address(std::array<std::uint8_t, 4>{10, 1, 2, 5});
+  decide(nullptr, LimitBy::owner, {});
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{4}));
+  bench.policy.fail_limit = {true, false, {1, 60 * kNsPerSecond, 3}};
+  decide("revoked", LimitBy::key, {});
+  assert_true(takes_notice(bench.tables(), bench.facts.address, {kMono}));
+  assert_true(used() == std::pair(std::uint64_t{2}, std::uint64_t{6}));
+}
+
 // As with a key: what is not there is missed, and dry run lets pass.
 void row_9_is_the_same_for_the_anonymous(void**) {
   Bench bench(Bench::Keys{{"a", {}}});
@@ -687,6 +729,135 @@ void a_dry_run_lets_pass_what_it_names(void**) {
   assert_true(dry_run_name(verdict.outcome) == "revoked_dry_run");
 }
 
+// What decides, and a newer snapshot that only takes away.
+struct UnderVeto {
+  Bench deciding;
+  Bench newer;
+  bool has_all_methods = true;
+
+  Verdict decide(const Credential& credential, Recognition& known, Charge* charge = nullptr) const {
+    static constexpr std::array<std::uint8_t, 1> methods = {0};
+    StoreView store = deciding.store();
+    store.veto = &newer.snapshot();
+    store.veto_methods = methods;
+    store.has_all_veto_methods = has_all_methods;
+    const Clocks clocks{{deciding.now}, {deciding.mono}, {}};
+    return apikey::decide(deciding.policy, credential, store, deciding.facts, clocks, known, charge);
+  }
+  [[nodiscard]] Outcome outcome(const char* key) const {
+    Recognition known;
+    return decide(Bench::credential(key), known).outcome;
+  }
+};
+
+void a_veto_takes_away(void**) {
+  UnderVeto both{Bench({{"kept", {}},
+                        {"revoked now", {}},
+                        {"suspended now", {}},
+                        {"suspended for a while", {}},
+                        {"owner suspended now", {}},
+                        {"expires now", {}},
+                        {"begins later now", {}},
+                        {"deleted", {}},
+                        {"revoked before", {.flags = kFlagRevoked}},
+                        {"extended", {.expires = kNow}},
+                        {"wider now", {.scopes = {}}}}),
+                 Bench({{"kept", {}},
+                        {"revoked now", {.flags = kFlagRevoked}},
+                        {"suspended now", {.flags = kFlagSuspended}},
+                        {"suspended for a while", {.flags = kFlagSuspended, .suspended_until = kNow + 10}},
+                        {"owner suspended now", {.owner = 8}},
+                        {"expires now", {.expires = kNow}},
+                        {"begins later now", {.not_before = kNow + 10}},
+                        {"revoked before", {}},
+                        {"extended", {.expires = kNow + 100}},
+                        {"wider now", {}}})};
+  for (const bool has_all : {true, false}) {
+    both.has_all_methods = has_all;
+    both.deciding.now = kNow;
+    expect(both.outcome("kept"), Outcome::ok);
+    expect(both.outcome("revoked now"), Outcome::revoked);
+    expect(both.outcome("suspended now"), Outcome::suspended);
+    expect(both.outcome("suspended for a while"), Outcome::suspended);
+    expect(both.outcome("owner suspended now"), Outcome::suspended);
+    expect(both.outcome("expires now"), Outcome::expired);
+    expect(both.outcome("begins later now"), Outcome::not_yet_valid);
+    expect(both.outcome("deleted"), Outcome::unknown);
+    // It gives nothing.
+    expect(both.outcome("revoked before"), Outcome::revoked);
+    expect(both.outcome("extended"), Outcome::expired);
+    const std::array<ScopeLine, 1> lines = {ScopeLine{~MethodSet{0}, kReadOrAdmin}};
+    both.deciding.policy.scope_lines = lines;
+    expect(both.outcome("wider now"), Outcome::scope);
+    both.deciding.policy.scope_lines = {};
+    both.deciding.now = kNow + 10;
+    expect(both.outcome("suspended for a while"), Outcome::ok);
+  }
+}
+
+void new_keys_under_a_veto_are_not_called_unknown(void**) {
+  UnderVeto both{Bench(Bench::Keys{{"old", {}}}),
+                 Bench({{"old", {}}, {"new", {}}, {"new and revoked", {.flags = kFlagRevoked}}})};
+  expect(both.outcome("new"), Outcome::unavailable);
+  expect(both.outcome("new and revoked"), Outcome::revoked);
+  // Every method of the newer one is known: what it does not have is nowhere.
+  expect(both.outcome("no such key"), Outcome::unknown);
+  both.has_all_methods = false;
+  expect(both.outcome("no such key"), Outcome::unavailable);
+  // That is no fault of the store's: on_error=allow lets nobody in.
+  both.deciding.policy.allows_on_error = true;
+  expect(both.outcome("new"), Outcome::unavailable);
+  expect(both.outcome("no such key"), Outcome::unavailable);
+  expect(both.outcome("old"), Outcome::ok);
+}
+
+void guesses_under_a_veto_count(void**) {
+  UnderVeto both{Bench(Bench::Keys{{"old", {}}}), Bench(Bench::Keys{{"old", {}}, {"new", {}}})};
+  both.has_all_methods = false;
+  both.deciding.policy.fail_limit = {.is_on = true, .limit = {1, 60 * kNsPerSecond, 2}};
+  const auto attempt = [&](const char* key) {
+    Recognition known;
+    Charge charge = both.deciding.charge();
+    return both.decide(Bench::credential(key), known, &charge).outcome;
+  };
+  const auto wait = [&] {
+    return throttled_for(both.deciding.policy.fail_limit, both.deciding.tables(), both.deciding.facts.address,
+                         {both.deciding.mono});
+  };
+  for (int i = 0; i < 5; ++i) {
+    expect(attempt("new"), Outcome::unavailable);
+  }
+  assert_int_equal(wait(), 0);
+  for (int i = 0; i < 5; ++i) {
+    expect(attempt("no such key"), Outcome::unavailable);  // never throttled: it may be a new key
+  }
+  assert_int_not_equal(wait(), 0);
+  expect(attempt("old"), Outcome::ok);
+}
+
+void a_damaged_veto_says_nothing_about_a_key(void**) {
+  Bench deciding(Bench::Keys{{"key 0", {}}});
+  fixture::TempDir dir;
+  publish::MappedFile file;
+  assert_true(file.open(fixture::build(dir, 1)).ok());
+  fixture::Bytes bytes(file.bytes().begin(), file.bytes().end());
+  Snapshot newer;
+  assert_true(newer.open(file.fd(), bytes, Lookup::index).ok());
+  StoreView store = deciding.store();
+  store.veto = &newer;
+  Recognition known;
+  recognise(Bench::credential("key 0"), store, {kNow}, known);
+  expect(known.outcome, Outcome::ok);
+  const Digest digest = fixture::digest_of("key 0");
+  const auto needle = std::as_bytes(std::span(digest.bytes));
+  const auto at = std::search(bytes.begin(), bytes.end(), needle.begin(), needle.end());
+  *(at + 32 + 72) ^= std::byte{1};
+  known = {};
+  recognise(Bench::credential("key 0"), store, {kNow}, known);
+  expect(known.outcome, Outcome::unavailable);
+  newer.close();
+}
+
 }  // namespace
 }  // namespace apikey
 
@@ -706,10 +877,15 @@ int main() {
       cmocka_unit_test(row_9_comes_last_and_costs_nothing_before),
       cmocka_unit_test(row_9_a_location_has_limits_of_its_own),
       cmocka_unit_test(row_9_the_anonymous_are_limited_by_address),
+      cmocka_unit_test(row_9_what_clients_choose_is_counted_apart),
       cmocka_unit_test(row_9_is_the_same_for_the_anonymous),
       cmocka_unit_test(row_9_a_limit_can_be_required),
       cmocka_unit_test(failed_attempts_are_counted_by_address),
       cmocka_unit_test(a_dry_run_lets_pass_what_it_names),
+      cmocka_unit_test(a_veto_takes_away),
+      cmocka_unit_test(new_keys_under_a_veto_are_not_called_unknown),
+      cmocka_unit_test(guesses_under_a_veto_count),
+      cmocka_unit_test(a_damaged_veto_says_nothing_about_a_key),
       cmocka_unit_test(a_client_request_is_charged_once),
       cmocka_unit_test(a_refused_request_stays_refused),
       cmocka_unit_test(each_location_decides_anew_from_one_recognition),

@@ -1,14 +1,18 @@
 // Every interleaving of three workers at one set of buckets, down to the single memory access, run through the very
-// steps of bucket_set.hpp: nobody is ever admitted beyond the limit. And four ways to get the protocol wrong, each of
-// which must be found out, so that the search is known to be able to fail.
+// steps of bucket_set.hpp: nobody is ever admitted beyond the limit, nobody starts deeper in debt than its limit is
+// deep, and nothing that was charged is forgotten. And seven ways to get the protocol wrong, each of which must be
+// found out, so that the search is known to be able to fail.
 //
 // How: a worker is a function of what it has read since its attempt began. So a state of the whole is the memory, the
 // clock and each worker's list of values read; one step re-runs a worker's attempt on its list and stops it after one
 // access more. A worker that dies at some point is one that is not scheduled any more: all those runs are among these.
+// The clock moves through a few times, each move at any moment: so between a worker's look at it and its claim others
+// may come, be admitted later than that, and go.
 #include "apikey/bucket_set.hpp"
 
 #include <array>
 #include <csetjmp>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -35,6 +39,9 @@ enum class Flaw : std::uint8_t {
   no_second_look,  // a claim is made final without looking for a twin
   fresh_newcomer,  // who makes another make room starts with a full bucket
   no_floor,        // who makes another make room inherits that one's debt, and that is all
+  no_cap,          // a newcomer owes what others owed, however deep
+  own_now,         // a newcomer's debt is capped by the time at which its request looked at the clock
+  overdraft_cap,   // a newcomer's debt is capped, also what was charged beyond the depth
 };
 
 enum class Job : std::uint8_t { take, take_and_give_back, charge };
@@ -42,6 +49,7 @@ enum class Job : std::uint8_t { take, take_and_give_back, charge };
 struct Worker {
   std::uint64_t tag = 0;
   Job job = Job::take;
+  bool may_overdraw = false;
   std::uint8_t stage = 0;  // 0 not started · 1 takes · 2 gives back · 3 over
   std::uint64_t now = 0;
   std::uint64_t taken_ns = 0;  // the arrival time its take left behind
@@ -53,17 +61,44 @@ struct Worker {
 
 constexpr std::size_t kWorkers = 3;
 
+// Admissions of one subject, each at the time of its request. Those that were given back are left out.
+struct Admissions {
+  std::array<std::uint64_t, kWorkers + 1> times{};  // one may be from before
+  std::size_t count = 0;
+
+  void add(std::uint64_t time) {
+    times[count++] = time;
+    std::sort(times.begin(), times.begin() + count);
+  }
+  // One an hour, and one at once.
+  [[nodiscard]] bool are_too_many() const {
+    for (std::size_t i = 1; i < count; ++i) {
+      if (times[i] - times[i - 1] < kHour) {
+        return true;
+      }
+    }
+    return false;
+  }
+};
+
 struct World {
   std::array<WidePair, 2> slots{};
   std::size_t slot_count = 2;
   std::uint64_t floor = 0;
-  std::uint64_t clock = kStart;
-  std::uint64_t next_clock = kStart;  // the clock moves once, at any moment
+  std::uint64_t overdraft_floor = 0;
+  std::array<std::uint64_t, 3> times{kStart, kStart, kStart};  // what the clock says, one after the other
+  std::size_t now_at = 0;
   std::array<Worker, kWorkers> workers{};
-  unsigned admitted_x = 0;
-  unsigned admitted_y = 0;
-  unsigned charged_x = 0;  // without being asked for
+  Admissions admitted_x;
+  Admissions admitted_y;
+  unsigned charged_x = 0;    // without being asked for
+  std::uint64_t owed_x = 0;  // arrival time of a bucket that nobody but X has; refunds are left out
+
+  [[nodiscard]] std::uint64_t clock() const { return times[now_at]; }
 };
+
+// What X has to pay for as long as this lasts.
+void owe(World& world, std::uint64_t now) { world.owed_x = std::max(world.owed_x, now) + kHour; }
 
 // Claims are numbered from here on; nothing else in a word's mark or among the values read looks like one of these.
 constexpr std::uint64_t kFirstNumber = 100;
@@ -128,6 +163,23 @@ class SteppedSet {
   }
   void raise_floor(std::uint64_t ns) {
     access([&] { return world_.floor = std::max(world_.floor, ns); });
+  }
+  std::uint64_t overdraft_floor() {
+    const std::uint64_t floor = access([&] { return world_.overdraft_floor; });
+    return flaw_ == Flaw::overdraft_cap ? std::min(floor, clock().value + kOnePerHour.depth_ns()) : floor;
+  }
+  void raise_overdraft_floor(std::uint64_t ns) {
+    access([&] { return world_.overdraft_floor = std::max(world_.overdraft_floor, ns); });
+  }
+  MonoNs clock() {
+    switch (flaw_) {
+      case Flaw::own_now:
+        return {worker_.now};
+      case Flaw::no_cap:
+        return {kStart + 100 * kHour};
+      default:
+        return {access([&] { return world_.clock(); })};
+    }
   }
   // Not a step: whatever the others do meanwhile, the number is one of its own.
   std::uint64_t next_claim() {
@@ -197,6 +249,7 @@ void finish_take(World& world, Worker& worker, const BucketResult& result) {
   const bool is_admitted = result.is_admitted;
   if (worker.job == Job::charge) {
     world.charged_x += 1;
+    owe(world, worker.now);
     worker.stage = 3;
     return;
   }
@@ -206,7 +259,12 @@ void finish_take(World& world, Worker& worker, const BucketResult& result) {
     return;
   }
   worker.stage = 3;
-  (worker.tag == kTagX ? world.admitted_x : world.admitted_y) += is_admitted ? 1 : 0;
+  if (is_admitted && worker.tag == kTagX) {
+    world.admitted_x.add(worker.now);
+    owe(world, worker.now);
+  } else if (is_admitted) {
+    world.admitted_y.add(worker.now);
+  }
 }
 
 // One access of worker `k`, or its start: the moment at which it looks at the clock.
@@ -214,7 +272,7 @@ void step(World& world, std::size_t k, Flaw flaw) {
   Worker& worker = world.workers[k];
   if (worker.stage == 0) {
     worker.stage = 1;
-    worker.now = world.clock;
+    worker.now = world.clock();
     return;
   }
   std::jmp_buf pause;
@@ -222,7 +280,8 @@ void step(World& world, std::size_t k, Flaw flaw) {
     return;
   }
   SteppedSet set(world, worker, flaw, pause);
-  const SlotOrder order{worker.tag, kOnePerHour, 1, {worker.now}, worker.job == Job::charge, worker.taken_ns};
+  const SlotOrder order{worker.tag,          kOnePerHour,    1, {worker.now}, worker.job == Job::charge,
+                        worker.may_overdraw, worker.taken_ns};
   BucketResult result;
   const Step end = worker.stage == 1 ? try_take(set, order, result) : try_give_back(set, order);
   if (end == Step::done && worker.stage == 1) {
@@ -261,8 +320,9 @@ class Renaming {
 template <class Rename>
 void add_worker(Fingerprint& print, const Worker& worker, Rename& rename) {
   for (const std::uint64_t value :
-       {worker.tag, static_cast<std::uint64_t>(worker.job), std::uint64_t{worker.stage}, worker.now, worker.taken_ns,
-        std::uint64_t{worker.claimed_at != 0}, static_cast<std::uint64_t>(worker.read_count - worker.claimed_at)}) {
+       {worker.tag, static_cast<std::uint64_t>(worker.job), std::uint64_t{worker.may_overdraw},
+        std::uint64_t{worker.stage}, worker.now, worker.taken_ns, std::uint64_t{worker.claimed_at != 0},
+        static_cast<std::uint64_t>(worker.read_count - worker.claimed_at)}) {
     print.add(value);
   }
   if (worker.claimed_at != 0) {
@@ -282,9 +342,15 @@ std::uint64_t fingerprint(const World& world) {
     print.add(rename(slot.low));
     print.add(slot.high);
   }
-  for (const std::uint64_t value : {world.floor, world.clock, std::uint64_t{world.admitted_x},
-                                    std::uint64_t{world.admitted_y}, std::uint64_t{world.charged_x}}) {
+  for (const std::uint64_t value : {world.floor, world.overdraft_floor, std::uint64_t{world.now_at},
+                                    std::uint64_t{world.charged_x}, world.owed_x}) {
     print.add(value);
+  }
+  for (const Admissions* admitted : {&world.admitted_x, &world.admitted_y}) {
+    print.add(admitted->count);
+    for (const std::uint64_t time : std::span(admitted->times).first(admitted->count)) {
+      print.add(time);
+    }
   }
   // Workers are told apart by what they do only.
   std::array<std::pair<std::uint64_t, const Worker*>, kWorkers> sorted;
@@ -303,11 +369,30 @@ std::uint64_t fingerprint(const World& world) {
 
 struct Outcome {
   std::size_t states = 0;
-  bool over_admits = false;
+  bool is_wrong = false;
 };
 
 bool is_over(const World& world) {
   return std::all_of(world.workers.begin(), world.workers.end(), [](const Worker& w) { return w.stage == 3; });
+}
+
+bool over_admits(const World& world) { return world.admitted_x.are_too_many() || world.admitted_y.are_too_many(); }
+
+// Y is charged what it asked for, and never pays for the others more than its own bucket holds.
+bool is_too_deep(const World& world) {
+  return std::any_of(world.slots.begin(), world.slots.end(), [&](const WidePair& slot) {
+    return tag_of(slot.low) == kTagY && !is_tentative(slot) &&
+           arrival_of(slot) > world.clock() + kOnePerHour.depth_ns();
+  });
+}
+
+// Whether X, the next time it comes, would not find what it owes, wherever that is kept.
+bool forgets_a_debt(const World& world) {
+  std::uint64_t found = std::max(std::min(world.floor, world.clock() + kOnePerHour.depth_ns()), world.overdraft_floor);
+  for (const WidePair& slot : world.slots) {
+    found = tag_of(slot.low) == kTagX && !is_tentative(slot) ? std::max(found, arrival_of(slot)) : found;
+  }
+  return world.owed_x > world.clock() && found < world.owed_x;
 }
 
 // All states reachable from `start`. `at_end` is called for each in which all workers are through.
@@ -325,16 +410,16 @@ Outcome search(const World& start, Flaw flaw, AtEnd at_end) {
   while (!open.empty()) {
     const World world = open.back();
     open.pop_back();
-    if (world.admitted_x > 1 || world.admitted_y > 1) {
-      outcome.over_admits = true;
+    if (over_admits(world) || is_too_deep(world) || (is_over(world) && forgets_a_debt(world))) {
+      outcome.is_wrong = true;
       break;
     }
     if (is_over(world)) {
       at_end(world);
     }
-    if (world.clock != world.next_clock) {
+    if (world.now_at + 1 < world.times.size() && world.times[world.now_at + 1] > world.clock()) {
       World next = world;
-      next.clock = world.next_clock;
+      ++next.now_at;
       visit(next);
     }
     for (std::size_t k = 0; k < kWorkers; ++k) {
@@ -351,6 +436,11 @@ Outcome search(const World& start, Flaw flaw, AtEnd at_end) {
 
 WidePair idle(std::uint64_t tag) { return make_slot(tag, kOnePerHour.interval_code(), kStart - 5); }
 WidePair live(std::uint64_t tag, std::uint64_t until) { return make_slot(tag, kOnePerHour.interval_code(), until); }
+WidePair overdrawn(std::uint64_t tag, std::uint64_t until) {
+  WidePair slot = live(tag, until);
+  slot.high |= kOverdrawnBit;
+  return slot;
+}
 // Left behind by a worker that died in the middle of its claim.
 WidePair orphan(std::uint64_t tag, std::uint64_t arrival) {
   WidePair slot = make_slot(tag, claim_mark({kStart}, 200), arrival);
@@ -382,13 +472,15 @@ const std::vector<Scene>& scenes() {
       {"one live slot", 1, live(kTagO, kStart + kTick), {}, kTick},
       {"one live slot", 1, live(kTagO, kStart + kTick), {}, kLongPause},
       {"one slot, X left tentative", 1, orphan(kTagX, kStart), {}, kLongPause},
+      {"one deep stranger", 1, live(kTagO, kStart + 9 * kHour), {}, kTick},
+      {"two deep strangers", 2, live(kTagO, kStart + 9 * kHour), live(kTagP, kStart + 7 * kHour), kTick},
   };
   return all;
 }
 
 World make_world(const Scene& scene, const std::array<Worker, kWorkers>& workers) {
   World world;
-  world.next_clock = kStart + scene.pause;
+  world.times = {kStart, kStart + scene.pause, kStart + scene.pause};
   world.slots = {scene.first, scene.second};
   world.slot_count = scene.slot_count;
   world.workers = workers;
@@ -398,6 +490,14 @@ World make_world(const Scene& scene, const std::array<Worker, kWorkers>& workers
 Worker takes(std::uint64_t tag) {
   Worker worker;
   worker.tag = tag;
+  return worker;
+}
+
+// It has looked at the clock at the very beginning.
+Worker takes_early(std::uint64_t tag) {
+  Worker worker = takes(tag);
+  worker.stage = 1;
+  worker.now = kStart;
   return worker;
 }
 
@@ -415,7 +515,34 @@ void no_interleaving_admits_too_much(void**) {
     const Outcome outcome = search(world, Flaw::none, ignore);
     print_message("%s: %zu states\n", scene.name, outcome.states);
     assert_true(outcome.states > 100);
-    assert_false(outcome.over_admits);
+    assert_false(outcome.is_wrong);
+  }
+}
+
+// X was admitted a tick after `takes_early` had looked at the clock, and makes room to Y or to that worker. An hour
+// after the look X comes again: a tick too soon.
+std::vector<World> late_claims() {
+  std::vector<World> worlds;
+  for (const WidePair& other : {idle(kTagO), live(kTagO, kStart + 9 * kHour)}) {
+    for (const std::size_t slot_count : {1U, 2U}) {
+      World world;
+      world.times = {kStart + kTick, kStart + kHour, kStart + kHour};
+      world.slots = {live(kTagX, kStart + kTick + kHour), other};
+      world.slot_count = slot_count;
+      world.workers = {takes_early(kTagX), takes(kTagX), takes(kTagY)};
+      world.admitted_x.add(kStart + kTick);
+      world.owed_x = kStart + kTick + kHour;
+      worlds.push_back(world);
+    }
+  }
+  return worlds;
+}
+
+void no_late_claim_admits_too_much(void**) {
+  for (const World& world : late_claims()) {
+    const Outcome outcome = search(world, Flaw::none, ignore);
+    print_message("%zu slots, a late claim: %zu states\n", world.slot_count, outcome.states);
+    assert_false(outcome.is_wrong);
   }
 }
 
@@ -429,7 +556,7 @@ void no_refund_admits_too_much(void**) {
     const World world = make_world(scene, {takes_and_gives_back(kTagX), takes(kTagX), takes(kTagY)});
     const Outcome outcome = search(world, Flaw::none, ignore);
     print_message("%s, a refund: %zu states\n", scene.name, outcome.states);
-    assert_false(outcome.over_admits);
+    assert_false(outcome.is_wrong);
   }
 }
 
@@ -441,36 +568,75 @@ void a_refund_gives_back_exactly_what_was_taken(void**) {
     ++ends;
     for (const WidePair& slot : end.slots) {
       if (tag_of(slot.low) == kTagX) {
-        assert_true(arrival_of(slot) >= kStart + end.admitted_x * kHour);
-        assert_true(arrival_of(slot) <= (kStart + kTick) + end.admitted_x * kHour);
+        assert_true(arrival_of(slot) >= kStart + end.admitted_x.count * kHour);
+        assert_true(arrival_of(slot) <= (kStart + kTick) + end.admitted_x.count * kHour);
       }
     }
   });
   assert_true(ends > 10);
 }
 
-Worker charges(std::uint64_t tag) {
+Worker takes_what_is_settled(std::uint64_t tag) {
   Worker worker = takes(tag);
+  worker.may_overdraw = true;
+  return worker;
+}
+
+Worker charges(std::uint64_t tag) {
+  Worker worker = takes_what_is_settled(tag);
   worker.job = Job::charge;
   return worker;
 }
 
-// What is charged after the fact is owed, by whomever, and wherever the debt is kept: in X's own slot, or in the floor.
+// What is charged after the fact is owed, by whomever, and wherever the debt is kept: in X's own slot, or in the
+// floors.
 void no_charge_is_lost(void**) {
   for (const Scene& scene : scenes()) {
-    if (scene.slot_count != 1 && scene.pause != kTick) {
+    const bool is_deep = arrival_of(scene.first) > kStart + kHour;  // see debt_scenes()
+    if (scene.slot_count != 1 && (scene.pause != kTick || is_deep)) {
       continue;
     }
-    const World world = make_world(scene, {charges(kTagX), takes(kTagX), takes(kTagY)});
-    const Outcome outcome = search(world, Flaw::none, [&](const World& end) {
-      std::uint64_t owed = end.floor;
-      for (const WidePair& slot : end.slots) {
-        owed = tag_of(slot.low) == kTagX ? std::max(owed, arrival_of(slot)) : owed;
-      }
-      assert_true(owed >= kStart + (end.admitted_x + end.charged_x) * kHour);
-    });
+    const World world = make_world(scene, {charges(kTagX), takes_what_is_settled(kTagX), takes(kTagY)});
+    const Outcome outcome = search(world, Flaw::none, ignore);
     print_message("%s, a charge: %zu states\n", scene.name, outcome.states);
-    assert_false(outcome.over_admits);
+    assert_false(outcome.is_wrong);
+  }
+}
+
+struct DebtScene {
+  const char* name;
+  std::size_t slot_count;
+  WidePair of_x;
+  WidePair other;
+};
+
+// X owes as much as its bucket holds already, or more, when it is charged.
+const std::vector<DebtScene>& debt_scenes() {
+  static const std::vector<DebtScene> all = {
+      {"X owes its depth", 1, live(kTagX, kStart + kHour), {}},
+      {"X has overdrawn", 1, overdrawn(kTagX, kStart + 2 * kHour), {}},
+      {"X owes its depth, an idle stranger", 2, live(kTagX, kStart + kHour), idle(kTagO)},
+      {"X owes its depth, a deep stranger", 2, live(kTagX, kStart + kHour), live(kTagO, kStart + 9 * kHour)},
+      {"X has overdrawn, a deep stranger", 2, overdrawn(kTagX, kStart + 2 * kHour), live(kTagO, kStart + 9 * kHour)},
+  };
+  return all;
+}
+
+World make_debt_world(const DebtScene& scene) {
+  World world;
+  world.times = {kStart, kStart + kHour, kStart + kHour};
+  world.slots = {scene.of_x, scene.other};
+  world.slot_count = scene.slot_count;
+  world.workers = {charges(kTagX), takes_what_is_settled(kTagX), takes(kTagY)};
+  world.owed_x = arrival_of(scene.of_x);
+  return world;
+}
+
+void no_overdraft_is_forgotten(void**) {
+  for (const DebtScene& scene : debt_scenes()) {
+    const Outcome outcome = search(make_debt_world(scene), Flaw::none, ignore);
+    print_message("%s, a charge: %zu states\n", scene.name, outcome.states);
+    assert_false(outcome.is_wrong);
   }
 }
 
@@ -478,7 +644,7 @@ void a_flaw_is_found(Flaw flaw) {
   bool is_found = false;
   for (const Scene& scene : scenes()) {
     const World world = make_world(scene, {takes(kTagX), takes(kTagX), takes(kTagY)});
-    is_found = is_found || search(world, flaw, ignore).over_admits;
+    is_found = is_found || search(world, flaw, ignore).is_wrong;
   }
   assert_true(is_found);
 }
@@ -487,6 +653,23 @@ void words_changed_one_after_the_other_admit_too_much(void**) { a_flaw_is_found(
 void a_claim_without_a_second_look_admits_too_much(void**) { a_flaw_is_found(Flaw::no_second_look); }
 void a_fresh_newcomer_admits_too_much(void**) { a_flaw_is_found(Flaw::fresh_newcomer); }
 void inheriting_without_a_floor_admits_too_much(void**) { a_flaw_is_found(Flaw::no_floor); }
+void a_debt_without_a_cap_is_too_deep(void**) { a_flaw_is_found(Flaw::no_cap); }
+
+void a_cap_by_the_requests_own_time_admits_too_much(void**) {
+  bool is_found = false;
+  for (const World& world : late_claims()) {
+    is_found = is_found || search(world, Flaw::own_now, ignore).is_wrong;
+  }
+  assert_true(is_found);
+}
+
+void a_cap_on_overdrafts_forgets_what_was_charged(void**) {
+  bool is_found = false;
+  for (const DebtScene& scene : debt_scenes()) {
+    is_found = is_found || search(make_debt_world(scene), Flaw::overdraft_cap, ignore).is_wrong;
+  }
+  assert_true(is_found);
+}
 
 }  // namespace
 }  // namespace apikey
@@ -495,13 +678,18 @@ int main() {
   using namespace apikey;
   const CMUnitTest tests[] = {
       cmocka_unit_test(no_interleaving_admits_too_much),
+      cmocka_unit_test(no_late_claim_admits_too_much),
       cmocka_unit_test(no_refund_admits_too_much),
       cmocka_unit_test(a_refund_gives_back_exactly_what_was_taken),
       cmocka_unit_test(no_charge_is_lost),
+      cmocka_unit_test(no_overdraft_is_forgotten),
       cmocka_unit_test(words_changed_one_after_the_other_admit_too_much),
       cmocka_unit_test(a_claim_without_a_second_look_admits_too_much),
       cmocka_unit_test(a_fresh_newcomer_admits_too_much),
       cmocka_unit_test(inheriting_without_a_floor_admits_too_much),
+      cmocka_unit_test(a_debt_without_a_cap_is_too_deep),
+      cmocka_unit_test(a_cap_by_the_requests_own_time_admits_too_much),
+      cmocka_unit_test(a_cap_on_overdrafts_forgets_what_was_charged),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -26,12 +26,13 @@ constexpr SipKey kSeed = {0x0123456789abcdef, 0xfedcba9876543210};
 // A table in memory of its own.
 struct TestTable {
   explicit TestTable(std::size_t slots) : sets((BucketTable::bytes_for(slots) + 127) / 128) {
-    assert_true(BucketTable::format(memory(), kSeed, table).ok());
+    TestClock::reset();
+    assert_true(BucketTable::format(memory(), kSeed, TestClock::now, table).ok());
   }
   std::span<std::byte> memory() { return std::as_writable_bytes(std::span(sets)); }
   // Slot `i` of set `set`, for what only a dying worker would write.
   WideWord& slot(std::size_t set, std::size_t i) {
-    return *reinterpret_cast<WideWord*>(memory().data() + 128 * (set + 1) + 16 * (i + 1));
+    return *reinterpret_cast<WideWord*>(memory().data() + 256 + 128 * set + 16 * (i + 1));
   }
   struct alignas(128) Line {
     std::array<std::byte, 128> bytes{};
@@ -55,11 +56,11 @@ BucketUse use_of(const TestTable& test, std::uint64_t number, const RateLimit& l
 }
 
 BucketResult take(const TestTable& test, const BucketUse& use, std::uint64_t now, std::uint64_t cost = 1) {
-  return test.table.take(use, cost, {now});
+  return test.table.take(use, cost, TestClock::reach(now));
 }
 
 BucketResult look(const TestTable& test, const BucketUse& use, std::uint64_t cost = 0) {
-  return test.table.look(use, cost, {kNow});
+  return test.table.look(use, cost, TestClock::reach(kNow));
 }
 
 void a_table_is_made_and_attached_to(void**) {
@@ -70,27 +71,29 @@ void a_table_is_made_and_attached_to(void**) {
   assert_true(take(test, use, kNow).is_admitted);
 
   BucketTable again;
-  assert_true(BucketTable::attach(test.memory(), again).ok());
+  assert_true(BucketTable::attach(test.memory(), TestClock::now, again).ok());
   assert_int_equal(again.subject("default", std::array<std::uint8_t, 8>{1}), use.subject);
   assert_int_equal(again.take(use, 1, {kNow}).remaining, 0);
 
   BucketTable other;
-  assert_true(BucketTable::attach(test.memory().first(test.memory().size() - 128), other).code ==
+  assert_true(BucketTable::attach(test.memory().first(test.memory().size() - 128), TestClock::now, other).code ==
               StatusCode::unsupported);
-  assert_true(BucketTable::attach(test.memory().first(10), other).code == StatusCode::unsupported);
-  assert_true(BucketTable::attach(test.memory().subspan(8), other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory().first(10), TestClock::now, other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory().subspan(8), TestClock::now, other).code == StatusCode::unsupported);
   test.memory()[8] ^= std::byte{1};  // the layout
-  assert_true(BucketTable::attach(test.memory(), other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory(), TestClock::now, other).code == StatusCode::unsupported);
   test.memory()[0] ^= std::byte{1};  // the magic
-  assert_true(BucketTable::attach(test.memory(), other).code == StatusCode::unsupported);
+  assert_true(BucketTable::attach(test.memory(), TestClock::now, other).code == StatusCode::unsupported);
 }
 
 void too_little_or_crooked_memory_is_no_table(void**) {
   TestTable test(100);
   BucketTable table;
-  assert_true(BucketTable::format(test.memory().first(255), kSeed, table).code == StatusCode::bad_value);
-  assert_true(BucketTable::format(test.memory().subspan(16), kSeed, table).code == StatusCode::bad_value);
-  assert_true(BucketTable::format(test.memory().first(256), kSeed, table).ok());
+  assert_true(BucketTable::format(test.memory().first(383), kSeed, TestClock::now, table).code ==
+              StatusCode::bad_value);
+  assert_true(BucketTable::format(test.memory().subspan(16), kSeed, TestClock::now, table).code ==
+              StatusCode::bad_value);
+  assert_true(BucketTable::format(test.memory().first(384), kSeed, TestClock::now, table).ok());
   assert_int_equal(table.usage({0}).slots, BucketTable::kSlotsPerSet);
 }
 
@@ -161,6 +164,104 @@ void a_live_bucket_that_makes_room_hands_on_its_debt(void**) {
   assert_int_equal(test.table.usage({kNow}).forced_evictions, 2);
 }
 
+RateLimit per_hour(std::uint64_t amount, std::uint64_t burst) {
+  return make_rate_limit({amount, 3600 * kNsPerSecond}, burst);
+}
+
+// As many strangers as a set has room for, each of them with an hour to go at least.
+void fill_with_debts(const TestTable& test, std::uint64_t first_number) {
+  for (std::uint64_t n = 0; n < BucketTable::kSlotsPerSet; ++n) {
+    assert_true(take(test, use_of(test, first_number + n, per_hour(1, 9)), kNow, 2 + n).is_admitted);
+  }
+}
+
+void a_newcomer_owes_no_more_than_its_own_bucket_holds(void**) {
+  TestTable test(1);
+  fill_with_debts(test, 1000);
+  const BucketUse use = use_of(test, 1, per_second(100, 200));
+  assert_int_equal(look(test, use, 1).retry_after_ns, 10 * kMs);
+  const BucketResult first = take(test, use, kNow);
+  assert_false(first.is_admitted);
+  assert_int_equal(first.retry_after_ns, 10 * kMs);
+  assert_true(take(test, use, kNow + 10 * kMs).is_admitted);
+  assert_int_equal(take(test, use, kNow + 510 * kMs).remaining, 49);
+  // Its own bucket, the least indebted one now, makes room, and the next one starts no deeper either.
+  assert_int_equal(take(test, use_of(test, 2, per_second(1, 5)), kNow + 510 * kMs).retry_after_ns, kNsPerSecond);
+  assert_int_equal(test.table.usage({kNow}).forced_evictions, 2);
+}
+
+// Others may have been admitted since the request looked at the clock.
+void a_newcomer_owes_up_to_the_time_at_which_it_comes_in(void**) {
+  TestTable test(1);
+  fill_with_debts(test, 1000);
+  const BucketUse use = use_of(test, 1, per_second(100, 200));
+  TestClock::reach(kNow + 700 * kMs);
+  assert_int_equal(take(test, use, kNow).retry_after_ns, 710 * kMs);
+}
+
+void what_was_overdrawn_is_owed_by_limits_that_may_overdraw(void**) {
+  TestTable test(1);
+  BucketUse settled = use_of(test, 1, per_second(1, 10));
+  settled.may_overdraw = true;
+  test.table.charge(settled, 3610, TestClock::reach(kNow));
+  assert_false(test.table.look_at_own(settled, 1, {kNow}).is_admitted);
+  for (std::uint64_t n = 0; n < BucketTable::kSlotsPerSet; ++n) {
+    take(test, use_of(test, 1000 + n, per_hour(1, 9)), kNow, 2 + n);
+  }
+  assert_true(test.table.look_at_own(settled, 1, {kNow}).is_admitted);  // it has made room
+  // 3610 seconds are owed of a bucket of 10, rounded up to 256 ns.
+  const std::uint64_t wait = take(test, settled, kNow).retry_after_ns;
+  assert_true(wait >= 3601 * kNsPerSecond && wait < 3601 * kNsPerSecond + 256);
+  // A limit that is settled now and then cannot know whose that was; one that is not starts at its own depth.
+  BucketUse other = use_of(test, 2, per_second(1, 10));
+  assert_int_equal(take(test, other, kNow).retry_after_ns, kNsPerSecond);
+  other = use_of(test, 3, per_second(1, 10));
+  other.may_overdraw = true;
+  assert_int_equal(take(test, other, kNow).retry_after_ns, wait);
+}
+
+// Paid back to within the bucket's depth, it is a debt as any other.
+void who_has_paid_back_is_not_overdrawn_any_more(void**) {
+  TestTable test(1);
+  BucketUse settled = use_of(test, 1, per_second(1, 10));
+  settled.may_overdraw = true;
+  test.table.charge(settled, 100, TestClock::reach(kNow));
+  const std::uint64_t later = kNow + 95 * kNsPerSecond;
+  assert_int_equal(take(test, settled, later).remaining, 4);
+  for (std::uint64_t n = 0; n <= BucketTable::kSlotsPerSet; ++n) {
+    take(test, use_of(test, 1000 + n, per_hour(1, 9)), later, 9);
+  }
+  BucketUse other = use_of(test, 2, per_second(1000, 1));
+  other.may_overdraw = true;
+  assert_int_equal(take(test, other, later).retry_after_ns, kMs);
+}
+
+void who_has_no_bucket_of_its_own_is_not_blocked(void**) {
+  TestTable test(1);
+  const BucketUse use = use_of(test, 1, per_hour(1, 1));
+  assert_true(take(test, use, kNow).is_admitted);
+  assert_int_equal(test.table.look_at_own(use, 1, {kNow}).retry_after_ns, 3600 * kNsPerSecond);
+  fill_with_debts(test, 1000);
+  assert_true(look(test, use, 1).retry_after_ns > 0);
+  const BucketResult own = test.table.look_at_own(use_of(test, 2, per_hour(1, 1)), 1, {kNow});
+  assert_true(own.is_admitted);
+  assert_int_equal(own.retry_after_ns, 0);
+}
+
+// Once one hour is owed for good, those who owe an hour make room for each other, not those who owe a second.
+void who_owes_much_makes_no_room_at_the_cost_of_who_owes_little(void**) {
+  TestTable test(1);
+  const BucketUse use = use_of(test, 1, per_second(100, 200));
+  for (std::uint64_t n = 0; n < 20; ++n) {
+    take(test, use_of(test, 1000 + n, per_hour(1, 1)), kNow);
+  }
+  assert_false(take(test, use, kNow).is_admitted);
+  for (std::uint64_t n = 0; n < 100; ++n) {
+    take(test, use_of(test, 2000 + n, per_hour(1, 1)), kNow + n * 10 * kMs);
+    assert_true(take(test, use, kNow + (n + 1) * 10 * kMs).is_admitted);
+  }
+}
+
 void an_idle_bucket_makes_room_for_nothing(void**) {
   TestTable test(1);
   const RateLimit limit = per_second(1000, 10);
@@ -217,7 +318,7 @@ void a_simple_model_agrees(void**) {
     const BucketUse use = use_of(test, number, per_second(1 + number % 40, 3 + number % 10));
     Model& bucket = model[use.subject];
     if (random() % 16 == 0) {
-      test.table.charge(use, cost, {now});
+      test.table.charge(use, cost, TestClock::reach(now));
       bucket.arrival = charge_tokens(bucket.arrival, use.limit, cost, {now}).arrival_ns;
       continue;
     }
@@ -248,6 +349,44 @@ void nobody_gets_more_in_a_crowded_set(void**) {
     assert_true(admitted[number] <= use.limit.burst + (now - kNow) / use.limit.price_ns(1));
   }
   assert_true(test.table.usage({now}).forced_evictions > 100);
+}
+
+// Limits from one a second to one an hour in a set that is far too small, some of them charged after the fact and some
+// given back, against buckets that each subject has for itself: nobody is admitted who would not be there, and who is
+// never charged without asking is never told to wait for more than its own next token.
+void many_limits_in_a_crowded_set_are_exact_and_keep_to_their_depth(void**) {
+  TestTable test(1);
+  Random random(11);
+  std::array<std::uint64_t, 24> arrivals{};  // of buckets that each has for itself
+  std::uint64_t admitted = 0;
+  std::uint64_t now = kNow;
+  for (int n = 0; n < 200'000; ++n) {
+    now += random.below(20 * kMs);
+    const std::uint64_t number = random.below(arrivals.size());
+    const RateLimit limit =
+        number % 3 == 0 ? per_hour(1 + number, 1 + number % 4) : per_second(1 + number, 2 + number % 5);
+    BucketUse use = use_of(test, number, limit);
+    use.may_overdraw = number % 4 == 1;
+    std::uint64_t& own = arrivals[number];
+    if (use.may_overdraw && random.once_in(200)) {
+      const std::uint64_t cost = random.below(3 * limit.burst);
+      test.table.charge(use, cost, TestClock::reach(now));
+      own = charge_tokens(own, limit, cost, {now}).arrival_ns;
+      continue;
+    }
+    const BucketResult result = take(test, use, now);
+    const BucketResult alone = take_tokens(own, limit, 1, {now});
+    assert_true(alone.is_admitted || !result.is_admitted);
+    assert_true(use.may_overdraw || result.retry_after_ns <= limit.price_ns(1));
+    if (result.is_admitted && random.once_in(5)) {
+      test.table.give_back(use, 1, result.arrival_ns, {now});
+    } else if (result.is_admitted) {
+      own = alone.arrival_ns;
+      ++admitted;
+    }
+  }
+  assert_true(test.table.usage({now}).forced_evictions > 10'000);
+  assert_true(admitted > 1000);
 }
 
 void what_was_taken_can_be_given_back(void**) {
@@ -368,11 +507,18 @@ int main() {
       cmocka_unit_test(looking_takes_nothing),
       cmocka_unit_test(another_rate_rescales_what_is_owed),
       cmocka_unit_test(a_live_bucket_that_makes_room_hands_on_its_debt),
+      cmocka_unit_test(a_newcomer_owes_no_more_than_its_own_bucket_holds),
+      cmocka_unit_test(a_newcomer_owes_up_to_the_time_at_which_it_comes_in),
+      cmocka_unit_test(what_was_overdrawn_is_owed_by_limits_that_may_overdraw),
+      cmocka_unit_test(who_has_paid_back_is_not_overdrawn_any_more),
+      cmocka_unit_test(who_has_no_bucket_of_its_own_is_not_blocked),
+      cmocka_unit_test(who_owes_much_makes_no_room_at_the_cost_of_who_owes_little),
       cmocka_unit_test(an_idle_bucket_makes_room_for_nothing),
       cmocka_unit_test(a_dead_workers_claim_is_taken_over),
       cmocka_unit_test(ones_own_unfinished_claim_is_finished_at_once),
       cmocka_unit_test(a_simple_model_agrees),
       cmocka_unit_test(nobody_gets_more_in_a_crowded_set),
+      cmocka_unit_test(many_limits_in_a_crowded_set_are_exact_and_keep_to_their_depth),
       cmocka_unit_test(what_was_taken_can_be_given_back),
       cmocka_unit_test(a_late_refund_gives_nobody_more_than_the_bucket),
       cmocka_unit_test(nothing_is_given_back_to_who_has_lost_his_slot),

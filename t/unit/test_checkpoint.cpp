@@ -28,6 +28,7 @@ CheckpointHead make_head() {
   head.seed = {11, 12};
   head.quotas.rows = 3;
   head.usage.rows = 2;
+  head.stores.rows = 2;
   return head;
 }
 
@@ -44,7 +45,32 @@ std::vector<std::byte> make_file(const CheckpointHead& head) {
     row.row = i;
     append(file, bytes_of(row));
   }
+  for (std::uint64_t i = 1; i <= 2; ++i) {
+    SavedStore store;
+    store.key = i;
+    store.highest_generation = 40 + i;
+    store.registry_id.fill(static_cast<std::uint8_t>(i));
+    append(file, bytes_of(store));
+  }
   seal(file, head);
+  return file;
+}
+
+void put(std::vector<std::byte>& file, std::size_t offset, std::uint64_t word) {
+  std::memcpy(file.data() + offset, &word, sizeof word);
+}
+
+// As it was written before there were rows of stores.
+std::vector<std::byte> make_file_of_format_1() {
+  const auto made = make_file(make_head());
+  std::vector<std::byte> file(made.begin(), made.begin() + 112);
+  file[8] = std::byte{1};
+  file.resize(128);
+  file.insert(file.end(), made.begin() + kCheckpointHeadSize, made.end() - 2 * sizeof(SavedStore));
+  Fold64 fold(0);
+  fold.bytes(std::span<const std::byte>(file).subspan(128));
+  put(file, 112, fold.value());
+  put(file, 120, fold64(std::span<const std::byte>(file).first(120)));
   return file;
 }
 
@@ -74,6 +100,27 @@ void test_what_is_written_is_read(void**) {
   assert_int_equal(last.low, 3);
   assert_int_equal(last.high, 30);
   assert_int_equal(last.expires, 300);
+  assert_int_equal(checkpoint.stores.size(), 2 * 64);
+  SavedStore store;
+  std::memcpy(&store, checkpoint.stores.data() + 64, sizeof store);
+  assert_int_equal(store.key, 2);
+  assert_int_equal(store.registry_id[15], 2);
+  assert_int_equal(store.highest_generation, 42);
+}
+
+void test_format_1_is_still_read(void**) {
+  const auto file = make_file_of_format_1();
+  Checkpoint checkpoint;
+  assert_true(decode_checkpoint(file, checkpoint).ok());
+  assert_int_equal(checkpoint.head.written_us, make_head().written_us);
+  assert_int_equal(checkpoint.quotas.size(), 3 * 24);
+  assert_int_equal(checkpoint.usage.size(), 2 * 216);
+  assert_true(checkpoint.stores.empty());
+  for (std::size_t bit = 0; bit < 8 * file.size(); ++bit) {
+    auto broken = file;
+    broken[bit / 8] ^= static_cast<std::byte>(1U << bit % 8);
+    assert_false(decode_checkpoint(broken, checkpoint).ok());
+  }
 }
 
 void test_the_bytes_are_as_drawn(void**) {
@@ -84,7 +131,7 @@ void test_the_bytes_are_as_drawn(void**) {
     std::memcpy(&word, file.data() + offset, sizeof word);
     return word;
   };
-  assert_int_equal(at(8), 1);
+  assert_int_equal(at(8), 2);
   assert_int_equal(at(24), 11);
   assert_int_equal(at(40), QuotaTable::kLayout);
   assert_int_equal(at(48), 24);
@@ -92,7 +139,10 @@ void test_the_bytes_are_as_drawn(void**) {
   assert_int_equal(at(72), 312);
   assert_int_equal(at(96), 216);
   assert_int_equal(at(104), 2);
-  assert_int_equal(at(128), 1);
+  assert_int_equal(at(112), 1);
+  assert_int_equal(at(120), 64);
+  assert_int_equal(at(128), 2);
+  assert_int_equal(at(160), 1);
 }
 
 void test_every_flipped_bit_is_found(void**) {
@@ -133,10 +183,12 @@ void test_other_versions_are_unsupported(void**) {
   head = make_head();
   head.usage.row_size = 0;
   expect_code(make_file(head), StatusCode::unsupported);
+  head = make_head();
+  head.stores.layout += 1;
+  expect_code(make_file(head), StatusCode::unsupported);
   auto file = make_file(make_head());
-  file[8] = std::byte{2};
-  const std::uint64_t check = fold64(std::span<const std::byte>(file).first(120));
-  std::memcpy(file.data() + 120, &check, sizeof check);
+  file[8] = std::byte{3};
+  put(file, 152, fold64(std::span<const std::byte>(file).first(152)));
   expect_code(file, StatusCode::unsupported);
 }
 
@@ -144,9 +196,10 @@ void test_other_versions_are_unsupported(void**) {
 
 int main() {
   const CMUnitTest tests[] = {
-      cmocka_unit_test(test_what_is_written_is_read),          cmocka_unit_test(test_the_bytes_are_as_drawn),
-      cmocka_unit_test(test_every_flipped_bit_is_found),       cmocka_unit_test(test_other_lengths_are_damaged),
-      cmocka_unit_test(test_counts_that_overflow_are_damaged), cmocka_unit_test(test_other_versions_are_unsupported),
+      cmocka_unit_test(test_what_is_written_is_read),        cmocka_unit_test(test_format_1_is_still_read),
+      cmocka_unit_test(test_the_bytes_are_as_drawn),         cmocka_unit_test(test_every_flipped_bit_is_found),
+      cmocka_unit_test(test_other_lengths_are_damaged),      cmocka_unit_test(test_counts_that_overflow_are_damaged),
+      cmocka_unit_test(test_other_versions_are_unsupported),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

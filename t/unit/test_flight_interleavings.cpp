@@ -63,7 +63,7 @@ struct World {
 FlightHolder holder_of(std::size_t k) { return {static_cast<std::uint32_t>(k + 1), kMark}; }
 
 bool is_dead_in(const World& world, FlightHolder holder) {
-  return holder.pid == kLongDead || holder.pid > kProcesses || world.processes[holder.pid - 1].is_dead;
+  return holder.row == kLongDead || holder.row > kProcesses || world.processes[holder.row - 1].is_dead;
 }
 
 // The table as one process sees it during one step.

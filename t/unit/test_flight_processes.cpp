@@ -25,7 +25,8 @@ std::uint64_t subject_of(const FlightTable& table, std::uint64_t number) {
   return table.subject("concurrency", id);
 }
 
-bool is_running(std::uint32_t pid) { return kill(static_cast<pid_t>(pid), 0) == 0; }
+// Here a process's pid stands for its row.
+bool is_running(FlightHolder holder) { return kill(static_cast<pid_t>(holder.row), 0) == 0; }
 
 // A child: enters and leaves until it is killed.
 [[noreturn]] void work(const FlightTable& table, std::uint64_t seed) {

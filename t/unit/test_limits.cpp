@@ -24,13 +24,16 @@ constexpr std::int64_t kWall = 1'800'000'000;
 constexpr std::uint64_t kMono = 7'000'000'000'000;
 constexpr SipKey kSeed = {0x0123456789abcdef, 0xfedcba9876543210};
 
-// Three tables with room for everybody.
+// Tables with room for everybody.
 struct TestTables {
   TestTables() {
-    assert_true(BucketTable::format(take(BucketTable::bytes_for(10'000)), kSeed, buckets).ok());
+    const auto clock = []() noexcept { return MonoNs{kMono}; };
+    assert_true(BucketTable::format(take(BucketTable::bytes_for(10'000)), kSeed, clock, buckets).ok());
+    assert_true(BucketTable::format(take(BucketTable::bytes_for(1'000)), kSeed, clock, client_buckets).ok());
     assert_true(QuotaTable::format(take(QuotaTable::bytes_for(10'000)), kSeed, quotas).ok());
     assert_true(FlightTable::format(take(FlightTable::bytes_for(1'000)), kSeed, flights).ok());
-    all = {&buckets, &quotas, &flights, {100, 1}, {}};
+    assert_true(FlightTable::format(take(FlightTable::bytes_for(100)), kSeed, client_flights).ok());
+    all = {&buckets, &quotas, &flights, {100, 1}, {}, &client_buckets, &client_flights, {}};
   }
   std::span<std::byte> take(std::size_t size) {
     memory.emplace_back((size + 127) / 128);
@@ -41,8 +44,10 @@ struct TestTables {
   };
   std::deque<std::vector<Line>> memory;
   BucketTable buckets;
+  BucketTable client_buckets;
   QuotaTable quotas;
   FlightTable flights;
+  FlightTable client_flights;
   LimitTables all;
 };
 
@@ -307,7 +312,7 @@ void what_a_limit_measures_is_in_its_name(void**) {
     limit.rate = {1, kHour};
     limit.burst = 7;
     limit.name = name;
-    return location_use(limit, 1, tables.all, costs);
+    return location_use(limit, 1, false, tables.all, costs);
   };
   assert_int_equal(cost_of("tokens.month").cost, 500);
   assert_int_equal(cost_of("rate").cost, 3);
@@ -315,9 +320,105 @@ void what_a_limit_measures_is_in_its_name(void**) {
   LocationLimit unnamed;
   unnamed.name = "tokens";  // a location's text, which may be anything
   unnamed.place = 1;
-  assert_int_equal(location_use(unnamed, 1, tables.all, costs).cost, 3);
+  assert_int_equal(location_use(unnamed, 1, false, tables.all, costs).cost, 3);
   assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost, 1);
   assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost_number, kNoCost);
+}
+
+// Which limits may be overdrawn does not depend on the location that asks.
+void a_limit_may_overdraw_where_any_location_settles_its_measure(void**) {
+  TestTables tables;
+  const auto may_overdraw = [&](const char* name, LimitKind kind = LimitKind::rate) {
+    LocationLimit limit;
+    limit.kind = kind;
+    limit.rate = {1, kHour};
+    limit.burst = 7;
+    limit.name = name;
+    return location_use(limit, 1, false, tables.all, {}).may_overdraw;
+  };
+  assert_false(may_overdraw("tokens") || may_overdraw("/orders"));
+  constexpr std::array<std::string_view, 1> tokens = {"tokens"};
+  tables.all.settled_measures = tokens;
+  assert_true(may_overdraw("tokens") && may_overdraw("tokens.month"));
+  assert_false(may_overdraw("images") || may_overdraw("/orders") || may_overdraw("rate"));
+  assert_false(may_overdraw("tokens", LimitKind::concurrency));
+  constexpr std::array<std::string_view, 1> requests = {"requests"};
+  tables.all.settled_measures = requests;
+  assert_true(may_overdraw("/orders") && may_overdraw("rate"));
+  assert_false(may_overdraw("tokens"));
+  constexpr std::array<std::string_view, 1> all = {""};
+  tables.all.settled_measures = all;
+  assert_true(may_overdraw("tokens") && may_overdraw("/orders") && may_overdraw("rate"));
+}
+
+// Rates and requests in flight: whatever is done with the one, at its beginning, in between and at its end, the other
+// table does not notice.
+void subjects_that_clients_choose_are_in_tables_of_their_own(void**) {
+  TestTables tables;
+  std::array uses = {rate(tables, 1, 1, 10, 2), concurrency(tables, 1, 3)};
+  uses[0].cost_number = 0;
+  for (LimitUse& use : uses) {
+    use.is_client_chosen = true;
+  }
+  const auto used = [&](const BucketTable& table) { return table.usage({kMono}).used; };
+  Takings takings;
+  assert_true(take_limits(tables.all, uses, clocks_at(0), takings).outcome == Outcome::ok);
+  assert_int_equal(used(tables.client_buckets), 1);
+  assert_int_equal(tables.client_flights.usage().in_flight, 1);
+  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 8);
+  assert_int_equal(look_at_limit(tables.all, uses[1], clocks_at(0)).remaining, 2);
+  settle_cost(tables.all, takings, 0, 5, clocks_at(0));
+  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 5);
+  settle_cost(tables.all, takings, 0, 3, clocks_at(0));
+  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 7);
+  release_flights(tables.all, takings);
+  assert_int_equal(tables.client_flights.usage().in_flight, 0);
+  Takings refunded;
+  assert_true(take_limits(tables.all, uses, clocks_at(0), refunded).outcome == Outcome::ok);
+  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 5);
+  refund_costs(tables.all, refunded, clocks_at(0));
+  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 7);
+  release_flights(tables.all, refunded);
+  assert_int_equal(used(tables.buckets), 0);
+  assert_int_equal(tables.flights.usage().leases, tables.flights.usage().slots * 4);
+  // Nor does it when there is no room for more of the one.
+  const std::uint64_t room = tables.client_flights.usage().leases;
+  std::vector<Takings> held(room + 1);
+  TakeResult last;
+  for (std::uint64_t n = 0; n <= room && last.outcome == Outcome::ok; ++n) {
+    LimitUse use = concurrency(tables, n, 1);
+    use.is_client_chosen = true;
+    last = take_limits(tables.all, {&use, 1}, clocks_at(0), held[n]);
+  }
+  assert_true(last.outcome == Outcome::unavailable);
+  Takings another;
+  const LimitUse of_key = concurrency(tables, 1, 1);
+  assert_true(take_limits(tables.all, {&of_key, 1}, clocks_at(0), another).outcome == Outcome::ok);
+}
+
+// What is owed beyond the burst, be it less than a whole period's worth, is still there when the bucket had to make
+// room.
+void a_settled_cost_beyond_the_burst_outlives_the_bucket(void**) {
+  TestTables tables;
+  BucketTable one_set;
+  const auto clock = []() noexcept { return MonoNs{kMono}; };
+  assert_true(BucketTable::format(tables.take(BucketTable::bytes_for(1)), kSeed, clock, one_set).ok());
+  tables.all.buckets = &one_set;
+  LimitUse use = rate(tables, 1, 6, 3);
+  use.cost_number = 0;
+  use.may_overdraw = true;
+  Takings takings;
+  assert_true(take_limits(tables.all, {&use, 1}, clocks_at(0), takings).outcome == Outcome::ok);
+  settle_cost(tables.all, takings, 0, 5, clocks_at(0));
+  for (std::uint64_t n = 100; n < 100 + 2 * BucketTable::kSlotsPerSet; ++n) {
+    Takings others;
+    const LimitUse deep = rate(tables, n, 1, 9, 9);
+    static_cast<void>(take_limits(tables.all, {&deep, 1}, clocks_at(0), others));
+  }
+  assert_true(one_set.usage({kMono}).forced_evictions > BucketTable::kSlotsPerSet);
+  Takings again;
+  const std::uint64_t wait = take_limits(tables.all, {&use, 1}, clocks_at(0), again).level.retry_after_ns;
+  assert_true(wait >= 3 * kHour / 6 && wait < 3 * kHour / 6 + 256);
 }
 
 void a_share_is_a_part_of_every_limit(void**) {
@@ -328,12 +429,12 @@ void a_share_is_a_part_of_every_limit(void**) {
   limit.name = "x";
   LimitTables third = tables.all;
   third.share = {1, 3};
-  const LimitUse use = location_use(limit, 1, third, {});
+  const LimitUse use = location_use(limit, 1, false, third, {});
   assert_int_equal(use.size, 16);
   assert_int_equal(use.amount, 100);
   assert_int_equal(use.period_ns, 3 * kNsPerSecond);
   limit.burst = 1;
-  assert_int_equal(location_use(limit, 1, third, {}).size, 1);
+  assert_int_equal(location_use(limit, 1, false, third, {}).size, 1);
 }
 
 // Random requests over many keys, each with a rate, a quota and a concurrency, ended in any order, settled up and down
@@ -521,6 +622,9 @@ int main() {
       cmocka_unit_test(a_refund_gives_everything_back_but_the_flight),
       cmocka_unit_test(a_cost_of_nothing_is_free),
       cmocka_unit_test(what_a_limit_measures_is_in_its_name),
+      cmocka_unit_test(a_limit_may_overdraw_where_any_location_settles_its_measure),
+      cmocka_unit_test(subjects_that_clients_choose_are_in_tables_of_their_own),
+      cmocka_unit_test(a_settled_cost_beyond_the_burst_outlives_the_bucket),
       cmocka_unit_test(a_share_is_a_part_of_every_limit),
       cmocka_unit_test(a_simple_model_agrees),
       cmocka_unit_test(eight_threads_take_all_or_none),

@@ -79,6 +79,43 @@ void optional_names(void**) {
   assert_true(check_meta(meta).code == StatusCode::damaged);
 }
 
+Meta counted(std::string_view keys, std::string_view added, std::string_view removed) {
+  Meta meta = whole();
+  assert_true(set_meta(meta, "keys", keys).ok());
+  if (!added.empty()) assert_true(set_meta(meta, "added", added).ok());
+  if (!removed.empty()) assert_true(set_meta(meta, "removed", removed).ok());
+  return meta;
+}
+
+void keys_are_what_was_added_less_what_was_removed(void**) {
+  assert_false(whole().has_added);
+  assert_true(check_meta(counted("4", "10", "6")).ok());
+  assert_true(check_meta(counted("0", "0", "0")).ok());
+  assert_true(check_meta(counted("0", "18446744073709551615", "18446744073709551615")).ok());
+  const Meta meta = counted("4", "10", "6");
+  assert_true(meta.has_added && meta.has_removed);
+  assert_int_equal(meta.added, 10);
+  assert_int_equal(meta.removed, 6);
+  for (const Meta& bad : {counted("5", "10", "6"), counted("3", "10", "6"), counted("4", "10", ""),
+                          counted("4", "", "6"), counted("4", "2", "18446744073709551614")}) {
+    assert_int_equal(check_meta(bad).code, StatusCode::damaged);
+  }
+}
+
+void required_features(void**) {
+  Meta meta = whole();
+  assert_int_equal(meta.feature_count, 0);
+  assert_true(set_meta(meta, "requires", "deny max-use").ok());
+  assert_int_equal(meta.feature_count, 2);
+  expect_text(meta.features[0], "deny");
+  expect_text(meta.features[1], "max-use");
+  assert_true(set_meta(meta, "requires", "").ok());
+  assert_int_equal(meta.feature_count, 0);
+  assert_true(set_meta(meta, "requires", "a b c d e f g h i j k l m n o p").ok());
+  assert_int_equal(meta.feature_count, apikey::kMaxFeatures);
+  expect_text(meta.features[15], "p");
+}
+
 void unknown_names_are_ignored(void**) {
   assert_true(code_of("colour", "\xff") == StatusCode::ok);
   assert_true(code_of("", "") == StatusCode::ok);
@@ -124,6 +161,16 @@ void values_that_do_not_parse(void**) {
       {"allow_shrink", ""},
       {"rolled_back_to", "0"},
       {"base", "00"},
+      {"added", ""},
+      {"added", "-1"},
+      {"added", "01"},
+      {"removed", "1 "},
+      {"removed", "18446744073709551616"},
+      {"requires", " deny"},
+      {"requires", "deny deny"},
+      {"requires", "deny  windows"},
+      {"requires", "d\teny"},
+      {"requires", "a b c d e f g h i j k l m n o p q"},
   };
   for (const auto& [name, value] : bad) {
     assert_true(code_of(name, value) == StatusCode::damaged);
@@ -162,6 +209,8 @@ int main() {
       cmocka_unit_test(a_whole_meta),
       cmocka_unit_test(nothing_required_may_be_missing),
       cmocka_unit_test(optional_names),
+      cmocka_unit_test(keys_are_what_was_added_less_what_was_removed),
+      cmocka_unit_test(required_features),
       cmocka_unit_test(unknown_names_are_ignored),
       cmocka_unit_test(another_format_is_unsupported),
       cmocka_unit_test(values_that_do_not_parse),

@@ -317,6 +317,61 @@ void lets_follow_what_may(void** /*state*/) {
   assert_int_equal(apikey::may_follow(now, next_meta(11, now.keys / 3), 50).code, StatusCode::refused);
 }
 
+apikey::Meta counted_meta(std::uint64_t generation, std::uint64_t added, std::uint64_t removed) {
+  apikey::Meta meta = next_meta(generation, added - removed);
+  meta.has_added = meta.has_removed = true;
+  meta.added = added;
+  meta.removed = removed;
+  return meta;
+}
+
+void follows_a_chain_of_intended_changes(void** /*state*/) {
+  const apikey::InService ten = apikey::in_service_of(counted_meta(10, 10, 0));
+  // 10 -> 6 -> 4 keys, and none at all, seen or missed on the way.
+  for (const unsigned min_keep : {0U, 50U, 80U, 100U}) {
+    for (const std::uint64_t removed : {0, 4, 6, 10}) {
+      assert_true(apikey::may_follow(ten, counted_meta(11, 10, removed), min_keep).ok());
+    }
+    assert_true(apikey::may_follow(ten, counted_meta(11, 12, 8), min_keep).ok());
+  }
+}
+
+void refuses_another_history(void** /*state*/) {
+  const apikey::InService now = apikey::in_service_of(counted_meta(10, 12, 2));
+  const auto sentence = [&](const apikey::Meta& next, unsigned min_keep) {
+    const Status status = apikey::may_follow(now, next, min_keep);
+    assert_int_equal(status.code, StatusCode::refused);
+    return fixture::describe(status);
+  };
+  apikey::Meta shrinks_on_purpose = counted_meta(11, 11, 2);
+  shrinks_on_purpose.allow_shrink = true;
+  for (const std::string& text : {sentence(counted_meta(11, 11, 2), 0), sentence(counted_meta(11, 12, 1), 0),
+                                  sentence(counted_meta(11, 11, 1), 0), sentence(shrinks_on_purpose, 0)}) {
+    assert_true(text.find("publish --take-over --reason") != std::string::npos);
+    assert_true(text.find("snapshot install --take-over") != std::string::npos);
+  }
+  assert_true(sentence(counted_meta(11, 11, 2), 0).find("added 11 keys so far") != std::string::npos);
+  assert_true(sentence(counted_meta(11, 12, 1), 0).find("removed 1 keys so far") != std::string::npos);
+  // A file that was not checked, or memory that changed: the keys are compared all the same.
+  apikey::Meta emptied = counted_meta(11, 12, 2);
+  emptied.keys = 4;
+  assert_int_equal(apikey::may_follow(now, emptied, 50).code, StatusCode::refused);
+}
+
+void follows_a_snapshot_without_counters(void** /*state*/) {
+  const apikey::InService uncounted{.registry_id = next_meta(1, 0).registry_id, .generation = 10, .keys = 10};
+  // What the registry has removed since it began to count may still be in the active snapshot.
+  assert_true(apikey::may_follow(uncounted, counted_meta(11, 10, 6), 50).ok());
+  assert_true(apikey::may_follow(uncounted, counted_meta(11, 100, 100), 50).ok());
+  assert_true(apikey::may_follow(uncounted, counted_meta(11, 5, 0), 50).ok());
+  assert_int_equal(apikey::may_follow(uncounted, counted_meta(11, 4, 0), 50).code, StatusCode::refused);
+  assert_int_equal(apikey::may_follow(uncounted, counted_meta(11, 5, 1), 50).code, StatusCode::refused);
+  // And one without counters behind one with them.
+  const apikey::InService counted = apikey::in_service_of(counted_meta(10, 20, 10));
+  assert_true(apikey::may_follow(counted, next_meta(11, 5), 50).ok());
+  assert_int_equal(apikey::may_follow(counted, next_meta(11, 4), 50).code, StatusCode::refused);
+}
+
 }  // namespace
 
 int main() {
@@ -335,6 +390,9 @@ int main() {
       cmocka_unit_test(wants_an_index),
       cmocka_unit_test(ends_when_told),
       cmocka_unit_test(lets_follow_what_may),
+      cmocka_unit_test(follows_a_chain_of_intended_changes),
+      cmocka_unit_test(refuses_another_history),
+      cmocka_unit_test(follows_a_snapshot_without_counters),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

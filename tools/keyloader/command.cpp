@@ -77,8 +77,14 @@ Command& Command::flag(const std::string& name, bool& value, const std::string& 
   return *this;
 }
 
-Command& Command::no_publish(bool& is_quiet) {
-  return flag("--no-publish", is_quiet, "Change the registry only; nginx learns of it with the next publish");
+Command& Command::waits(DeliveryOptions& options) {
+  option("--wait", options.wait, "TIME", "How long to wait until nginx uses it (default: 2s); exit code 3 if it does not");
+  return flag("--no-wait", options.does_not_wait, "Return as soon as it is published");
+}
+
+Command& Command::delivers(DeliveryOptions& options) {
+  flag("--no-publish", options.is_quiet, "Change the registry only; nginx gets it with the next publish");
+  return waits(options);
 }
 
 Command& Command::footer(const std::string& text) {

@@ -15,6 +15,14 @@ class App;
 
 namespace keyloader {
 
+// How a changing command hands its change to nginx.
+struct DeliveryOptions {
+  bool is_quiet = false;       // --no-publish
+  bool does_not_wait = false;  // --no-wait
+  std::optional<std::string> wait{};  // --wait: how long
+};
+inline constexpr std::uint64_t kDefaultWaitMs = 2000;
+
 class Command {
  public:
   explicit Command(CLI::App& app) : app_(&app) {}
@@ -41,8 +49,10 @@ class Command {
   Command& words(const std::string& name, std::vector<std::string>& values, const std::string& type,
                  const std::string& help);
   Command& flag(const std::string& name, bool& value, const std::string& help);
-  // --no-publish, of every command that changes something.
-  Command& no_publish(bool& is_quiet);
+  // --wait, --no-wait, of every command that publishes.
+  Command& waits(DeliveryOptions& options);
+  // These and --no-publish, of every command that changes something.
+  Command& delivers(DeliveryOptions& options);
 
   // What stands under the options in --help: rules and examples.
   Command& footer(const std::string& text);

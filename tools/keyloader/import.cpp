@@ -8,6 +8,7 @@
 #include <iostream>
 
 #include "csv.hpp"
+#include "delivery.hpp"
 #include "import_line.hpp"
 #include "progress.hpp"
 #include "session.hpp"
@@ -22,43 +23,43 @@ struct ImportOptions {
   std::string format;
   bool is_partial = false;
   bool creates_owners = false;
-  bool is_quiet = false;
+  DeliveryOptions delivery;
 };
 
-struct Outcome {
+struct Imported {
   std::uint64_t imported = 0;
   std::vector<Refusal> refused;
 };
 
-void add_line(LineImporter& importer, std::uint64_t line, Columns& columns, Outcome& outcome) {
+void add_line(LineImporter& importer, std::uint64_t line, Columns& columns, Imported& result) {
   if (auto refusal = importer.add(line, columns)) {
-    outcome.refused.push_back(std::move(*refusal));
+    result.refused.push_back(std::move(*refusal));
   } else {
-    ++outcome.imported;
+    ++result.imported;
   }
   for (auto& [name, value] : columns) {
     apikey::wipe(std::span<char>{value.data(), value.size()});
   }
 }
 
-Outcome import_csv(std::istream& in, LineImporter& importer) {
+Imported import_csv(std::istream& in, LineImporter& importer) {
   CsvReader reader(in);
   std::vector<std::string> header;
   if (reader.next(header) != CsvReader::Read::record) {
     throw Failure("the file is empty or its first line is broken; the first line names the columns");
   }
   check_columns(header);
-  Outcome outcome;
+  Imported result;
   Progress progress("importing", 0);
   std::vector<std::string> fields;
   for (auto read = reader.next(fields); read != CsvReader::Read::end; read = reader.next(fields)) {
     progress.advance();
     if (read == CsvReader::Read::broken) {
-      outcome.refused.push_back({reader.line(), "", reader.error()});
+      result.refused.push_back({reader.line(), "", reader.error()});
       continue;
     }
     if (fields.size() != header.size()) {
-      outcome.refused.push_back(
+      result.refused.push_back(
           {reader.line(), "", fmt::format("it has {} fields, the header names {}", fields.size(), header.size())});
       continue;
     }
@@ -68,9 +69,9 @@ Outcome import_csv(std::istream& in, LineImporter& importer) {
         columns[header[i]] = std::move(fields[i]);
       }
     }
-    add_line(importer, reader.line(), columns, outcome);
+    add_line(importer, reader.line(), columns, result);
   }
-  return outcome;
+  return result;
 }
 
 constexpr std::array<std::string_view, 8> kListColumns{"scopes", "roles", "allow_ip",      "rate",
@@ -123,8 +124,8 @@ Columns json_columns(const Json& object) {
   return columns;
 }
 
-Outcome import_ndjson(std::istream& in, LineImporter& importer) {
-  Outcome outcome;
+Imported import_ndjson(std::istream& in, LineImporter& importer) {
+  Imported result;
   Progress progress("importing", 0);
   std::string text;
   for (std::uint64_t line = 1; std::getline(in, text); ++line) {
@@ -134,13 +135,13 @@ Outcome import_ndjson(std::istream& in, LineImporter& importer) {
     }
     try {
       Columns columns = json_columns(Json::parse(text, nullptr, false));
-      add_line(importer, line, columns, outcome);
+      add_line(importer, line, columns, result);
     } catch (const UsageError& error) {
-      outcome.refused.push_back({line, "", error.what()});
+      result.refused.push_back({line, "", error.what()});
     }
     apikey::wipe(std::span<char>{text.data(), text.size()});
   }
-  return outcome;
+  return result;
 }
 
 Json json_of(const std::vector<Refusal>& refusals) {
@@ -164,17 +165,23 @@ void print_refusals(const std::vector<Refusal>& refusals, std::string_view kind)
   }
 }
 
-void report(const Session& session, const Outcome& outcome, const std::vector<Refusal>& warnings,
-            std::uint64_t imported) {
+Json json_of(const Imported& result, const std::vector<Refusal>& warnings, std::uint64_t imported) {
+  return {{"imported", imported}, {"refused", json_of(result.refused)}, {"warnings", json_of(warnings)}};
+}
+
+void print_report(const Session& session, const Imported& result, const std::vector<Refusal>& warnings) {
   if (!session.is_json) {
     print_refusals(warnings, "warning: ");
-    print_refusals(outcome.refused, "");
+    print_refusals(result.refused, "");
   }
-  session.report(fmt::format("{} key(s) imported, {} line(s) refused", imported, outcome.refused.size()),
-                 {{"imported", imported}, {"refused", json_of(outcome.refused)}, {"warnings", json_of(warnings)}});
+}
+
+std::string sentence(const Imported& result, std::uint64_t imported) {
+  return fmt::format("{} key(s) imported, {} line(s) refused", imported, result.refused.size());
 }
 
 void import_keys(const Session& session, const ImportOptions& options) {
+  check(options.delivery);
   if (options.format.empty()) {
     throw UsageError("say --format csv or --format ndjson");
   }
@@ -189,22 +196,28 @@ void import_keys(const Session& session, const ImportOptions& options) {
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   LineImporter importer(session.dir(), *registry, *change, options.creates_owners);
-  const Outcome outcome = options.format == "csv" ? import_csv(in, importer) : import_ndjson(in, importer);
+  const Imported result = options.format == "csv" ? import_csv(in, importer) : import_ndjson(in, importer);
   if (in.bad()) {
     throw Failure(options.file + " could not be read to its end; nothing was imported");
   }
-  const bool is_refused = !outcome.refused.empty() && !options.is_partial;
+  const bool is_refused = !result.refused.empty() && !options.is_partial;
   if (is_refused) {
-    report(session, outcome, importer.warnings(), 0);
+    print_report(session, result, importer.warnings());
+    session.report(sentence(result, 0), json_of(result, importer.warnings(), 0));
     throw Failure(
         fmt::format("{} line(s) are refused, so nothing was imported; put them right, or import the others with "
                     "--partial",
-                    outcome.refused.size()));
+                    result.refused.size()));
   }
-  if (outcome.imported != 0) {
-    finish_change(session, *registry, *change, options.is_quiet);
-  }
-  report(session, outcome, importer.warnings(), outcome.imported);
+  print_report(session, result, importer.warnings());
+  const Outcome outcome = result.imported != 0 ? deliver(session, *registry, *change, options.delivery)
+                                               : deliver_nothing(session, *registry, *change, options.delivery);
+  Json json = json_of(result, importer.warnings(), result.imported);
+  json.update(outcome.json());
+  session.report(
+      outcome.is_done() ? sentence(result, result.imported) + "\n" + outcome.text() : sentence(result, result.imported),
+      json);
+  settle_secret(outcome, options.delivery);
 }
 
 }  // namespace
@@ -216,7 +229,7 @@ void add_import_command(Command& app, Session& session) {
   command.choice("--format", options->format, {"csv", "ndjson"}, "FORMAT", "csv or ndjson");
   command.flag("--partial", options->is_partial, "Import the good lines even if others are refused");
   command.flag("--create-owners", options->creates_owners, "Make owners that are not there");
-  command.no_publish(options->is_quiet);
+  command.delivers(options->delivery);
   command.footer(
       "Columns: key or digest, owner, name, scopes, roles, plan, env, expires, not_before, allow_ip, rate, burst,\n"
       "quota, rolling_quota, concurrency, meta.<name>.\n"

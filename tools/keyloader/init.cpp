@@ -2,7 +2,7 @@
 // Must never print a pepper.
 #include <fmt/format.h>
 
-#include "publisher.hpp"
+#include "delivery.hpp"
 #include "secret.hpp"
 #include "session.hpp"
 #include "values.hpp"
@@ -13,18 +13,52 @@ namespace {
 struct InitOptions {
   std::string pepper;
   std::string group;
-  bool is_quiet = false;
+  DeliveryOptions delivery;
 };
 
+Json json_of(const Session& session, const RegistryInfo& info, const std::string& pepper) {
+  return {{"registry_id", hex(info.id)},
+          {"dir", session.directory.string()},
+          {"pepper", pepper.empty() ? Json(nullptr) : Json(pepper)}};
+}
+
+// What is there stays as it is, but what was not published is.
+void init_again(const Session& session, const InitOptions& options) {
+  const auto registry = session.dir().open_registry();
+  if (!options.pepper.empty()) {
+    const std::vector<Pepper> peppers = registry->peppers();
+    if (peppers.empty() || !peppers.front().is_current || peppers.front().id != options.pepper) {
+      throw Failure(fmt::format("{} exists already; a further pepper is made by `keyloader pepper create {}`",
+                                session.dir().registry_file().string(), options.pepper));
+    }
+  }
+  const RegistryInfo info = registry->info();
+  report(session, fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string()),
+         json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
+}
+
+// A registry.db that was begun and never finished is no registry yet.
+bool has_registry(const DataDir& directory) {
+  if (!std::filesystem::exists(directory.registry_file())) {
+    return false;
+  }
+  try {
+    return directory.open_registry() != nullptr;
+  } catch (const Failure&) {
+    return false;
+  }
+}
+
 void init(const Session& session, const InitOptions& options) {
+  check(options.delivery);
   const DataDir directory = session.dir();
   const std::string warning = directory.make(options.group);
   if (!warning.empty()) {
     Session::warn(warning);
   }
-  if (!options.pepper.empty() && std::filesystem::exists(directory.registry_file())) {
-    throw Failure(fmt::format("{} exists already; a further pepper is made by `keyloader pepper create {}`",
-                              directory.registry_file().string(), options.pepper));
+  if (has_registry(directory)) {
+    init_again(session, options);
+    return;
   }
   const auto registry = directory.create_registry([&](Change& change) {
     if (!options.pepper.empty()) {
@@ -32,15 +66,9 @@ void init(const Session& session, const InitOptions& options) {
       change.create(Pepper{.id = options.pepper, .created = wall_clock(), .is_current = true});
     }
   });
-  if (!options.is_quiet) {
-    publish(directory, *registry, Loss{});
-  }
   const RegistryInfo info = registry->info();
-  session.report(fmt::format("registry {} is ready in {}", hex(info.id), directory.path().string()),
-                 {{"registry_id", hex(info.id)},
-                  {"dir", directory.path().string()},
-                  {"generation", info.generation},
-                  {"pepper", options.pepper.empty() ? Json(nullptr) : Json(options.pepper)}});
+  report(session, fmt::format("created registry {} in {}", hex(info.id), directory.path().string()),
+         json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
 }
 
 void create_pepper(const Session& session, const std::string& id) {
@@ -50,6 +78,10 @@ void create_pepper(const Session& session, const std::string& id) {
   Texts methods = registry->methods_in_use();
   const std::string method = "hmac-sha256:" + id;
   for (const Pepper& pepper : registry->peppers()) {
+    if (pepper.id == id && pepper.is_current && std::filesystem::exists(directory.peppers() / id)) {
+      session.report(fmt::format("pepper {} exists already, and new keys use it", id), to_json(pepper));
+      return;
+    }
     if (pepper.id == id) {
       throw Failure(fmt::format("pepper {} exists already; give the new one another name, such as its year", id));
     }
@@ -64,8 +96,9 @@ void create_pepper(const Session& session, const std::string& id) {
   change->create(pepper);
   change->commit();
   session.report(
-      fmt::format("pepper {} is {}; new keys use it. Before the next key, tell nginx: apikey_store … pepper={}:{};", id,
-                  is_new ? "made" : "taken from its file", id, (directory.peppers() / id).string()),
+      fmt::format("{} pepper {}; new keys use it. Before the next key add it to nginx's configuration and reload it: "
+                  "apikey_store … pepper={}:{};",
+                  is_new ? "created" : "took the file of", id, id, (directory.peppers() / id).string()),
       to_json(pepper));
 }
 
@@ -88,7 +121,7 @@ void add_init_command(Command& app, Session& session) {
   command.option("--pepper", options->pepper, "ID",
                  "Keep keys as HMAC-SHA-256 with a secret of this name, made in peppers/");
   command.option("--group", options->group, "GROUP", "Group of nginx's workers (default: www-data or nginx)");
-  command.no_publish(options->is_quiet);
+  command.delivers(options->delivery);
   command.footer(
       "The directory gets mode 2750 and nginx's group; registry.db and peppers are readable by you alone.\n"
       "A pepper is a file of 64 hex digits (its bytes less the line end are the pepper); an existing one is kept.\n\n"

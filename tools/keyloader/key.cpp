@@ -5,7 +5,7 @@
 
 namespace keyloader {
 
-Key require_key(Registry& registry, const std::string& id) {
+apikey::KeyId require_key_id(const std::string& id) {
   const auto parsed = key_id_from(id);
   if (!parsed) {
     // Whoever pastes the key itself here must not find it in a log.
@@ -13,8 +13,15 @@ Key require_key(Registry& registry, const std::string& id) {
         "that is no key id; ids begin with key_ and have {} characters. `keyloader find` tells the id of a key",
         apikey::kKeyIdTextLength));
   }
-  auto key = registry.key(*parsed);
+  return *parsed;
+}
+
+Key require_key(Registry& registry, const std::string& id) {
+  auto key = registry.key(require_key_id(id));
   if (!key) {
+    if (const Seconds deleted = registry.deleted(id, "key.delete"); deleted != 0) {
+      throw Failure(fmt::format("{} was deleted at {}; only the audit remembers it", id, time_text(deleted)));
+    }
     throw Failure(fmt::format("there is no key {}; `keyloader key list` shows them all", id));
   }
   return *key;

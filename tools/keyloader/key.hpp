@@ -13,6 +13,9 @@ void add_key_create(Command& group, Session& session);
 void add_key_changes(Command& group, Session& session);  // set, suspend, resume, revoke, delete
 void add_key_views(Command& group, Session& session);    // list, show
 
+// Throws UsageError for what is not the id of a key.
+[[nodiscard]] apikey::KeyId require_key_id(const std::string& id);
+
 // The key with this id; throws UsageError for what is no id, Failure for one the registry does not know.
 [[nodiscard]] Key require_key(Registry& registry, const std::string& id);
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "apikey/key_form.hpp"
+#include "delivery.hpp"
 #include "key.hpp"
 #include "key_fields.hpp"
 #include "limit_rules.hpp"
@@ -15,7 +16,7 @@ struct CreateOptions {
   std::string owner;
   std::string prefix = "ak";
   bool creates_owner = false;
-  bool is_quiet = false;
+  DeliveryOptions delivery;
   KeyFields fields;
 };
 
@@ -36,6 +37,8 @@ std::string description(const Key& key) {
   return text + ". This is the only time the key is shown.";
 }
 
+// Of the JSON object all but its end: what became of the key is known only when nginx has been waited for, and by then
+// the key must have been read.
 void show_once(const Session& session, const Key& key, std::string_view secret) {
   if (!session.is_json) {
     print_out(std::string{secret} + "\n");
@@ -43,7 +46,21 @@ void show_once(const Session& session, const Key& key, std::string_view secret) 
   }
   Json json = to_json(key);
   json["key"] = secret;
-  print_out(json.dump() + "\n");
+  std::string text = json.dump();
+  text.pop_back();
+  print_out(text);
+  apikey::wipe(std::span<char>{text.data(), text.size()});
+}
+
+void show_outcome(const Session& session, const Key& key, const Outcome& outcome) {
+  if (session.is_json) {
+    print_out("," + outcome.json().dump().substr(1) + "\n");
+    return;
+  }
+  fmt::print(stderr, "{}\n", description(key));
+  if (outcome.is_done()) {
+    fmt::print(stderr, "{}\n", outcome.text());
+  }
 }
 
 void create(const Session& session, const CreateOptions& options) {
@@ -51,6 +68,7 @@ void create(const Session& session, const CreateOptions& options) {
     throw UsageError(fmt::format("\"{}\" is no prefix: {}-{} of a-z 0-9", options.prefix, apikey::kMinPrefixLength,
                                  apikey::kMaxPrefixLength));
   }
+  check(options.delivery);
   const DataDir directory = session.dir();
   const auto registry = directory.open_registry();
   DigestMethods methods(directory, *registry);
@@ -71,10 +89,9 @@ void create(const Session& session, const CreateOptions& options) {
   change->create(key, "create");
   // Shown before it is committed: a key nobody could read is not made.
   show_once(session, key, secret.view());
-  finish_change(session, *registry, *change, options.is_quiet);
-  if (!session.is_json) {
-    fmt::print(stderr, "{}\n", description(key));
-  }
+  const Outcome outcome = deliver(session, *registry, *change, options.delivery);
+  show_outcome(session, key, outcome);
+  settle_secret(outcome, options.delivery);
 }
 
 }  // namespace
@@ -87,9 +104,10 @@ void add_key_create(Command& group, Session& session) {
   command.option("--env", options->fields.env, "ENV", "Environment (default: live)");
   command.option("--prefix", options->prefix, "PREFIX", "How the key begins");
   add_key_fields(command, options->fields);
-  command.no_publish(options->is_quiet);
+  command.delivers(options->delivery);
   command.footer(
-      "The key is shown once; what is kept is its digest.\n\n"
+      "The key is shown once, before nginx is waited for; what is kept is its digest. The exit code is 0 when the key\n"
+      "exists and nginx has not refused it, also while it is not active yet; 3 then with --wait.\n\n"
       "  keyloader key create --owner acme --create-owner --scope orders:read --expires 90d\n"
       "  keyloader key create --owner shop --env test --plan gold --allow-origin https://shop.example.com\n"
       "  keyloader key create --owner acme --json | jq -r .key");

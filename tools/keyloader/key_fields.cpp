@@ -67,6 +67,13 @@ void set_env(const std::string& env, Key& key) {
 
 }  // namespace
 
+bool KeyFields::names_nothing() const {
+  const bool has_text = name || plan || env || expires || not_before;
+  const bool has_list = !scopes.empty() || !roles.empty() || !allow_ip.empty() || !allow_origin.empty() ||
+                        !allow_method.empty() || !allow_host.empty() || !meta.empty();
+  return !has_text && !has_list && limits.names_nothing() && !requires_tls && !forgets_tls;
+}
+
 void apply(const KeyFields& fields, Registry& registry, Key& key) {
   const Seconds now = wall_clock();
   if (fields.name) {

@@ -29,6 +29,8 @@ struct KeyFields {
   Texts meta;
   bool requires_tls = false;
   bool forgets_tls = false;
+
+  [[nodiscard]] bool names_nothing() const;
 };
 
 // Throws UsageError for what is badly written, Failure for a plan or role that is not there.

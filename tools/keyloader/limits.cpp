@@ -276,6 +276,11 @@ struct Words {
 
 }  // namespace
 
+bool LimitOptions::names_nothing() const {
+  return rates.empty() && bursts.empty() && quotas.empty() && rolling_quotas.empty() && concurrencies.empty() &&
+         dry_run.empty() && enforced.empty();
+}
+
 std::uint64_t parse_quota_amount(const std::string& text) {
   return parse_amount("quota", text, apikey::kMaxQuotaAmount);
 }

@@ -21,6 +21,8 @@ struct LimitOptions {
   Texts concurrencies;   // 20
   Texts dry_run;         // names
   Texts enforced;        // names
+
+  [[nodiscard]] bool names_nothing() const;
 };
 
 void add_limit_options(Command& command, LimitOptions& options, LimitHolder holder);

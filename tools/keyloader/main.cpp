@@ -1,6 +1,6 @@
 // keyloader: issues, limits, revokes and imports API keys, and hands them to nginx as sealed snapshots.
 // This file only builds the command line and turns whatever happened into an exit code:
-// 0 done, 1 refused or failed, 2 used wrongly.
+// 0 done and active, 1 refused or failed, 2 used wrongly, 3 done in the registry but not (yet) active in nginx.
 #include <fmt/format.h>
 #include <sys/stat.h>
 
@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
+constexpr int kNotActive = 3;
 
 void build(CLI::App& app, keyloader::Session& session) {
   app.name("keyloader");
@@ -25,10 +26,14 @@ void build(CLI::App& app, keyloader::Session& session) {
       ->envname("APIKEY_DIR")
       ->capture_default_str()
       ->type_name("DIR");
+  app.add_option("--runtime", session.runtime, "Another directory to look for running nginx instances in")
+      ->envname("APIKEY_RUNTIME")
+      ->type_name("DIR");
   app.add_flag("--json", session.is_json, "Answer in JSON on standard output");
   app.footer(
       "Secrets are only ever written to standard output and read from standard input.\n"
-      "Exit codes: 0 done, 1 refused or failed, 2 used wrongly.\n\n"
+      "Exit codes: 0 done and active in nginx (or nothing to do), 1 refused or failed, 2 used wrongly,\n"
+      "3 done in the registry, but not (yet) active in nginx.\n\n"
       "A first key:\n"
       "  keyloader init\n"
       "  keyloader plan create basic --rate 10/s --burst 20\n"
@@ -46,6 +51,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_snapshot_commands(command, session);
   keyloader::add_import_command(command, session);
   keyloader::add_quota_commands(command, session);
+  keyloader::add_node_commands(command, session);
   keyloader::add_audit_commands(command, session);
   keyloader::add_usage_commands(command, session);
   keyloader::add_manual_commands(command, app);
@@ -67,6 +73,9 @@ int run(int argc, char** argv) {
   } catch (const keyloader::UsageError& error) {
     keyloader::Session::warn(error.what());
     return kUsage;
+  } catch (const keyloader::NotActive& error) {
+    keyloader::Session::warn(error.what());
+    return kNotActive;
   }
 }
 

@@ -38,7 +38,7 @@ void add_cases(const CLI::App& app, const std::string& path, const std::string& 
   }
   cases += fmt::format("    \"{}\") words=\"{}\" ;;\n", path, words);
   for (const CLI::App* command : commands_of(app)) {
-    add_cases(*command, path + " " + command->get_name(), " --dir --json", paths, cases);
+    add_cases(*command, path + " " + command->get_name(), " --dir --runtime --json", paths, cases);
   }
 }
 
@@ -127,21 +127,24 @@ std::string man_page(const CLI::App& app) {
       ".TH KEYLOADER 1 \"\" \"nginx\\-apikey " KEYLOADER_VERSION
       "\" \"User Commands\"\n"
       ".SH NAME\nkeyloader \\- issues, limits and revokes API keys, and hands them to nginx\n"
-      ".SH SYNOPSIS\n.B keyloader\n[\\-\\-dir DIR] [\\-\\-json] COMMAND \\fR[\\fIoptions\\fR]\n"
+      ".SH SYNOPSIS\n.B keyloader\n[\\-\\-dir DIR] [\\-\\-runtime DIR] [\\-\\-json] COMMAND \\fR[\\fIoptions\\fR]\n"
       ".SH DESCRIPTION\n"
       "keyloader keeps the registry of owners, plans, roles and keys, and publishes it as a sealed snapshot, "
       "keys.mdb,\n"
-      "that the nginx module reads. A change is in service when the command returns; nginx needs no reload.\n"
+      "that the nginx module reads. A change is active when the command ends with 0; nginx needs no reload.\n"
       "A key is shown once, when it is made; only its digest is kept.\n"
       ".SH OPTIONS\n{}"
       ".SH COMMANDS\n{}"
       ".SH ENVIRONMENT\n.TP\n.B APIKEY_DIR\nThe node\\(aqs directory, where \\-\\-dir does not name one.\n"
+      ".TP\n.B APIKEY_RUNTIME\nThe same for \\-\\-runtime.\n"
       ".SH FILES\n"
       ".TP\n.B registry.db\nThe source of truth (0600).\n"
-      ".TP\n.B keys.mdb\nThe snapshot in service (0640), readable by nginx\\(aqs group.\n"
+      ".TP\n.B keys.mdb\nThe active snapshot (0640), readable by nginx\\(aqs group.\n"
       ".TP\n.B history/\nThe last five snapshots.\n"
       ".TP\n.B peppers/\nSecrets that digests are made with (0600).\n"
-      ".SH EXIT STATUS\n0 done, 1 refused or failed, 2 used wrongly.",
+      ".TP\n.B nodes/\nWhich nginx instances read this directory.\n"
+      ".SH EXIT STATUS\n0 done and active in nginx, or nothing to do; 1 refused or failed; 2 used wrongly; 3 done in the registry, but\n"
+      "not (yet) active in nginx.",
       roff_options(app), roff_commands(app, "keyloader"));
 }
 

@@ -5,6 +5,7 @@
 
 #include <functional>
 
+#include "delivery.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
 #include "secret.hpp"
@@ -22,7 +23,7 @@ struct OwnerOptions {
   Texts meta;
   LimitOptions limits;
   std::string duration;
-  bool is_quiet = false;
+  DeliveryOptions delivery;
 };
 
 Owner require_owner(Registry& registry, const std::string& name) {
@@ -53,34 +54,73 @@ void apply(const OwnerOptions& options, Owner& owner) {
   check_limits(owner);
 }
 
+bool names_nothing(const OwnerOptions& options) {
+  return !options.email && !options.team && options.meta.empty() && options.limits.names_nothing();
+}
+
+// The same but for what the registry alone decides.
+bool is_same(const Owner& a, Owner b) {
+  b.id = a.id;
+  b.created = a.created;
+  return to_json(a) == to_json(b);
+}
+
 void create(const Session& session, const OwnerOptions& options) {
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
   Owner owner = new_owner(options.name);
   apply(options, owner);
   const auto change = registry->begin_change();
-  if (registry->owner(options.name)) {
-    throw Failure(fmt::format("there is an owner \"{}\" already; `keyloader owner set` changes it", options.name));
+  if (const auto existing = registry->owner(options.name)) {
+    if (!is_same(*existing, owner)) {
+      throw Failure(fmt::format("there is an owner \"{}\" already; `keyloader owner set` changes it", options.name));
+    }
+    report(session, fmt::format("owner {} exists already, just like this", owner.name), to_json(*existing),
+           deliver_nothing(session, *registry, *change, options.delivery));
+    return;
   }
   change->create(owner);
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(fmt::format("owner {} is made", owner.name), to_json(owner));
+  report(session, fmt::format("created owner {}", owner.name), to_json(owner),
+         deliver(session, *registry, *change, options.delivery));
 }
 
-// set, suspend, resume: the same but for what they do to the owner.
-void update(const Session& session, const OwnerOptions& options, std::string_view action, std::string_view done,
+// set, suspend, resume: the same but for what they do to the owner, and what they say when that is so already.
+struct Update {
+  std::string_view action;
+  std::string_view did;
+  std::string_view is_already;
+  Effect effect = Effect::any;
+};
+
+void update(const Session& session, const OwnerOptions& options, const Update& what,
             const std::function<void(Owner&)>& edit) {
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   Owner owner = require_owner(*registry, options.name);
+  const Json before = to_json(owner);
   edit(owner);
-  change->update(owner, action);
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(fmt::format("owner {} is {}", owner.name, done), to_json(owner));
+  if (to_json(owner) == before) {
+    report(session, fmt::format("owner {} {}", owner.name, what.is_already), before,
+           deliver_nothing(session, *registry, *change, options.delivery, what.effect));
+    return;
+  }
+  change->update(owner, what.action);
+  report(session, fmt::format("{} owner {}", what.did, owner.name), to_json(owner),
+         deliver(session, *registry, *change, options.delivery, what.effect));
 }
 
 void remove(const Session& session, const OwnerOptions& options) {
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
+  if (const Seconds deleted = registry->owner(options.name) ? 0 : registry->deleted(options.name, "owner.delete");
+      deleted != 0) {
+    report(session, fmt::format("owner {} was deleted already, at {}", options.name, time_text(deleted)),
+           {{"name", options.name}, {"deleted", time_json(deleted)}},
+           deliver_nothing(session, *registry, *change, options.delivery, Effect::restricts));
+    return;
+  }
   const Owner owner = require_owner(*registry, options.name);
   const std::uint64_t keys = registry->key_count_of(owner);
   if (keys != 0) {
@@ -90,8 +130,8 @@ void remove(const Session& session, const OwnerOptions& options) {
         owner.name, keys, owner.name));
   }
   change->remove(owner);
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(fmt::format("owner {} is deleted", owner.name), to_json(owner));
+  report(session, fmt::format("deleted owner {}", owner.name), to_json(owner),
+         deliver(session, *registry, *change, options.delivery, Effect::restricts));
 }
 
 std::string suspension_text(const Owner& owner) {
@@ -138,7 +178,7 @@ void add_fields(Command& command, OwnerOptions& options) {
   command.option("--team", options.team, "TEAM", "Who answers for it");
   command.words("--meta", options.meta, "NAME=VALUE", "A value for $apikey_meta_<name>; name= removes it");
   add_limit_options(command, options.limits, LimitHolder::owner);
-  command.no_publish(options.is_quiet);
+  command.delivers(options.delivery);
 }
 
 Command add_named(Command& group, const std::string& name, const std::string& help, OwnerOptions& options) {
@@ -162,32 +202,39 @@ void add_changes(Command& group, Session& session) {
       "  keyloader owner set acme --team payments\n"
       "  keyloader owner set acme --email none --rate 500/s --quota 5000000/month");
   set.run([&session, options] {
-    update(session, *options, "set", "changed", [&](Owner& owner) { apply(*options, owner); });
+    if (names_nothing(*options)) {
+      throw UsageError("there is nothing to set; name what is to change, such as --team payments");
+    }
+    update(session, *options, {.action = "set", .did = "updated", .is_already = "is so already"},
+           [&](Owner& owner) { apply(*options, owner); });
   });
 
   Command suspend = add_named(group, "suspend", "Stop all keys of an owner for a while", *options);
   suspend.option("--for", options->duration, "DURATION", "How long: 15m, 24h (default: until resumed)");
-  suspend.no_publish(options->is_quiet);
+  suspend.delivers(options->delivery);
   suspend.footer("  keyloader owner suspend acme --for 24h");
   suspend.run([&session, options] {
-    update(session, *options, "suspend", "suspended", [&](Owner& owner) {
+    const Update what{
+        .action = "suspend", .did = "suspended", .is_already = "is suspended already", .effect = Effect::restricts};
+    update(session, *options, what, [&](Owner& owner) {
       owner.is_suspended = true;
       owner.suspended_until = options->duration.empty() ? 0 : wall_clock() + parse_duration(options->duration);
     });
   });
 
   Command resume = add_named(group, "resume", "Let the keys of an owner in again", *options);
-  resume.no_publish(options->is_quiet);
+  resume.delivers(options->delivery);
   resume.footer("  keyloader owner resume acme");
   resume.run([&session, options] {
-    update(session, *options, "resume", "resumed", [](Owner& owner) {
-      owner.is_suspended = false;
-      owner.suspended_until = 0;
-    });
+    update(session, *options, {.action = "resume", .did = "resumed", .is_already = "is not suspended"},
+           [](Owner& owner) {
+             owner.is_suspended = false;
+             owner.suspended_until = 0;
+           });
   });
 
   Command away = add_named(group, "delete", "Remove an owner that has no keys left", *options);
-  away.no_publish(options->is_quiet);
+  away.delivers(options->delivery);
   away.footer("  keyloader owner delete acme");
   away.run([&session, options] { remove(session, *options); });
 }

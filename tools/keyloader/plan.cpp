@@ -1,6 +1,7 @@
 // keyloader plan: named limits that keys refer to. The plan `default` is what a key has that names none.
 #include <fmt/format.h>
 
+#include "delivery.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
 #include "session.hpp"
@@ -13,7 +14,7 @@ namespace {
 struct PlanOptions {
   std::string name;
   LimitOptions limits;
-  bool is_quiet = false;
+  DeliveryOptions delivery;
 };
 
 Plan require_plan(Registry& registry, const std::string& name) {
@@ -24,35 +25,61 @@ Plan require_plan(Registry& registry, const std::string& name) {
   return *plan;
 }
 
+std::string sentence(const Plan& plan, std::string_view did) {
+  return fmt::format("{} plan {}: {}", did, plan.name, limits_text(plan.limits));
+}
+
 void create(const Session& session, const PlanOptions& options) {
+  check(options.delivery);
   check_label("plan", options.name);
   Plan plan{.name = options.name, .limits = {}, .created = wall_clock()};
   apply_limits(plan.limits, options.limits, LimitHolder::plan);
   const auto registry = session.dir().open_registry();
   check_limits(*registry, plan);
   const auto change = registry->begin_change();
-  if (registry->plan(options.name)) {
-    throw Failure(fmt::format("there is a plan \"{}\" already; `keyloader plan set` changes it", options.name));
+  if (const auto existing = registry->plan(options.name)) {
+    if (existing->limits != plan.limits) {
+      throw Failure(fmt::format("there is a plan \"{}\" already; `keyloader plan set` changes it", options.name));
+    }
+    report(session, fmt::format("plan {} exists already, just like this: {}", plan.name, limits_text(plan.limits)),
+           to_json(*existing), deliver_nothing(session, *registry, *change, options.delivery));
+    return;
   }
   change->create(plan);
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(fmt::format("plan {} is made: {}", plan.name, limits_text(plan.limits)), to_json(plan));
+  report(session, sentence(plan, "created"), to_json(plan), deliver(session, *registry, *change, options.delivery));
 }
 
 void set(const Session& session, const PlanOptions& options) {
+  check(options.delivery);
+  if (options.limits.names_nothing()) {
+    throw UsageError("there is nothing to set; name what is to change, such as --rate 200/s");
+  }
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   Plan plan = require_plan(*registry, options.name);
+  const Limits before = plan.limits;
   apply_limits(plan.limits, options.limits, LimitHolder::plan);
   check_limits(*registry, plan);
+  if (plan.limits == before) {
+    report(session, fmt::format("plan {} is so already: {}", plan.name, limits_text(plan.limits)), to_json(plan),
+           deliver_nothing(session, *registry, *change, options.delivery));
+    return;
+  }
   change->update(plan, "set");
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(fmt::format("plan {} is changed: {}", plan.name, limits_text(plan.limits)), to_json(plan));
+  report(session, sentence(plan, "updated"), to_json(plan), deliver(session, *registry, *change, options.delivery));
 }
 
 void remove(const Session& session, const PlanOptions& options) {
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
+  if (const Seconds deleted = registry->plan(options.name) ? 0 : registry->deleted(options.name, "plan.delete");
+      deleted != 0) {
+    report(session, fmt::format("plan {} was deleted already, at {}", options.name, time_text(deleted)),
+           {{"name", options.name}, {"deleted", time_json(deleted)}},
+           deliver_nothing(session, *registry, *change, options.delivery));
+    return;
+  }
   const Plan plan = require_plan(*registry, options.name);
   if (plan.name == kDefaultPlan) {
     throw Failure(
@@ -68,8 +95,8 @@ void remove(const Session& session, const PlanOptions& options) {
                               plan.name));
   }
   change->remove(plan);
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(fmt::format("plan {} is deleted", plan.name), to_json(plan));
+  report(session, fmt::format("deleted plan {}", plan.name), to_json(plan),
+         deliver(session, *registry, *change, options.delivery));
 }
 
 void show(const Session& session, const std::string& name) {
@@ -92,7 +119,7 @@ void list(const Session& session) {
 void add_fields(Command& command, PlanOptions& options) {
   command.argument("NAME", options.name, "The plan");
   add_limit_options(command, options.limits, LimitHolder::plan);
-  command.no_publish(options.is_quiet);
+  command.delivers(options.delivery);
 }
 
 }  // namespace
@@ -128,7 +155,7 @@ void add_plan_commands(Command& app, Session& session) {
 
   Command away = group.add("delete", "Remove a plan that no key has");
   away.argument("NAME", options->name, "The plan");
-  away.no_publish(options->is_quiet);
+  away.delivers(options->delivery);
   away.footer("  keyloader plan delete gold");
   away.run([&session, options] { remove(session, *options); });
 }

@@ -1,11 +1,11 @@
-// Publishing: what may follow what is in service, the new generation, the build, the swap.
-// Called by every changing command. keys.mdb is only ever replaced by a whole, verified, synced file.
+// Publishing: what may follow the active snapshot, the new generation, the build, the swap.
+// Called by every changing command. keys.mdb is only ever replaced by a complete, verified, synced file.
 #include "publisher.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
-#include <optional>
 
 #include "publish/snapshot_store.hpp"
 #include "snapshot_builder.hpp"
@@ -16,55 +16,61 @@ namespace {
 
 using apikey::publish::SnapshotFile;
 
-// keys.mdb as it is now. A damaged one counts as none: publishing is what puts that right.
-std::unique_ptr<SnapshotFile> open_in_service(const DataDir& directory) {
+constexpr std::string_view kWayToTakeOver = "`keyloader publish --take-over --reason TEXT`";
+
+// keys.mdb as it is now; nothing for one that is not there or is damaged.
+std::unique_ptr<SnapshotFile> open_current(const DataDir& directory, apikey::Status& status) {
   auto file = std::make_unique<SnapshotFile>();
-  const apikey::Status status = file->open(directory.snapshot_file());
-  if (status.ok()) {
-    return file;
-  }
+  status = file->open(directory.snapshot_file());
   if (status.code == apikey::StatusCode::unreadable) {
     throw Failure(fmt::format("{}: {}", directory.snapshot_file().string(), sentence_of(status)));
   }
-  if (status.code != apikey::StatusCode::absent) {
-    fmt::print(stderr, "keyloader: {} is replaced, as it is no whole snapshot: {}\n",
+  return status.ok() ? std::move(file) : nullptr;
+}
+
+// Publishing puts a damaged one right.
+void warn_of_damage(const DataDir& directory, const apikey::Status& status) {
+  if (!status.ok() && status.code != apikey::StatusCode::absent) {
+    fmt::print(stderr, "keyloader: {} is not a valid snapshot and is replaced: {}\n",
                directory.snapshot_file().string(), sentence_of(status));
   }
-  return nullptr;
 }
 
-void check_may_replace(const SnapshotFile& old, const RegistryInfo& info, bool allow_shrink) {
+Published published_of(const SnapshotFile& file) {
+  return {.registry_id = file.meta().registry_id,
+          .generation = file.meta().generation,
+          .seal = file.seal().sha256,
+          .keys = file.meta().keys};
+}
+
+bool counts_agree(const RegistryInfo& info, std::uint64_t keys) {
+  return static_cast<std::int64_t>(info.added - info.removed) + info.withheld == static_cast<std::int64_t>(keys);
+}
+
+// Whether keys.mdb lacks something. One without counters was published by an older keyloader.
+bool is_behind(const SnapshotFile* file, const RegistryInfo& info, std::uint64_t keys, bool keeps_rollback) {
+  if (file == nullptr || file->meta().registry_id != info.id || file->meta().generation != info.generation ||
+      !file->meta().has_added || !counts_agree(info, keys)) {
+    return true;
+  }
+  const std::uint64_t settled = std::max(info.published_seq, keeps_rollback ? info.rolled_back_seq : 0);
+  const bool is_rolled_back = info.rolled_back_seq > info.published_seq;
+  return info.changed_seq > settled || (is_rolled_back && !keeps_rollback);
+}
+
+void check_may_replace(const SnapshotFile& old, const RegistryInfo& info) {
   if (old.meta().registry_id != info.id) {
     throw Failure(
-        fmt::format("keys.mdb belongs to registry {}, this is registry {}: move keys.mdb away if this registry is to "
-                    "take over here",
-                    hex(old.meta().registry_id), hex(info.id)));
+        fmt::format("keys.mdb belongs to registry {}, this is registry {}; if this registry is to replace it, "
+                    "run {}",
+                    hex(old.meta().registry_id), hex(info.id), kWayToTakeOver));
   }
-  if (old.meta().generation > info.generation && !allow_shrink) {
+  if (old.meta().generation > info.generation) {
     throw Failure(
         fmt::format("the registry ends at generation {}, keys.mdb is generation {}: the registry is an older copy, "
-                    "and keys revoked since would come back. Revoke them again, then run "
-                    "`keyloader publish --allow-shrink`",
-                    info.generation, old.meta().generation));
+                    "and keys revoked since would be good again. Revoke them again, then run {}",
+                    info.generation, old.meta().generation, kWayToTakeOver));
   }
-}
-
-bool is_below_half(std::uint64_t before, std::uint64_t after) { return after < before - before / 2; }
-
-void check_count(std::uint64_t before, std::uint64_t after, bool allow_shrink) {
-  if (is_below_half(before, after) && !allow_shrink) {
-    throw Failure(
-        fmt::format("{} keys are in service and only {} would be left; if that is meant, run "
-                    "`keyloader publish --allow-shrink`",
-                    before, after));
-  }
-}
-
-bool has_been_deleted(Registry& registry, const apikey::KeyId& id) {
-  bool is_deleted = false;
-  registry.each_audit_entry(text_of(id), 1,
-                            [&](const AuditEntry& entry) { is_deleted = entry.action == "key.delete"; });
-  return is_deleted;
 }
 
 // Promise: no live key is dropped without an audited reason.
@@ -75,70 +81,148 @@ void check_nothing_lost(Registry& registry, const SnapshotFile& old, std::uint64
     return;
   }
   each_key(old, [&](const apikey::Digest& digest, const apikey::Record& record) {
-    if (is_good(record, now) && !registry.key(digest) && !has_been_deleted(registry, record.id)) {
+    if (is_good(record, now) && !registry.key(digest) && registry.deleted(text_of(record.id), "key.delete") == 0) {
       throw Failure(
-          fmt::format("{} is in service, but the registry does not know it and nobody deleted it; if such keys are "
-                      "to go, run `keyloader publish --allow-shrink`",
+          fmt::format("{} is active, but the registry does not know it and nobody deleted it; if such keys are to go, "
+                      "run `keyloader publish --allow-shrink`",
                       text_of(record.id)));
     }
   });
 }
 
-apikey::publish::MetaValues meta_values(const RegistryInfo& info, std::uint64_t generation, bool allow_shrink) {
+bool is_below_half(std::uint64_t before, std::uint64_t after) { return after < before - before / 2; }
+
+void check_counts(Registry& registry, const SnapshotFile* old, const RegistryInfo& info, std::uint64_t keys) {
+  if (counts_agree(info, keys)) {
+    return;
+  }
+  if (old != nullptr) {
+    check_nothing_lost(registry, *old, 0, wall_clock());  // names the key, if one that is active is missing
+  }
+  throw Failure(
+      fmt::format("the registry has {} keys, but it has counted {} added and {} removed: somebody changed registry.db "
+                  "by other means. If the difference is intended, run `keyloader publish --allow-shrink`",
+                  keys, info.added, info.removed));
+}
+
+apikey::publish::MetaValues meta_values(const RegistryInfo& info, std::uint64_t generation, bool allows_shrink) {
   apikey::publish::MetaValues meta;
   meta.registry_id = info.id;
   meta.generation = generation;
   meta.created = {wall_clock()};
   meta.builder = "keyloader " KEYLOADER_VERSION;
-  meta.allow_shrink = allow_shrink;
+  meta.allow_shrink = allows_shrink;
+  meta.has_counters = true;
+  meta.added = info.added;
+  meta.removed = info.removed;
   return meta;
 }
 
+// A permission is in every inbox before the file that needs it can be seen.
+void permit(const Nodes& nodes, const Published& published) {
+  for (const std::string& sentence : nodes.permit(published.seal, published.registry_id, published.generation)) {
+    fmt::print(stderr, "keyloader: {}\n", sentence);
+  }
+}
+
 void finish_and_swap(const DataDir& directory, apikey::publish::SnapshotWriter& writer,
-                     const apikey::publish::MetaValues& meta) {
+                     const apikey::publish::MetaValues& meta, const Nodes* taken_over, Published& published) {
   apikey::publish::FinishedSnapshot finished;
   check(writer.finish(meta, finished), "the snapshot could not be written");
+  published.registry_id = meta.registry_id;
+  published.generation = meta.generation;
+  published.seal = finished.seal.sha256;
+  published.is_new = true;
+  if (taken_over != nullptr) {
+    permit(*taken_over, published);
+  }
   const apikey::Status status = apikey::publish::swap_in(finished.path, directory.path(), finished.seal);
   if (!status.ok()) {
     std::error_code ignored;
     std::filesystem::remove(finished.path, ignored);
-    check(status, "the snapshot could not be put into service");
+    check(status, "the snapshot could not take the place of keys.mdb");
   }
 }
 
-Published publish_locked(const DataDir& directory, Registry& registry, const Loss& loss) {
-  const std::unique_ptr<SnapshotFile> old = open_in_service(directory);
-  const std::uint64_t old_generation = old != nullptr ? old->meta().generation : 0;
-  const std::uint64_t old_keys = old != nullptr ? old->meta().keys : 0;
-  const std::uint64_t keys = registry.key_count();
-  if (old != nullptr) {
-    check_may_replace(*old, registry.info(), loss.is_meant);
-    check_count(old_keys, keys + loss.named, loss.is_meant);
+void check_nodes(const Nodes& nodes, Registry& registry, const RegistryInfo& info, const PublishRequest& request) {
+  if (request.take_over) {
+    return;
   }
-  const bool allow_shrink = loss.is_meant || is_below_half(old_keys, keys);
+  if (const auto refused = why_refused(nodes, info)) {
+    throw Failure(*refused);
+  }
+  if (request.only_restricts) {
+    return;
+  }
+  if (const auto lack = nodes.lack_of(methods_of_snapshot(registry))) {
+    throw Failure(*lack);
+  }
+}
+
+Json take_over_note(const std::string& reason, const SnapshotFile* old, const Nodes& nodes) {
+  Json replaced = Json::array();
+  if (old != nullptr) {
+    replaced.push_back({{"registry_id", hex(old->meta().registry_id)}, {"generation", old->meta().generation}});
+  }
+  for (const KnownStore& known : nodes.stores()) {
+    replaced.push_back(
+        {{"nginx", known.node}, {"registry_id", hex(known.registry_id)}, {"generation", known.highest_generation}});
+  }
+  return {{"reason", reason}, {"replaced", replaced}};
+}
+
+struct Begun {
+  RegistryInfo info;
+  std::uint64_t generation = 0;
+};
+
+// Counts, numbers and books the next generation; nothing of it stays when a check fails.
+Begun begin_generation(Registry& registry, const Nodes& nodes, const SnapshotFile* old, bool allows_shrink,
+                       const PublishRequest& request) {
+  const std::unique_ptr<Change> change = registry.begin_change();
+  Begun begun{.info = registry.info()};
+  const std::uint64_t keys = registry.key_count();
+  if (old != nullptr && !request.take_over) {
+    check_may_replace(*old, begun.info);
+  }
+  if (!request.allows_shrink) {
+    check_counts(registry, old, begun.info, keys);
+  }
+  check_nodes(nodes, registry, begun.info, request);
+  Json note{{"keys", keys}};
+  if (allows_shrink) {
+    note["allow_shrink"] = true;
+  }
+  std::uint64_t at_least = old != nullptr && old->meta().registry_id == begun.info.id ? old->meta().generation : 0;
+  if (request.take_over) {
+    note["take_over"] = take_over_note(*request.take_over, old, nodes);
+    at_least = std::max(at_least, nodes.highest_generation(begun.info.id));
+  }
+  change->settle(keys);
+  begun.generation = change->next_generation(at_least, Change::Generation::publish, note);
+  change->commit();
+  return begun;
+}
+
+Published publish_locked(const DataDir& directory, Registry& registry, const Nodes& nodes, const SnapshotFile* old,
+                         const PublishRequest& request) {
+  const std::uint64_t old_keys = old != nullptr ? old->meta().keys : 0;
+  // For an nginx whose active snapshot has no counters.
+  const bool allows_shrink = request.allows_shrink || is_below_half(old_keys, registry.key_count());
   apikey::publish::SnapshotWriter writer;
   check(writer.open(directory.path()), "a new snapshot cannot be begun in " + directory.path().string());
-
+  const Begun begun = begin_generation(registry, nodes, old, allows_shrink, request);
   Published published;
-  {
-    const std::unique_ptr<Change> change = registry.begin_change();
-    Json note{{"keys", keys}};
-    if (allow_shrink) {
-      note["allow_shrink"] = true;
-    }
-    published.generation = change->next_generation(old_generation, Change::Generation::publish, note);
-    change->commit();
-  }
   registry.with_stable_view([&] {
     const Seconds now = wall_clock();
-    Built built = build_from_registry(registry, old.get(), now, writer);
-    if (old != nullptr && !loss.is_meant) {
+    Built built = build_from_registry(registry, old, now, writer);
+    if (old != nullptr && !request.allows_shrink && !request.take_over) {
       check_nothing_lost(registry, *old, built.kept, now);
     }
     published.keys = built.keys;
-    apikey::publish::MetaValues meta = meta_values(registry.info(), published.generation, allow_shrink);
+    apikey::publish::MetaValues meta = meta_values(registry.info(), begun.generation, allows_shrink);
     meta.digests = std::move(built.methods);
-    finish_and_swap(directory, writer, meta);
+    finish_and_swap(directory, writer, meta, request.take_over ? &nodes : nullptr, published);
   });
   return published;
 }
@@ -147,53 +231,83 @@ void lock(const DataDir& directory, apikey::publish::PublishLock& publish_lock) 
   check(publish_lock.acquire(directory.path()), "publishing has to wait for another process");
 }
 
-std::filesystem::path find_in_history(const DataDir& directory, std::uint64_t generation, std::uint64_t in_service) {
+std::filesystem::path find_in_history(const DataDir& directory, std::uint64_t generation, std::uint64_t current) {
   for (const auto& entry : apikey::publish::list_history(directory.path())) {
-    if (generation != 0 ? entry.generation == generation : entry.generation < in_service) {
+    if (generation != 0 ? entry.generation == generation : entry.generation < current) {
       return entry.path;
     }
   }
   if (generation == 0) {
-    throw Failure("history/ holds no snapshot older than the one in service; there is nothing to roll back to");
+    throw Failure("history/ holds no snapshot older than the active one; there is nothing to roll back to");
   }
   throw Failure(
       fmt::format("history/ holds no generation {}; `keyloader snapshot list` shows what it holds", generation));
 }
 
+std::optional<Published> unless_behind(const DataDir& directory, Registry& registry, const PublishRequest& request) {
+  apikey::Status status;
+  const std::unique_ptr<SnapshotFile> file = open_current(directory, status);
+  if (request.take_over || is_behind(file.get(), registry.info(), registry.key_count(), request.keeps_rollback)) {
+    return std::nullopt;
+  }
+  return published_of(*file);
+}
+
 }  // namespace
 
-Published publish(const DataDir& directory, Registry& registry, const Loss& loss) {
-  apikey::publish::PublishLock publish_lock;
-  lock(directory, publish_lock);
-  return publish_locked(directory, registry, loss);
-}
-
-void publish_change(const DataDir& directory, Registry& registry, std::uint64_t seq, const Loss& loss) {
-  apikey::publish::PublishLock publish_lock;
-  lock(directory, publish_lock);
-  const RegistryInfo info = registry.info();
-  if (info.published_seq > seq) {
-    // Somebody published while we waited. It counts only if that generation really went into service.
-    apikey::publish::MappedFile file;
-    apikey::Seal seal;
-    if (file.open(directory.snapshot_file()).ok() && apikey::decode_seal(file.bytes(), seal).ok() &&
-        seal.generation == info.generation) {
-      return;
+std::optional<std::string> why_refused(const Nodes& nodes, const RegistryInfo& info) {
+  for (const KnownStore& known : nodes.stores()) {
+    if (known.highest_generation == 0) {
+      continue;
+    }
+    if (known.registry_id != info.id) {
+      return fmt::format(
+          "{} uses this keys.mdb with registry {} (generation {}) and refuses this registry, {}; if it is "
+          "to replace that one, run {}",
+          known.node, hex(known.registry_id), known.highest_generation, hex(info.id), kWayToTakeOver);
+    }
+    if (known.highest_generation > info.generation) {
+      return fmt::format(
+          "{} has seen generation {} of this registry, which ends at generation {}: it is an older copy, "
+          "and keys revoked since would be good again. Revoke them again, then run {}",
+          known.node, known.highest_generation, info.generation, kWayToTakeOver);
     }
   }
-  publish_locked(directory, registry, loss);
+  return std::nullopt;
 }
 
-Published rollback(const DataDir& directory, Registry& registry, std::uint64_t generation, bool allow_shrink) {
+Published publish(const DataDir& directory, Registry& registry, const Nodes& nodes, const PublishRequest& request) {
+  if (const auto published = unless_behind(directory, registry, request)) {
+    return *published;
+  }
   apikey::publish::PublishLock publish_lock;
   lock(directory, publish_lock);
-  const std::unique_ptr<SnapshotFile> current = open_in_service(directory);
-  const RegistryInfo info = registry.info();
-  if (current != nullptr) {
-    check_may_replace(*current, info, allow_shrink);
+  // Somebody may have published while we waited.
+  if (const auto published = unless_behind(directory, registry, request)) {
+    return *published;
   }
-  const std::uint64_t in_service = current != nullptr ? current->meta().generation : info.generation + 1;
-  const std::filesystem::path path = find_in_history(directory, generation, in_service);
+  apikey::Status status;
+  const std::unique_ptr<SnapshotFile> old = open_current(directory, status);
+  warn_of_damage(directory, status);
+  return publish_locked(directory, registry, nodes, old.get(), request);
+}
+
+Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, std::uint64_t generation,
+                   bool allows_shrink) {
+  apikey::publish::PublishLock publish_lock;
+  lock(directory, publish_lock);
+  apikey::Status status;
+  const std::unique_ptr<SnapshotFile> current = open_current(directory, status);
+  warn_of_damage(directory, status);
+  RegistryInfo info = registry.info();
+  if (current != nullptr) {
+    check_may_replace(*current, info);
+  }
+  if (const auto refused = why_refused(nodes, info)) {
+    throw Failure(*refused);
+  }
+  const std::uint64_t current_generation = current != nullptr ? current->meta().generation : info.generation + 1;
+  const std::filesystem::path path = find_in_history(directory, generation, current_generation);
   SnapshotFile old;
   check(old.open(path), path.string());
   if (old.meta().registry_id != info.id) {
@@ -209,19 +323,23 @@ Published rollback(const DataDir& directory, Registry& registry, std::uint64_t g
     published.dropped = copied.dropped;
     published.refused_since = copied.refused;
   });
-  if (current != nullptr) {
-    check_count(current->meta().keys, published.keys, allow_shrink);
+  if (current != nullptr && is_below_half(current->meta().keys, published.keys) && !allows_shrink) {
+    throw Failure(fmt::format("{} keys are active and only {} would be left; if this is intended, add --allow-shrink",
+                              current->meta().keys, published.keys));
   }
   const std::unique_ptr<Change> change = registry.begin_change();
-  published.generation = change->next_generation(
-      current != nullptr ? in_service : 0, Change::Generation::rollback,
+  change->settle(published.keys);
+  const std::uint64_t next = change->next_generation(
+      current != nullptr ? current_generation : 0, Change::Generation::rollback,
       {{"keys", published.keys}, {"rolled_back_to", published.rolled_back_to}, {"dropped", published.dropped}});
+  info = registry.info();
   change->commit();
-  apikey::publish::MetaValues meta = meta_values(info, published.generation, allow_shrink);
+  const bool has_shrunk = current != nullptr && is_below_half(current->meta().keys, published.keys);
+  apikey::publish::MetaValues meta = meta_values(info, next, allows_shrink || has_shrunk);
   meta.rolled_back_to = published.rolled_back_to;
   const auto digests = std::span{old.meta().digests}.first(old.meta().digest_count);
   meta.digests.assign(digests.begin(), digests.end());
-  finish_and_swap(directory, writer, meta);
+  finish_and_swap(directory, writer, meta, nullptr, published);
   return published;
 }
 

@@ -1,37 +1,46 @@
 // From the registry to keys.mdb: the one way a change reaches nginx, and the way back to an older content.
 // Called by every changing command, `publish`, `import` and `snapshot rollback`.
-// Must never put into service what promise of this file forbids: another registry's snapshot over this one's, a lower
-// generation, fewer than half of the keys, or the silent loss of a key nobody deleted.
+// INVARIANT: nothing is published that promise of this file forbids: another registry's snapshot over this one's, a
+// generation that is not the highest known, keys that the registry did not count, or the loss of a key nobody deleted.
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
+#include "apikey/meta.hpp"
 #include "data_dir.hpp"
+#include "nodes.hpp"
 #include "registry/registry.hpp"
 
 namespace keyloader {
 
 struct Published {
+  apikey::RegistryId registry_id{};
   std::uint64_t generation = 0;
+  apikey::SealHash seal{};
   std::uint64_t keys = 0;
+  bool is_new = false;               // else keys.mdb had everything already
   std::uint64_t dropped = 0;         // by a rollback: keys deleted since
   std::uint64_t refused_since = 0;   // by a rollback: keys revoked or suspended since
   std::uint64_t rolled_back_to = 0;  // 0: not a rollback
 };
 
-// Which losses are meant.
-struct Loss {
-  bool is_meant = false;    // --allow-shrink: any
-  std::uint64_t named = 0;  // `key delete ID…`: so many, named one by one
+struct PublishRequest {
+  bool allows_shrink = false;    // --allow-shrink: the loss of keys is intended
+  bool keeps_rollback = false;   // nothing was changed: what a rollback left out may stay out
+  bool only_restricts = false;   // a revocation or suspension: it goes out whatever an nginx lacks
+  std::optional<std::string> take_over{};  // --take-over: the reason
 };
 
-// Builds a snapshot of the registry and puts it into service.
-Published publish(const DataDir& directory, Registry& registry, const Loss& loss);
+// Publishes a new generation when keys.mdb lacks a change of the registry, or is not what the registry published last.
+Published publish(const DataDir& directory, Registry& registry, const Nodes& nodes, const PublishRequest& request);
 
-// The same, unless a publisher that ran in between has taken the change with audit entry `seq` along.
-void publish_change(const DataDir& directory, Registry& registry, std::uint64_t seq, const Loss& loss);
+// A new generation with the content of an older one from history/ (0: the one before the active one).
+Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, std::uint64_t generation,
+                   bool allows_shrink);
 
-// A new generation with the content of an older one from history/ (0: the one before what is in service).
-Published rollback(const DataDir& directory, Registry& registry, std::uint64_t generation, bool allow_shrink);
+// Why an nginx would refuse snapshots of this registry as they are published now, with the way out; nothing: none would.
+[[nodiscard]] std::optional<std::string> why_refused(const Nodes& nodes, const RegistryInfo& info);
 
 }  // namespace keyloader

@@ -6,6 +6,7 @@
 
 #include "apikey/quota_table.hpp"
 #include "apikey/quota_window.hpp"
+#include "delivery.hpp"
 #include "key.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
@@ -24,7 +25,7 @@ struct QuotaOptions {
   std::string amount;
   std::string until;
   std::string reason;
-  bool is_quiet = false;
+  DeliveryOptions delivery;
 };
 
 // A key, standing for its family, or an owner; and the quotas that are its own to adjust.
@@ -136,8 +137,8 @@ Json quota_json(const Subject& subject, const EffectiveLimit& quota, const Adjus
   return json;
 }
 
-void adjust(const Session& session, Registry& registry, Change& change, const Subject& subject,
-            const Adjustment& adjustment, std::string_view action, const QuotaOptions& options) {
+Outcome adjust(const Session& session, Registry& registry, Change& change, const Subject& subject,
+               const Adjustment& adjustment, std::string_view action, const QuotaOptions& options) {
   if (!options.reason.empty()) {
     check_text("reason", options.reason, kMaxReason);
   }
@@ -146,10 +147,11 @@ void adjust(const Session& session, Registry& registry, Change& change, const Su
   } else {
     change.adjust(subject.owner, adjustment, action, options.reason);
   }
-  finish_change(session, registry, change, options.is_quiet);
+  return deliver(session, registry, change, options.delivery);
 }
 
 void reset(const Session& session, const QuotaOptions& options) {
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   const Subject subject = find_subject(*registry, options);
@@ -157,10 +159,11 @@ void reset(const Session& session, const QuotaOptions& options) {
   const Seconds now = wall_clock();
   Adjustment adjustment = adjustment_of(subject, quota.limit.name, now);
   adjustment.last_reset = now;
-  adjust(session, *registry, *change, subject, adjustment, "reset", options);
-  session.report(fmt::format("{} of {} begins anew: what was used before {} is forgotten", quota.limit.name,
-                             subject.text(), time_text(now)),
-                 quota_json(subject, quota, adjustment, now));
+  const Outcome outcome = adjust(session, *registry, *change, subject, adjustment, "reset", options);
+  report(session,
+         fmt::format("reset {} of {}: what was used before {} is forgotten", quota.limit.name, subject.text(),
+                     time_text(now)),
+         quota_json(subject, quota, adjustment, now), outcome);
 }
 
 // When a grant ends that does not say it: with the grant that stands, or with the window.
@@ -182,6 +185,7 @@ Seconds end_of_grant(const Limit& quota, const Adjustment& adjustment, const std
 
 void grant(const Session& session, const QuotaOptions& options) {
   const std::uint64_t amount = parse_quota_amount(options.amount);
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   const Subject subject = find_subject(*registry, options);
@@ -194,10 +198,11 @@ void grant(const Session& session, const QuotaOptions& options) {
   }
   adjustment.granted_until = end_of_grant(quota.limit, adjustment, options.until, now);
   adjustment.granted += amount;
-  adjust(session, *registry, *change, subject, adjustment, "grant", options);
-  session.report(fmt::format("{} of {} is {} and {} granted until {}", quota.limit.name, subject.text(),
-                             limit_text(quota.limit), adjustment.granted, time_text(adjustment.granted_until)),
-                 quota_json(subject, quota, adjustment, now));
+  const Outcome outcome = adjust(session, *registry, *change, subject, adjustment, "grant", options);
+  report(session,
+         fmt::format("{} of {} is {} and {} granted until {}", quota.limit.name, subject.text(),
+                     limit_text(quota.limit), adjustment.granted, time_text(adjustment.granted_until)),
+         quota_json(subject, quota, adjustment, now), outcome);
 }
 
 std::string window_text(const Limit& quota, const Adjustment& adjustment, Seconds now) {
@@ -234,7 +239,7 @@ Command add_quota_command(Command& group, const std::string& name, const std::st
 void add_change_options(Command& command, QuotaOptions& options) {
   command.option("--name", options.quota, "QUOTA", "Which, if there are several: month, tokens.month");
   command.option("--reason", options.reason, "TEXT", "Kept in the audit");
-  command.no_publish(options.is_quiet);
+  command.delivers(options.delivery);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // keyloader role: named sets of scopes. A key that has a role holds its scopes, also those it gets later.
 #include <fmt/format.h>
 
+#include "delivery.hpp"
 #include "session.hpp"
 #include "table.hpp"
 #include "values.hpp"
@@ -11,7 +12,7 @@ namespace {
 struct RoleOptions {
   std::string name;
   Texts scopes;
-  bool is_quiet = false;
+  DeliveryOptions delivery;
 };
 
 Role require_role(Registry& registry, const std::string& name) {
@@ -22,39 +23,62 @@ Role require_role(Registry& registry, const std::string& name) {
   return *role;
 }
 
-std::string sentence(const Role& role, std::string_view done) {
-  return fmt::format("role {} is {}: {}", role.name, done,
-                     role.scopes.empty() ? "no scope" : fmt::format("{}", fmt::join(role.scopes, " ")));
+std::string scopes_text(const Role& role) {
+  return role.scopes.empty() ? "no scope" : fmt::format("{}", fmt::join(role.scopes, " "));
+}
+
+std::string sentence(const Role& role, std::string_view did) {
+  return fmt::format("{} role {}: {}", did, role.name, scopes_text(role));
 }
 
 void create(const Session& session, const RoleOptions& options) {
+  check(options.delivery);
   check_label("role", options.name);
   const Role role{.name = options.name, .scopes = tidy_scopes(options.scopes), .created = wall_clock()};
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
-  if (registry->role(options.name)) {
-    throw Failure(fmt::format("there is a role \"{}\" already; `keyloader role set` changes it", options.name));
+  if (const auto existing = registry->role(options.name)) {
+    if (existing->scopes != role.scopes) {
+      throw Failure(fmt::format("there is a role \"{}\" already; `keyloader role set` changes it", options.name));
+    }
+    report(session, fmt::format("role {} exists already, just like this: {}", role.name, scopes_text(role)),
+           to_json(*existing), deliver_nothing(session, *registry, *change, options.delivery));
+    return;
   }
   change->create(role);
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(sentence(role, "made"), to_json(role));
+  report(session, sentence(role, "created"), to_json(role), deliver(session, *registry, *change, options.delivery));
 }
 
 void set(const Session& session, const RoleOptions& options) {
+  check(options.delivery);
+  if (options.scopes.empty()) {
+    throw UsageError("there is nothing to set; name the scopes the role is to grant, or --scope none");
+  }
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   Role role = require_role(*registry, options.name);
-  if (!options.scopes.empty()) {
-    role.scopes = options.scopes.size() == 1 && is_none(options.scopes.front()) ? Texts{} : tidy_scopes(options.scopes);
+  const Texts before = role.scopes;
+  role.scopes = options.scopes.size() == 1 && is_none(options.scopes.front()) ? Texts{} : tidy_scopes(options.scopes);
+  if (role.scopes == before) {
+    report(session, fmt::format("role {} is so already: {}", role.name, scopes_text(role)), to_json(role),
+           deliver_nothing(session, *registry, *change, options.delivery));
+    return;
   }
   change->update(role, "set");
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(sentence(role, "changed"), to_json(role));
+  report(session, sentence(role, "updated"), to_json(role), deliver(session, *registry, *change, options.delivery));
 }
 
 void remove(const Session& session, const RoleOptions& options) {
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
+  if (const Seconds deleted = registry->role(options.name) ? 0 : registry->deleted(options.name, "role.delete");
+      deleted != 0) {
+    report(session, fmt::format("role {} was deleted already, at {}", options.name, time_text(deleted)),
+           {{"name", options.name}, {"deleted", time_json(deleted)}},
+           deliver_nothing(session, *registry, *change, options.delivery));
+    return;
+  }
   const Role role = require_role(*registry, options.name);
   std::uint64_t users = 0;
   registry->each_key({.owner = {}, .env = {}, .role = role.name}, [&](const Key&) {
@@ -66,8 +90,8 @@ void remove(const Session& session, const RoleOptions& options) {
         fmt::format("{} key(s) have role {}; `keyloader key list --role {}` names them", users, role.name, role.name));
   }
   change->remove(role);
-  finish_change(session, *registry, *change, options.is_quiet);
-  session.report(fmt::format("role {} is deleted", role.name), to_json(role));
+  report(session, fmt::format("deleted role {}", role.name), to_json(role),
+         deliver(session, *registry, *change, options.delivery));
 }
 
 void list(const Session& session) {
@@ -83,7 +107,7 @@ void list(const Session& session) {
 void add_fields(Command& command, RoleOptions& options) {
   command.argument("NAME", options.name, "The role");
   command.words("--scope", options.scopes, "SCOPE", "A scope it grants (again for more)");
-  command.no_publish(options.is_quiet);
+  command.delivers(options.delivery);
 }
 
 }  // namespace
@@ -110,7 +134,7 @@ void add_role_commands(Command& app, Session& session) {
 
   Command away = group.add("delete", "Remove a role that no key has");
   away.argument("NAME", options->name, "The role");
-  away.no_publish(options->is_quiet);
+  away.delivers(options->delivery);
   away.footer("  keyloader role delete clerk");
   away.run([&session, options] { remove(session, *options); });
 }

@@ -1,4 +1,4 @@
-// Answering, and taking a change to nginx. Used by every command file.
+// Answering. Used by every command file.
 // Must never write a secret to standard error.
 #include "session.hpp"
 
@@ -6,8 +6,6 @@
 
 #include <algorithm>
 #include <cstdio>
-
-#include "publisher.hpp"
 
 namespace keyloader {
 
@@ -27,22 +25,6 @@ void Session::warn(const std::string& sentence) {
   std::replace_if(
       text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
   fmt::print(stderr, "keyloader: {}\n", text);
-}
-
-void finish_change(const Session& session, Registry& registry, Change& change, bool is_quiet,
-                   std::uint64_t named_losses) {
-  const std::uint64_t seq = change.commit();
-  if (is_quiet) {
-    return;
-  }
-  try {
-    publish_change(session.dir(), registry, seq, Loss{.is_meant = false, .named = named_losses});
-  } catch (const Failure& failure) {
-    throw Failure(
-        fmt::format("the change is made, but not published: {}. nginx goes on with what it has until "
-                    "`keyloader publish` succeeds",
-                    failure.what()));
-  }
 }
 
 }  // namespace keyloader

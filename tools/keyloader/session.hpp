@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <stdexcept>
 #include <string>
 
 #include "command.hpp"
@@ -14,6 +15,7 @@ namespace keyloader {
 
 struct Session {
   std::filesystem::path directory{"/var/lib/apikey"};
+  std::filesystem::path runtime;  // a further place to look for node memory; empty: none
   bool is_json = false;
   int exit_code = 0;
 
@@ -29,10 +31,11 @@ struct Session {
 // Text on standard output. Throws when it cannot be written: what nobody saw did not happen.
 void print_out(const std::string& text);
 
-// Commits, then publishes unless `is_quiet` (--no-publish). When publishing fails the change stays, and says so.
-// `named_losses`: how many keys the change deletes, each named by whoever asked for it.
-void finish_change(const Session& session, Registry& registry, Change& change, bool is_quiet,
-                   std::uint64_t named_losses = 0);
+// Done in the registry, but not (yet) active in nginx: exit code 3. what() is a complete sentence.
+class NotActive : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 // One line per command family; each adds its commands to `app` and keeps a reference to `session`.
 void add_init_command(Command& app, Session& session);
@@ -46,6 +49,7 @@ void add_publish_command(Command& app, Session& session);
 void add_snapshot_commands(Command& app, Session& session);
 void add_import_command(Command& app, Session& session);
 void add_quota_commands(Command& app, Session& session);
+void add_node_commands(Command& app, Session& session);
 void add_audit_commands(Command& app, Session& session);
 void add_usage_commands(Command& app, Session& session);
 void add_manual_commands(Command& app, CLI::App& all);  // made from the whole command line

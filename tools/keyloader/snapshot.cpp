@@ -22,6 +22,7 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
   const apikey::Meta& meta = file.meta();
   const apikey::Seal& seal = file.seal();
   const auto methods = std::span{meta.digests}.first(meta.digest_count);
+  const auto features = std::span{meta.features}.first(meta.feature_count);
   Json signers = Json::array();
   for (const apikey::Signature& signature : std::span{seal.signatures}.first(seal.signature_count)) {
     signers.push_back(hex(signature.key_id));
@@ -33,7 +34,10 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
             {"created", time_text(meta.created.value)},
             {"builder", meta.builder},
             {"keys", meta.keys},
+            {"added", meta.has_added ? Json(meta.added) : Json(nullptr)},
+            {"removed", meta.has_removed ? Json(meta.removed) : Json(nullptr)},
             {"digests", Texts(methods.begin(), methods.end())},
+            {"requires", Texts(features.begin(), features.end())},
             {"allow_shrink", meta.allow_shrink},
             {"rolled_back_to", meta.rolled_back_to == 0 ? Json(nullptr) : Json(meta.rolled_back_to)},
             {"length", seal.length},
@@ -47,12 +51,12 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
 
 std::string text_of_snapshot(const Json& json) {
   std::vector<Texts> rows;
-  for (const char* name : {"registry_id", "generation", "created", "builder", "keys", "digests", "rolled_back_to",
+  for (const char* name : {"registry_id", "generation", "created", "builder", "keys", "added", "removed", "digests", "rolled_back_to",
                            "rows", "length", "page_size", "sha256", "signatures"}) {
     const Json& value = json.at(name);
     rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : value.dump()});
   }
-  return table_text({json.at("path"), "whole and sealed"}, rows);
+  return table_text({json.at("path"), "valid and sealed"}, rows);
 }
 
 void show(const Session& session, const std::string& name) {
@@ -75,7 +79,7 @@ void verify(Session& session, const std::string& name) {
     throw Failure(fmt::format("{}: {}", path.string(), sentence));
   }
   session.report(
-      fmt::format("{} is whole: generation {} of registry {}, {} keys", path.string(), file.meta().generation,
+      fmt::format("{} is valid: generation {} of registry {}, {} keys", path.string(), file.meta().generation,
                   hex(file.meta().registry_id), file.meta().keys),
       {{"path", path.string()}, {"ok", true}, {"generation", file.meta().generation}, {"keys", file.meta().keys}});
 }
@@ -93,7 +97,7 @@ void list(const Session& session) {
                     {"in_service", entry.is_in_service},
                     {"length", bytes},
                     {"sha256", is_sealed ? Json(hex(seal.sha256)) : Json(nullptr)}});
-    rows.push_back({std::to_string(entry.generation), entry.is_in_service ? "in service" : "kept",
+    rows.push_back({std::to_string(entry.generation), entry.is_in_service ? "active" : "kept",
                     std::to_string(bytes), entry.path.string()});
   }
   session.report(table_text({"GENERATION", "STATE", "BYTES", "FILE"}, rows), json);
@@ -112,7 +116,7 @@ void add_snapshot_commands(Command& app, Session& session) {
 
   Command check_it = group.add("verify", "Check a snapshot as nginx does; one sentence says what is wrong");
   check_it.optional_argument("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
-  check_it.footer("  keyloader snapshot verify keys.mdb && echo whole");
+  check_it.footer("  keyloader snapshot verify keys.mdb && echo valid");
   check_it.run([&session, file] { verify(session, *file); });
 
   Command all = group.add("list", "The snapshots kept in history/, newest first");

@@ -137,6 +137,11 @@ Texts sorted_methods(Registry& registry, const std::set<std::string>& in_use) {
 
 }  // namespace
 
+Texts methods_of_snapshot(Registry& registry) {
+  const Texts in_use = registry.methods_in_use();
+  return sorted_methods(registry, {in_use.begin(), in_use.end()});
+}
+
 bool is_good(const apikey::Record& record, Seconds now) {
   return (record.flags & apikey::kFlagRevoked) == 0 && (record.expires.value == 0 || now < record.expires.value);
 }

@@ -22,6 +22,9 @@ struct Built {
 Built build_from_registry(Registry& registry, const apikey::publish::SnapshotFile* old, Seconds now,
                           apikey::publish::SnapshotWriter& writer);
 
+// The digest methods that a snapshot of the registry as it is now would have.
+[[nodiscard]] Texts methods_of_snapshot(Registry& registry);
+
 // for_each_key() of a snapshot with a `visit` that may throw: the walk itself must not be thrown through.
 void each_key(const apikey::publish::SnapshotFile& file,
               const std::function<void(const apikey::Digest&, const apikey::Record&)>& visit);

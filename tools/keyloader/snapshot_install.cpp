@@ -1,4 +1,4 @@
-// keyloader snapshot install, seal, rollback: putting another snapshot into service, or making one that can be.
+// keyloader snapshot install, seal, rollback: making another snapshot the active one, or one that can be.
 // install works on a node without a registry; it remembers nothing but keys.mdb itself.
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -7,10 +7,10 @@
 #include <array>
 #include <cerrno>
 
+#include "delivery.hpp"
 #include "publish/snapshot_file.hpp"
 #include "publish/snapshot_sealer.hpp"
 #include "publish/snapshot_store.hpp"
-#include "publisher.hpp"
 #include "snapshot.hpp"
 
 namespace keyloader {
@@ -25,9 +25,17 @@ struct InstallOptions {
   std::string file;
   std::uint64_t min_keep = kMinKeepPercent;
   bool allow_shrink = false;
+  bool takes_over = false;
+  DeliveryOptions delivery;
 };
 
-// A file in the directory that goes away again unless it is put into service.
+struct RollbackOptions {
+  std::uint64_t generation = 0;
+  bool allow_shrink = false;
+  DeliveryOptions delivery;
+};
+
+// A file in the directory that goes away again unless it becomes keys.mdb.
 class Temporary {
  public:
   explicit Temporary(const DataDir& directory) {
@@ -88,8 +96,8 @@ void copy_into(const std::string& file, const Temporary& temporary) {
   }
 }
 
-// What is in service on this node. A damaged keys.mdb tells nothing; a good file may take its place.
-apikey::InService in_service(const DataDir& directory, apikey::SealHash& seal) {
+// What is active on this node. A damaged keys.mdb counts as none; a good file may take its place.
+apikey::InService active_on(const DataDir& directory, apikey::SealHash& seal) {
   SnapshotFile file;
   const apikey::Status status = file.open(directory.snapshot_file());
   if (status.code == apikey::StatusCode::unreadable) {
@@ -99,12 +107,45 @@ apikey::InService in_service(const DataDir& directory, apikey::SealHash& seal) {
     return {};
   }
   seal = file.seal().sha256;
-  return {file.meta().registry_id, file.meta().generation, file.meta().keys};
+  return apikey::in_service_of(file.meta());
+}
+
+// Both ways to what nginx knows: what may_follow() says of the newest file it has seen, and the permission to ignore that.
+void check_nodes(const Nodes& nodes, const apikey::Meta& next) {
+  for (const KnownStore& known : nodes.stores()) {
+    const bool is_other = known.registry_id != next.registry_id;
+    if (known.highest_generation != 0 && (is_other || known.highest_generation > next.generation)) {
+      throw Failure(fmt::format(
+          "{} has seen generation {} of registry {} and would refuse generation {} of registry {}; if it is to replace "
+          "that one, run `keyloader snapshot install --take-over`",
+          known.node, known.highest_generation, hex(known.registry_id), next.generation, hex(next.registry_id)));
+    }
+  }
+  const auto methods = std::span{next.digests}.first(next.digest_count);
+  if (const auto lack = nodes.lack_of(Texts(methods.begin(), methods.end()))) {
+    Session::warn(*lack);  // its revocations still count there
+  }
+}
+
+void take_over(const Nodes& nodes, const apikey::InService& current, const SnapshotFile& next) {
+  const apikey::Meta& meta = next.meta();
+  Session::warn(fmt::format("generation {} of registry {} takes over", meta.generation, hex(meta.registry_id)));
+  if (current.generation != 0) {
+    Session::warn(fmt::format("keys.mdb is generation {} of registry {}", current.generation, hex(current.registry_id)));
+  }
+  for (const KnownStore& known : nodes.stores()) {
+    Session::warn(fmt::format("{} has seen generation {} of registry {}", known.node, known.highest_generation,
+                              hex(known.registry_id)));
+  }
+  for (const std::string& warning : nodes.permit(next.seal().sha256, meta.registry_id, meta.generation)) {
+    Session::warn(warning);
+  }
 }
 
 void install(const Session& session, const InstallOptions& options) {
+  check(options.delivery);
   if (options.min_keep > 100) {
-    throw UsageError(fmt::format("--min-keep {} is no percentage; write 0 to 100", options.min_keep));
+    throw UsageError(fmt::format("--min-keep {} is not a percentage; write 0 to 100", options.min_keep));
   }
   const unsigned min_keep = options.allow_shrink ? 0 : static_cast<unsigned>(options.min_keep);
   const DataDir directory = session.dir();
@@ -121,21 +162,31 @@ void install(const Session& session, const InstallOptions& options) {
 
   const std::string what = options.file == "-" ? "what came on standard input" : options.file;
   SnapshotFile next;
-  check(next.open(temporary.path()), what + " is not put into service");
+  check(next.open(temporary.path()), what + " is not installed");
   apikey::SealHash current_seal{};
-  const apikey::InService current = in_service(directory, current_seal);
-  const Json result{{"generation", next.meta().generation},
-                    {"keys", next.meta().keys},
-                    {"registry_id", hex(next.meta().registry_id)}};
-  if (current.generation != 0 && current_seal == next.seal().sha256) {
-    session.report(fmt::format("generation {} is in service already", current.generation), result);
-    return;
+  const apikey::InService current = active_on(directory, current_seal);
+  const bool is_new = current.generation == 0 || current_seal != next.seal().sha256;
+  if (is_new || options.takes_over) {
+    const Nodes nodes(directory, session.runtime);
+    if (options.takes_over) {
+      take_over(nodes, current, next);
+    } else {
+      check(apikey::may_follow(current, next.meta(), min_keep), what + " is not installed");
+      check_nodes(nodes, next.meta());
+    }
   }
-  check(apikey::may_follow(current, next.meta(), min_keep), what + " is not put into service");
-  check(apikey::publish::swap_in(temporary.path(), directory.path(), next.seal()),
-        what + " could not be put into service");
-  session.report(fmt::format("generation {}: {} keys are in service", next.meta().generation, next.meta().keys),
-                 result);
+  if (is_new) {
+    check(apikey::publish::swap_in(temporary.path(), directory.path(), next.seal()),
+          what + " could not take the place of keys.mdb");
+  }
+  const Published published{.registry_id = next.meta().registry_id,
+                            .generation = next.meta().generation,
+                            .seal = next.seal().sha256,
+                            .keys = next.meta().keys,
+                            .is_new = is_new};
+  const Outcome outcome = deliver_published(session, published, options.delivery);
+  report(session, is_new ? "installed " + what : what + " is installed already",
+         {{"keys", next.meta().keys}, {"registry_id", hex(next.meta().registry_id)}, {"published", is_new}}, outcome);
 }
 
 void seal(const Session& session, const std::string& in, const std::string& out) {
@@ -147,59 +198,64 @@ void seal(const Session& session, const std::string& in, const std::string& out)
       {{"path", to}, {"generation", seal.generation}, {"sha256", hex(seal.sha256)}, {"length", seal.length}});
 }
 
-void roll_back(const Session& session, std::uint64_t generation, bool allow_shrink) {
+void roll_back(const Session& session, const RollbackOptions& options) {
+  check(options.delivery);
   const auto registry = session.dir().open_registry();
-  const Published published = rollback(session.dir(), *registry, generation, allow_shrink);
-  session.report(
-      fmt::format("generation {} with the content of generation {}: {} keys are in service ({} revoked or suspended "
-                  "since, {} deleted since and left out).\nThe registry is as it was: the next publish, also by any "
-                  "changing command, brings its content back. Put the registry right first.",
-                  published.generation, published.rolled_back_to, published.keys, published.refused_since,
-                  published.dropped),
-      {{"generation", published.generation},
-       {"rolled_back_to", published.rolled_back_to},
-       {"keys", published.keys},
-       {"refused_since", published.refused_since},
-       {"dropped", published.dropped}});
+  const Nodes nodes(session.dir(), session.runtime);
+  const Published published = rollback(session.dir(), *registry, nodes, options.generation, options.allow_shrink);
+  const Outcome outcome = deliver_published(session, published, options.delivery);
+  report(session,
+         fmt::format("rolled back to the content of generation {} ({} revoked or suspended since, {} deleted since and "
+                     "left out).\nThe registry is as it was: the next publish, also by any changing command, brings its "
+                     "content back. Put the registry right first.",
+                     published.rolled_back_to, published.refused_since, published.dropped),
+         {{"rolled_back_to", published.rolled_back_to},
+          {"keys", published.keys},
+          {"refused_since", published.refused_since},
+          {"dropped", published.dropped}},
+         outcome);
 }
 
 }  // namespace
 
 void add_snapshot_changes(Command& group, Session& session) {
   auto options = std::make_shared<InstallOptions>();
-  Command take = group.add("install", "Put a snapshot from elsewhere into service on this node");
+  Command take = group.add("install", "Make a snapshot from elsewhere the active one on this node");
   take.argument("FILE", options->file, "The snapshot; - reads standard input");
   take.option("--min-keep", options->min_keep, "PERCENT",
-              "Refuse one with fewer than this percentage of the keys in service (default: 50)");
+              "Refuse one with fewer than this percentage of the active keys, deletions that it counts apart (default: 50)");
   take.flag("--allow-shrink", options->allow_shrink, "Take it however few keys it has");
+  take.flag("--take-over", options->takes_over,
+            "Take one of another registry, or an older one; nginx is permitted to take this one file, once");
+  take.waits(options->delivery);
   take.footer(
-      "Needs no registry. Refuses what is damaged, of another registry, or not newer than what is in service.\n\n"
+      "Needs no registry. Refuses what is damaged, of another registry, or not newer than what is active.\n\n"
       "  keyloader snapshot install keys.mdb\n"
+      "  keyloader snapshot install --take-over keys.mdb\n"
       "  ssh node keyloader snapshot install - < /var/lib/apikey/keys.mdb");
   take.run([&session, options] { install(session, *options); });
 
   auto in = std::make_shared<std::string>();
   auto out = std::make_shared<std::string>();
-  Command wax = group.add("seal", "Make a snapshot of an LMDB file that another program wrote");
-  wax.argument("IN", *in, "The LMDB file; it is not changed");
-  wax.option("--out", *out, "FILE", "Where the snapshot goes (default: IN.sealed)");
-  wax.footer(
+  Command close = group.add("seal", "Make a snapshot of an LMDB file that another program wrote");
+  close.argument("IN", *in, "The LMDB file; it is not changed");
+  close.option("--out", *out, "FILE", "Where the snapshot goes (default: IN.sealed)");
+  close.footer(
       "The format is described in docs/snapshot-format.md.\n\n"
       "  keyloader snapshot seal mine.mdb --out keys.mdb && keyloader snapshot install keys.mdb");
-  wax.run([&session, in, out] { seal(session, *in, *out); });
+  close.run([&session, in, out] { seal(session, *in, *out); });
 
-  auto generation = std::make_shared<std::uint64_t>(0);
-  auto allow_shrink = std::make_shared<bool>(false);
+  auto rolls = std::make_shared<RollbackOptions>();
   Command back = group.add("rollback", "Publish the content of an older snapshot as a new generation");
-  back.option("--to", *generation, "GENERATION", "Which generation (default: the one before what is in service)");
-  back.flag("--allow-shrink", *allow_shrink,
-            "Take it even if it has fewer than half of the keys in service (default: 50)");
+  back.option("--to", rolls->generation, "GENERATION", "Which generation (default: the one before the active one)");
+  back.flag("--allow-shrink", rolls->allow_shrink, "Take it even if it has fewer than half of the active keys");
+  back.waits(rolls->delivery);
   back.footer(
       "What was revoked, suspended or deleted since stays so. The registry keeps its content, and the next publish\n"
       "brings that back: put the registry right before you change anything else.\n\n"
       "  keyloader snapshot list\n"
       "  keyloader snapshot rollback --to 41");
-  back.run([&session, generation, allow_shrink] { roll_back(session, *generation, *allow_shrink); });
+  back.run([&session, rolls] { roll_back(session, *rolls); });
 }
 
 }  // namespace keyloader

@@ -95,6 +95,7 @@ Status verify_file(const std::filesystem::path& path, Verified& summary) {
   const Status verdict = verify_snapshot(file.bytes(), scratch, {}, summary);
   summary.meta.builder = {};
   summary.meta.digests = {};
+  summary.meta.features = {};
   return verdict;
 }
 

@@ -55,7 +55,7 @@ class SnapshotFile {
   Verified verified_;
 };
 
-// Maps and verifies, nothing else. `summary.meta` holds no views afterwards (builder and digests are empty).
+// Maps and verifies, nothing else. `summary.meta` holds no views afterwards (builder, digests and features are empty).
 Status verify_file(const std::filesystem::path& path, Verified& summary);
 
 }  // namespace apikey::publish

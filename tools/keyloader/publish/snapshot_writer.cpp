@@ -50,6 +50,10 @@ std::vector<std::pair<std::string, std::string>> meta_rows(const MetaValues& met
   };
   if (meta.allow_shrink) rows.emplace_back("allow_shrink", "1");
   if (meta.rolled_back_to != 0) rows.emplace_back("rolled_back_to", std::to_string(meta.rolled_back_to));
+  if (meta.has_counters) {
+    rows.emplace_back("added", std::to_string(meta.added));
+    rows.emplace_back("removed", std::to_string(meta.removed));
+  }
   return rows;
 }
 

@@ -38,6 +38,9 @@ struct MetaValues {
   std::vector<std::string> digests = {"sha256"};  // 1-4, in the order they are tried
   bool allow_shrink = false;
   std::uint64_t rolled_back_to = 0;
+  bool has_counters = false;  // `added` and `removed` are written; added - removed is the number of keys
+  std::uint64_t added = 0;
+  std::uint64_t removed = 0;
 };
 
 // As LimitRow, with the name itself.

@@ -155,7 +155,23 @@ CREATE TABLE owner_adjustments(
 CREATE INDEX keys_by_family ON keys(family);
 )sql";
 
-constexpr std::array kSteps = {kVersion1, kVersion2};
+// How many keys were ever added to and removed from this registry's snapshots: nginx tells intended deletions from a
+// wrong push by them. added - removed + withheld is the number of keys here; `withheld` are those a rollback left out.
+// A registry of before begins with what its audit knows of deletions.
+constexpr const char* kVersion3 = R"sql(
+ALTER TABLE info ADD COLUMN added INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE info ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE info ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE info ADD COLUMN rolled_back_seq INTEGER NOT NULL DEFAULT 0;
+UPDATE info SET removed = (SELECT count(*) FROM audit WHERE action = 'key.delete');
+UPDATE info SET added = removed + (SELECT count(*) FROM keys);
+UPDATE info SET rolled_back_seq = (SELECT coalesce(max(seq), 0) FROM audit WHERE action = 'snapshot.rollback');
+CREATE TRIGGER counters_only_grow BEFORE UPDATE OF added, removed ON info
+WHEN NEW.added < OLD.added OR NEW.removed < OLD.removed
+BEGIN SELECT RAISE(ABORT, 'counters of keys only grow'); END;
+)sql";
+
+constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3};
 
 }  // namespace
 

@@ -36,6 +36,13 @@ struct RegistryInfo {
   apikey::RegistryId id{};
   std::uint64_t generation = 0;     // the highest ever given to a snapshot; 0: none yet
   std::uint64_t published_seq = 0;  // changes up to this audit entry are in that generation
+  std::uint64_t rolled_back_seq = 0;  // the audit entry of the newest rollback; 0: there was none
+  std::uint64_t changed_seq = 0;      // the newest audit entry that is neither a publish nor a rollback
+  // Keys ever added to and removed from the snapshots: added - removed + withheld is the number of keys. `withheld`:
+  // those that the newest generation, a rollback, leaves out; below 0 when it holds keys that were deleted meanwhile.
+  std::uint64_t added = 0;
+  std::uint64_t removed = 0;
+  std::int64_t withheld = 0;
   Seconds created = 0;
   int schema_version = 0;
 };
@@ -73,6 +80,9 @@ class Change {
                       const std::string& reason) = 0;
   virtual void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
                       const std::string& reason) = 0;
+
+  // Counts as added or removed what makes added - removed the number of keys in the next snapshot.
+  virtual void settle(std::uint64_t keys_in_snapshot) = 0;
 
   // The next generation is max(the registry's, at_least) + 1. `publish`: everything changed so far will be in it.
   // `rollback`: an older content, so what has changed still wants to be published.
@@ -122,6 +132,9 @@ class Registry {
       const std::function<void(const apikey::KeyId& family, const Adjustment& adjustment)>& visit) = 0;
   // Names of the methods that keys have, in no order.
   [[nodiscard]] virtual Texts methods_in_use() = 0;
+
+  // When the object (the id of a key, a name) was last deleted; `action`: `key.delete`. 0: never.
+  [[nodiscard]] virtual Seconds deleted(std::string_view object, std::string_view action) = 0;
 
   // The last `most` entries (0: all) that are about `object` (empty: anything), oldest first.
   virtual void each_audit_entry(std::string_view object, std::uint64_t most,

@@ -212,6 +212,7 @@ void SqliteChange::create(const Key& key, std::string_view action) {
     query.bind(key.method.substr(key.method.find(':') + 1));
   }
   query.run();
+  ++added_;
   insert_roles_and_limits(database_, key);
   audit(action_of("key", action), text_of(key.id), nullptr, to_json(key));
 }
@@ -238,6 +239,7 @@ void SqliteChange::remove(const Key& key) {
   Query query = database_.query(
       "DELETE FROM key_adjustments WHERE family = ?1 AND NOT EXISTS(SELECT 1 FROM keys WHERE family = ?1)");
   query.bind(key.family.bytes).run();
+  ++removed_;
   audit("key.delete", text_of(key.id), to_json(key), nullptr);
 }
 
@@ -278,19 +280,41 @@ void SqliteChange::adjust(const Owner& owner, const Adjustment& adjustment, std:
   audit(action_of("quota", action), owner.name, adjustment_entry(subject, before), after);
 }
 
+// One statement for all keys of an import, not one for each.
+void SqliteChange::count_keys() {
+  if (added_ != 0 || removed_ != 0) {
+    Query query = database_.query("UPDATE info SET added = added + ?, removed = removed + ?");
+    query.bind(added_).bind(removed_).run();
+    added_ = 0;
+    removed_ = 0;
+  }
+}
+
+void SqliteChange::settle(std::uint64_t keys_in_snapshot) {
+  count_keys();
+  Query query = database_.query(
+      "UPDATE info SET added = added + max(0, ?1 - (added - removed)), removed = removed + max(0, added - removed - ?1),"
+      " withheld = (SELECT count(*) FROM keys) - ?1");
+  query.bind(keys_in_snapshot).run();
+}
+
 std::uint64_t SqliteChange::next_generation(std::uint64_t at_least, Generation kind, const Json& note) {
+  count_keys();
   const std::uint64_t before = registry_.info().generation;
   const std::uint64_t generation = std::max(before, at_least) + 1;
   Json after = note;
   after["generation"] = generation;
   const bool is_publish = kind == Generation::publish;
   audit(is_publish ? "publish" : "snapshot.rollback", std::to_string(generation), {{"generation", before}}, after);
-  Query query = database_.query("UPDATE info SET generation = ?, published_seq = iif(?, ?, published_seq)");
+  Query query = database_.query(
+      "UPDATE info SET generation = ?1, published_seq = iif(?2, ?3, published_seq),"
+      " rolled_back_seq = iif(?2, rolled_back_seq, ?3)");
   query.bind(generation).bind(is_publish).bind(last_seq_).run();
   return generation;
 }
 
 std::uint64_t SqliteChange::commit() {
+  count_keys();
   transaction_.commit();
   return last_seq_;
 }

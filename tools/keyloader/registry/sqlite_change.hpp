@@ -32,17 +32,21 @@ class SqliteChange final : public Change {
               const std::string& reason) override;
   void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
               const std::string& reason) override;
+  void settle(std::uint64_t keys_in_snapshot) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
   std::uint64_t commit() override;
 
  private:
   void audit(std::string_view action, std::string_view object, const Json& before, const Json& after);
   void load_chain_end();
+  void count_keys();
 
   Database& database_;
   Registry& registry_;
   Transaction transaction_;
   bool knows_chain_end_ = false;
+  std::uint64_t added_ = 0;  // keys, since count_keys()
+  std::uint64_t removed_ = 0;
   std::uint64_t last_seq_ = 0;
   Hash last_hash_{};
   std::string actor_;  // JSON

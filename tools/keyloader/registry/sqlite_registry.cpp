@@ -27,7 +27,10 @@ class SqliteRegistry final : public Registry {
   }
 
   RegistryInfo info() override {
-    Query query = database_.query("SELECT registry_id, generation, published_seq, created FROM info");
+    Query query = database_.query(
+        "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
+        " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback')"
+        "           ORDER BY seq DESC LIMIT 1), 0) FROM info");
     if (!query.step()) {
       throw Failure("registry.db is damaged (it has no id); restore it from a backup");
     }
@@ -36,6 +39,11 @@ class SqliteRegistry final : public Registry {
     info.generation = query.count(1);
     info.published_seq = query.count(2);
     info.created = query.number(3);
+    info.rolled_back_seq = query.count(4);
+    info.added = query.count(5);
+    info.removed = query.count(6);
+    info.withheld = query.number(7);
+    info.changed_seq = query.count(8);
     info.schema_version = schema_version(database_);
     return info;
   }
@@ -192,6 +200,12 @@ class SqliteRegistry final : public Registry {
       methods.push_back(method_name(query, 0));
     }
     return methods;
+  }
+
+  Seconds deleted(std::string_view object, std::string_view action) override {
+    Query query = database_.query("SELECT coalesce(max(time), 0) FROM audit WHERE object = ? AND action = ?");
+    query.bind(object).bind(action).step();
+    return query.number(0);
   }
 
   void each_audit_entry(std::string_view object, std::uint64_t most,

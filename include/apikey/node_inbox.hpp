@@ -1,0 +1,64 @@
+// The inbox beside node memory: what others than nginx's processes want of them. keyloader writes it, workers read it
+// and mark what they have used. It is hostile to both: what is used is copied first, and nothing in it can do more than
+// let a snapshot in that whoever may write it could have published.
+//
+//   offset size meaning
+//        0    8 magic "AKINBOX1", written last · 8 4 version = 1 · 12 4 zero
+//       16   16 instance of the node memory it belongs to
+//       32   96 zero
+//      128 2048 16 permissions of 128 bytes:
+//                 0 8 state: 0 free, 1 being written, 2 granted, 3 used · 8 32 seal of the one snapshot that is let in
+//                40 16 id of its registry · 56 8 its generation · 64 8 when, microseconds since 1970 · 72 56 zero
+// The rest of its 65,536 bytes is zero.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "apikey/meta.hpp"
+#include "apikey/node_memory.hpp"
+#include "apikey/seal.hpp"
+#include "apikey/status.hpp"
+
+namespace apikey {
+
+inline constexpr std::size_t kInboxSize = 65'536;
+inline constexpr std::size_t kInboxPermissions = 16;
+
+// To take a snapshot that would be refused as one of another registry, or an older one. For one file, once.
+struct Permission {
+  SealHash seal{};
+  RegistryId registry_id{};
+  std::uint64_t generation = 0;
+  std::uint64_t granted_us = 0;
+};
+
+class Inbox {
+ public:
+  Inbox() noexcept = default;  // attached to nothing: there is no permission, none can be given
+
+  // In the place of a used one, or of the oldest, if none is free. RETURNS: false when it is attached to nothing, or
+  // others write at the same time.
+  [[nodiscard]] bool grant(const Permission& permission) const noexcept;
+  // RETURNS: false when no permission for that seal is left.
+  [[nodiscard]] bool find(const SealHash& seal, Permission& permission) const noexcept;
+  // Uses the permission up. RETURNS: false when somebody else has.
+  [[nodiscard]] bool use(const SealHash& seal) const noexcept;
+
+ private:
+  friend Status format_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept;
+  friend Status attach_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept;
+  struct Slot;
+  struct File;
+  [[nodiscard]] Slot* find_slot(const SealHash& seal, Permission& permission) const noexcept;
+  File* file_ = nullptr;
+};
+
+// REQUIRES: 8-byte aligned, zeroed memory of kInboxSize bytes.
+Status format_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept;
+// RETURNS: damaged when it is none, refused when it belongs to another node memory.
+Status attach_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept;
+
+}  // namespace apikey

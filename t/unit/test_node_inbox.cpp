@@ -1,0 +1,119 @@
+// The inbox: a permission lets one snapshot in, once.
+#include "apikey/node_inbox.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "cmocka_cpp.hpp"
+
+using namespace apikey;
+
+namespace {
+
+using Bytes = std::array<std::byte, kInboxSize>;
+alignas(64) Bytes bytes;
+constexpr NodeInstance kInstance = {7, 8};
+
+Permission make_permission(std::uint8_t seal, std::uint64_t granted_us = 1) {
+  Permission permission;
+  permission.seal.fill(seal);
+  permission.registry_id.fill(4);
+  permission.generation = 40;
+  permission.granted_us = granted_us;
+  return permission;
+}
+
+Inbox make_inbox() {
+  bytes = {};
+  Inbox inbox;
+  assert_true(format_inbox(bytes, kInstance, inbox).ok());
+  return inbox;
+}
+
+void test_a_permission_is_used_once(void**) {
+  const Inbox inbox = make_inbox();
+  const Permission given = make_permission(1);
+  Permission found;
+  assert_false(inbox.find(given.seal, found));
+  assert_true(inbox.grant(given));
+  Inbox other;
+  assert_true(attach_inbox(bytes, kInstance, other).ok());
+  assert_true(other.find(given.seal, found));
+  assert_int_equal(found.generation, 40);
+  assert_true(found.registry_id == given.registry_id);
+  assert_false(other.find(make_permission(2).seal, found));
+  assert_true(other.use(given.seal));
+  assert_false(inbox.use(given.seal));
+  assert_false(inbox.find(given.seal, found));
+}
+
+void test_the_bytes_are_as_drawn(void**) {
+  assert_true(make_inbox().grant(make_permission(1, 99)));
+  const auto word = [](std::size_t offset) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, bytes.data() + offset, sizeof value);
+    return value;
+  };
+  assert_memory_equal(bytes.data(), "AKINBOX1", 8);
+  assert_int_equal(word(8), 1);
+  assert_int_equal(word(16), 7);
+  assert_int_equal(word(128), 2);
+  assert_int_equal(word(128 + 8), 0x0101010101010101);
+  assert_int_equal(word(128 + 40), 0x0404040404040404);
+  assert_int_equal(word(128 + 56), 40);
+  assert_int_equal(word(128 + 64), 99);
+}
+
+void test_the_oldest_makes_room_last(void**) {
+  const Inbox inbox = make_inbox();
+  for (std::uint8_t i = 0; i < kInboxPermissions; ++i) {
+    assert_true(inbox.grant(make_permission(i, 100U - i)));
+  }
+  Permission found;
+  assert_true(inbox.use(make_permission(3).seal));
+  assert_true(inbox.grant(make_permission(50, 200)));  // where the used one was
+  assert_true(inbox.find(make_permission(15).seal, found));
+  assert_true(inbox.grant(make_permission(51, 201)));  // where the oldest was
+  assert_false(inbox.find(make_permission(15).seal, found));
+  assert_true(inbox.find(make_permission(50).seal, found));
+  assert_true(inbox.find(make_permission(51).seal, found));
+}
+
+void test_what_a_dead_writer_left_is_taken(void**) {
+  const Inbox inbox = make_inbox();
+  for (std::size_t i = 0; i < kInboxPermissions; ++i) {
+    const std::uint64_t writing = 1;
+    std::memcpy(bytes.data() + 128 + 128 * i, &writing, sizeof writing);
+  }
+  Permission found;
+  assert_false(inbox.find({}, found));
+  assert_true(inbox.grant(make_permission(1)));
+  assert_true(inbox.find(make_permission(1).seal, found));
+}
+
+void test_others_inboxes_are_not_taken(void**) {
+  make_inbox();
+  Inbox inbox;
+  assert_int_equal(attach_inbox(bytes, {7, 9}, inbox).code, StatusCode::refused);
+  assert_int_equal(attach_inbox(std::span(bytes).first(4096), kInstance, inbox).code, StatusCode::damaged);
+  bytes[8] = std::byte{2};
+  assert_int_equal(attach_inbox(bytes, kInstance, inbox).code, StatusCode::damaged);
+  bytes = {};
+  assert_int_equal(attach_inbox(bytes, kInstance, inbox).code, StatusCode::damaged);
+  Permission found;
+  assert_false(inbox.find({}, found));
+  assert_false(inbox.use({}));
+  assert_false(inbox.grant(make_permission(1)));
+}
+
+}  // namespace
+
+int main() {
+  const CMUnitTest tests[] = {
+      cmocka_unit_test(test_a_permission_is_used_once),    cmocka_unit_test(test_the_bytes_are_as_drawn),
+      cmocka_unit_test(test_the_oldest_makes_room_last),   cmocka_unit_test(test_what_a_dead_writer_left_is_taken),
+      cmocka_unit_test(test_others_inboxes_are_not_taken),
+  };
+  return cmocka_run_group_tests(tests, nullptr, nullptr);
+}

@@ -1,0 +1,408 @@
+// Finding, mapping and reading the nginx instances of this machine. See nodes.hpp for what is believed.
+#include "nodes.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <fstream>
+#include <set>
+
+#include "apikey/node_inbox.hpp"
+#include "apikey/node_locks.hpp"
+
+namespace keyloader {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kSharedMemory = "/dev/shm";
+constexpr std::string_view kSystemRuntime = "/run/apikey";
+constexpr std::size_t kMaxAnnouncement = 16'384;
+constexpr mode_t kNotForOthers = S_IWOTH;
+constexpr std::string_view kMoreWords = "+";  // stands last where more words are known than fit
+
+// Somebody may cut a file off while it is read.
+extern "C" void end_on_bus_error(int) {
+  constexpr std::string_view kSentence = "keyloader: a file of node memory was cut off while it was read\n";
+  static_cast<void>(!write(STDERR_FILENO, kSentence.data(), kSentence.size()));
+  _exit(1);
+}
+
+// Of a directory or file itself, not of what a link leads to.
+std::optional<struct stat> look_at(const fs::path& path) {
+  struct stat found {};
+  if (lstat(path.c_str(), &found) != 0) {
+    return std::nullopt;
+  }
+  return found;
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() {
+    if (fd_ >= 0) {
+      close(fd_);
+    }
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  [[nodiscard]] int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+std::string os_sentence(std::string_view what) { return fmt::format("{}: {}", what, strerrordesc_np(errno)); }
+
+bool ends_with(const fs::path& path, std::string_view end) { return path.filename().string().ends_with(end); }
+
+std::vector<fs::path> files_in(const fs::path& directory, std::string_view end) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(directory, error)) {
+    if (ends_with(entry.path(), end)) {
+      files.push_back(entry.path());
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// Who may be believed: whoever could write into the directory anyway.
+class Trust {
+ public:
+  explicit Trust(const fs::path& directory) : users_{0, geteuid()} {
+    if (const auto found = look_at(directory)) {
+      users_.insert(found->st_uid);
+    }
+  }
+  [[nodiscard]] bool holds(const fs::path& path) const {
+    const auto found = look_at(path);
+    return found && users_.count(found->st_uid) != 0 && (found->st_mode & kNotForOthers) == 0;
+  }
+
+ private:
+  std::set<uid_t> users_;
+};
+
+std::optional<NodePlace> read_announcement(const fs::path& file) {
+  const Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat found {};
+  if (fd.get() < 0 || fstat(fd.get(), &found) != 0 || !S_ISREG(found.st_mode)) {
+    return std::nullopt;
+  }
+  std::string text(kMaxAnnouncement, '\0');
+  const ssize_t length = read(fd.get(), text.data(), text.size());
+  if (length <= 0) {
+    return std::nullopt;
+  }
+  const Json json = Json::parse(text.begin(), text.begin() + length, nullptr, false);
+  if (!json.is_object() || !json.contains("state") || !json.at("state").is_string()) {
+    return std::nullopt;
+  }
+  NodePlace place{.state = json.at("state").get<std::string>()};
+  if (!place.state.is_absolute() || !ends_with(place.state, ".state")) {
+    return std::nullopt;
+  }
+  if (json.contains("store") && json.at("store").is_string()) {
+    place.store = json.at("store").get<std::string>();
+  }
+  return place;
+}
+
+std::vector<fs::path> runtime_directories() {
+  std::vector<fs::path> directories{fs::path{kSystemRuntime}};
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(kSharedMemory, error)) {
+    if (entry.path().filename().string().starts_with("apikey-")) {
+      directories.push_back(entry.path());
+    }
+  }
+  return directories;
+}
+
+// Announced first: those say how nginx calls the store.
+std::vector<NodePlace> find_places(const fs::path& directory, const fs::path& runtime) {
+  const Trust trust(directory);
+  std::vector<NodePlace> places;
+  std::set<fs::path> seen;
+  const auto add = [&](NodePlace place) {
+    if (seen.insert(place.state).second) {
+      places.push_back(std::move(place));
+    }
+  };
+  const fs::path announced = directory / "nodes";
+  if (trust.holds(announced)) {
+    for (const fs::path& file : files_in(announced, ".json")) {
+      if (auto place = trust.holds(file) ? read_announcement(file) : std::nullopt) {
+        add(std::move(*place));
+      }
+    }
+  }
+  for (const fs::path& each : runtime_directories()) {
+    if (trust.holds(each)) {
+      for (const fs::path& file : files_in(each, ".state")) {
+        add({.state = file});
+      }
+    }
+  }
+  if (!runtime.empty()) {
+    for (const fs::path& file : files_in(runtime, ".state")) {
+      add({.state = file});
+    }
+  }
+  return places;
+}
+
+// The same file, whatever way leads to it.
+bool is_same_path(const fs::path& a, const fs::path& b) {
+  std::error_code first;
+  std::error_code second;
+  return a == b || (fs::weakly_canonical(a, first) == fs::weakly_canonical(b, second) && !first && !second);
+}
+
+Texts words_of(std::string_view text) {
+  Texts words;
+  while (!text.empty()) {
+    const std::size_t length = std::min(text.find(' '), text.size());
+    if (length != 0) {
+      words.push_back(printable(text.substr(0, length)));
+    }
+    text.remove_prefix(std::min(length + 1, text.size()));
+  }
+  return words;
+}
+
+// What was found only because it was named: the next command finds it by this.
+void announce(const fs::path& directory, const Node& node) {
+  const fs::path announced = directory / "nodes";
+  const fs::path name = announced / (node.place().state.stem().string() + ".json");
+  std::error_code error;
+  fs::create_directory(announced, error);
+  fs::permissions(announced, fs::perms{0755}, error);
+  const Json json{{"state", node.place().state.string()},
+                  {"inbox", node.inbox().string()},
+                  {"store", (directory / "keys.mdb").string()}};
+  std::ofstream out(name);
+  out << json.dump() << '\n';
+  out.close();
+  fs::permissions(name, fs::perms{0644}, error);
+}
+
+}  // namespace
+
+std::string printable(std::string_view text) {
+  std::string out{text};
+  std::replace_if(
+      out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
+  return out;
+}
+
+Node::Node(NodePlace place) : place_(std::move(place)) {
+  static_cast<void>(std::signal(SIGBUS, end_on_bus_error));
+  fd_ = open(place_.state.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+  struct stat found {};
+  if (fd_ < 0 || fstat(fd_, &found) != 0) {
+    problem_ = os_sentence("it cannot be opened");
+    return;
+  }
+  owner_ = found.st_uid;
+  if (!S_ISREG(found.st_mode) || found.st_size < static_cast<off_t>(apikey::kNodePreambleSize)) {
+    problem_ = "it is not node memory";
+    return;
+  }
+  const auto size = static_cast<std::size_t>(found.st_size);
+  void* const start = mmap(nullptr, size, PROT_READ, MAP_SHARED, fd_, 0);
+  if (start == MAP_FAILED) {  // NOLINT(performance-no-int-to-ptr)
+    problem_ = os_sentence("it cannot be mapped");
+    return;
+  }
+  bytes_ = {static_cast<std::byte*>(start), size};
+  if (const apikey::Status status = apikey::attach_node(bytes_, memory_); !status.ok()) {
+    problem_ = sentence_of(status);
+  }
+}
+
+Node::~Node() {
+  if (!bytes_.empty()) {
+    munmap(bytes_.data(), bytes_.size());
+  }
+  if (fd_ >= 0) {
+    close(fd_);
+  }
+}
+
+fs::path Node::inbox() const { return fs::path(place_.state).replace_extension(".inbox"); }
+
+std::string Node::name() const {
+  return fmt::format("nginx (pid {}{})", memory_.master_pid(), is_live() ? "" : ", gone");
+}
+
+bool Node::is_live() const {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;  // any byte of the file
+  return fd_ < 0 || fcntl(fd_, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+bool Node::has_live_worker(std::size_t row) const {
+  return apikey::worker_lock(fd_, row) != apikey::LockState::free;
+}
+
+std::vector<std::size_t> Node::rows_of(const fs::path& snapshot) const {
+  std::vector<std::size_t> rows;
+  const auto report = std::make_unique<apikey::StoreReport>();
+  for (std::size_t row = 0; row < memory_.store_count(); ++row) {
+    if (!memory_.read_store(row, *report) || report->key == 0) {
+      continue;
+    }
+    const fs::path path{report->path()};
+    if ((!place_.store.empty() && path == place_.store) || is_same_path(path, snapshot)) {
+      rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
+Nodes::Nodes(const DataDir& directory, const fs::path& runtime)
+    : snapshot_(directory.snapshot_file()), runtime_(runtime) {
+  const std::vector<NodePlace> known = find_places(directory.path(), {});
+  const auto is_known = [&](const NodePlace& place) {
+    return std::any_of(known.begin(), known.end(), [&](const NodePlace& each) { return each.state == place.state; });
+  };
+  const auto report = std::make_unique<apikey::StoreReport>();
+  for (const NodePlace& place : find_places(directory.path(), runtime)) {
+    nodes_.push_back(std::make_unique<Node>(place));
+    const Node& node = *nodes_.back();
+    const std::vector<std::size_t> rows = node.rows_of(snapshot_);
+    for (const std::size_t row : rows) {
+      if (!node.memory().read_store(row, *report)) {
+        continue;
+      }
+      const Texts methods = words_of(report->methods());
+      stores_.push_back({.node = node.name(),
+                         .is_live = node.is_live(),
+                         .registry_id = report->adopted.registry_id,
+                         .highest_generation = report->adopted.highest_generation,
+                         .knows_methods = !methods.empty() && methods.back() != kMoreWords,
+                         .methods = methods});
+    }
+    if (!rows.empty() && !is_known(place)) {
+      announce(directory.path(), node);
+    }
+  }
+}
+
+bool Nodes::is_in_runtime(const Node& node) const {
+  std::vector<fs::path> directories = runtime_directories();
+  if (!runtime_.empty()) {
+    directories.push_back(runtime_);
+  }
+  const fs::path parent = node.place().state.parent_path();
+  return std::any_of(directories.begin(), directories.end(), [&](const fs::path& each) { return is_same_path(each, parent); });
+}
+
+void Nodes::forget(const Node& node) const {
+  for (const fs::path& file : files_in(snapshot_.parent_path() / "nodes", ".json")) {
+    if (const auto place = read_announcement(file); place && place->state == node.place().state) {
+      std::error_code ignored;
+      fs::remove(file, ignored);
+    }
+  }
+}
+
+std::uint64_t Nodes::highest_generation(const apikey::RegistryId& registry) const {
+  std::uint64_t highest = 0;
+  for (const KnownStore& store : stores_) {
+    if (store.registry_id == registry) {
+      highest = std::max(highest, store.highest_generation);
+    }
+  }
+  return highest;
+}
+
+std::optional<std::string> Nodes::lack_of(const Texts& methods) const {
+  for (const KnownStore& store : stores_) {
+    if (!store.is_live || !store.knows_methods) {
+      continue;
+    }
+    for (const std::string& method : methods) {
+      if (std::find(store.methods.begin(), store.methods.end(), method) != store.methods.end()) {
+        continue;
+      }
+      const std::string id = method.substr(std::min(method.find(':') + 1, method.size()));
+      return fmt::format(
+          "{} does not know the pepper \"{}\", which keys of this registry use: it could not take this snapshot. Add "
+          "pepper={}:{} to its apikey_store and reload it, then run `keyloader publish`",
+          store.node, id, id, (snapshot_.parent_path() / "peppers" / id).string());
+    }
+  }
+  return std::nullopt;
+}
+
+namespace {
+
+// RETURNS: why the inbox could not take it; empty: it has.
+std::string grant_in(const Node& node, const apikey::Permission& permission) {
+  const Descriptor fd(open(node.inbox().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  struct stat found {};
+  if (fd.get() < 0 || fstat(fd.get(), &found) != 0) {
+    return os_sentence("it cannot be opened");
+  }
+  if (!S_ISREG(found.st_mode) || found.st_size != static_cast<off_t>(apikey::kInboxSize)) {
+    return "it is not an inbox";
+  }
+  void* const start = mmap(nullptr, apikey::kInboxSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (start == MAP_FAILED) {  // NOLINT(performance-no-int-to-ptr)
+    return os_sentence("it cannot be mapped");
+  }
+  apikey::Inbox inbox;
+  const apikey::Status status =
+      apikey::attach_inbox({static_cast<std::byte*>(start), apikey::kInboxSize}, node.memory().instance(), inbox);
+  const bool is_granted = status.ok() && (inbox.grant(permission) || inbox.grant(permission));
+  munmap(start, apikey::kInboxSize);
+  if (!status.ok()) {
+    return sentence_of(status);
+  }
+  return is_granted ? std::string{} : "others are writing into it; try again";
+}
+
+}  // namespace
+
+Texts Nodes::permit(const apikey::SealHash& seal, const apikey::RegistryId& registry, std::uint64_t generation) const {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const apikey::Permission permission{
+      .seal = seal,
+      .registry_id = registry,
+      .generation = generation,
+      .granted_us = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count())};
+  Texts warnings;
+  for (const auto& node : nodes_) {
+    if (node->rows_of(snapshot_).empty()) {
+      continue;
+    }
+    const std::string why = grant_in(*node, permission);
+    if (why.empty()) {
+      continue;
+    }
+    const std::string sentence =
+        fmt::format("{} could not be given the permission to switch, {}: {}", node->name(), node->inbox().string(), why);
+    if (node->is_live()) {
+      throw Failure(sentence + "; nothing was published");
+    }
+    warnings.push_back(sentence);
+  }
+  return warnings;
+}
+
+}  // namespace keyloader

@@ -1,0 +1,100 @@
+// The nginx instances of this machine, as their node memory shows them: where they are looked for, which of them live,
+// and what they know of this directory's keys.mdb.
+// Called by the publisher, by whoever waits for nginx, and by `node`.
+// INVARIANT: node memory is written by nginx's workers, so whatever it says may be a lie. Texts of it are printed, paths
+// of it are compared and never opened, and nothing is removed because of it. Only files of users who could publish here
+// anyway are read: root, us, the owner of the directory, and what was announced in it or named with --runtime.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "apikey/meta.hpp"
+#include "apikey/node_memory.hpp"
+#include "data_dir.hpp"
+
+namespace keyloader {
+
+// Where an instance keeps its two files.
+struct NodePlace {
+  std::filesystem::path state;
+  std::filesystem::path store{};  // keys.mdb as that nginx calls it, when it was announced in our directory
+};
+
+// One instance, mapped for reading. A file that is no node memory has none of the below but `problem`.
+class Node {
+ public:
+  explicit Node(NodePlace place);
+  ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  [[nodiscard]] const NodePlace& place() const { return place_; }
+  [[nodiscard]] std::filesystem::path inbox() const;
+  [[nodiscard]] const std::string& problem() const { return problem_; }  // why it cannot be read; empty: it can
+  [[nodiscard]] uid_t owner() const { return owner_; }
+  [[nodiscard]] const apikey::NodeMemory& memory() const { return memory_; }
+  [[nodiscard]] std::string name() const;  // "nginx (pid 812)"
+
+  // Some process holds a lock on the file. One that cannot be asked for counts as held.
+  [[nodiscard]] bool is_live() const;
+  [[nodiscard]] bool has_live_worker(std::size_t row) const;
+  // Numbers of the store rows that are this keys.mdb.
+  [[nodiscard]] std::vector<std::size_t> rows_of(const std::filesystem::path& snapshot) const;
+
+ private:
+  NodePlace place_;
+  std::string problem_;
+  int fd_ = -1;
+  uid_t owner_ = 0;
+  std::span<std::byte> bytes_;
+  apikey::NodeMemory memory_;
+};
+
+// What one instance knows of our keys.mdb.
+struct KnownStore {
+  std::string node;  // "nginx (pid 812)"
+  bool is_live = false;
+  apikey::RegistryId registry_id{};
+  std::uint64_t highest_generation = 0;  // 0: it has adopted nothing yet
+  bool knows_methods = false;            // it says which digest methods it is configured for
+  Texts methods{};
+};
+
+class Nodes {
+ public:
+  // Looks for them; `runtime`: a further directory to look in, or empty. Announces in the directory what was found only
+  // there, so that the next command finds it without being told.
+  Nodes(const DataDir& directory, const std::filesystem::path& runtime);
+
+  [[nodiscard]] const std::vector<std::unique_ptr<Node>>& all() const { return nodes_; }
+  [[nodiscard]] const std::filesystem::path& snapshot() const { return snapshot_; }
+  // Of all instances that have our keys.mdb, also of those that are gone: their node memory counts when they start.
+  [[nodiscard]] const std::vector<KnownStore>& stores() const { return stores_; }
+  // It lies directly in a runtime directory that is known or was named.
+  [[nodiscard]] bool is_in_runtime(const Node& node) const;
+  // Removes what announces it in our directory.
+  void forget(const Node& node) const;
+  [[nodiscard]] std::uint64_t highest_generation(const apikey::RegistryId& registry) const;
+  // A sentence about the first live instance that lacks one of these digest methods.
+  [[nodiscard]] std::optional<std::string> lack_of(const Texts& methods) const;
+  // Lets each instance that has our keys.mdb take this one file. Throws when one that lives cannot be told. RETURNS: a
+  // sentence for each that is gone and could not be told.
+  [[nodiscard]] Texts permit(const apikey::SealHash& seal, const apikey::RegistryId& registry,
+                             std::uint64_t generation) const;
+
+ private:
+  std::filesystem::path snapshot_;
+  std::filesystem::path runtime_;
+  std::vector<std::unique_ptr<Node>> nodes_;
+  std::vector<KnownStore> stores_;
+};
+
+// Text of node memory for people: what would steer a terminal is replaced.
+[[nodiscard]] std::string printable(std::string_view text);
+
+}  // namespace keyloader
