@@ -162,6 +162,10 @@ class Adoption {
   // highest generation and what it says of its latest file are used.
   // REQUIRES: zeroed memory that nobody else uses yet.
   void seed(const Adopted& before) noexcept;
+  // The same with what this memory itself says, for an nginx that starts anew in it: nobody holds or verifies anything.
+  // Killed at any instruction, the next start finds either what was there before or what this leaves.
+  // REQUIRES: nobody else uses it.
+  void begin_again() noexcept;
 
   // RETURNS: an attempt number (never 0) when this process may verify `identity` now; 0 when it is settled under this
   // configuration, or another process is at it with a fresh heartbeat.

@@ -8,7 +8,8 @@
 //       32   96 zero
 //      128 2048 16 permissions of 128 bytes:
 //                 0 8 state: 0 free, 1 being written, 2 granted, 3 used · 8 32 seal of the one snapshot that is let in
-//                40 16 id of its registry · 56 8 its generation · 64 8 when, microseconds since 1970 · 72 56 zero
+//                40 16 id of its registry · 56 8 its generation · 64 8 key of the store's row · 72 8 when, microseconds
+//                since 1970 · 80 48 zero
 // The rest of its 65,536 bytes is zero.
 #pragma once
 
@@ -27,12 +28,19 @@ namespace apikey {
 inline constexpr std::size_t kInboxSize = 65'536;
 inline constexpr std::size_t kInboxPermissions = 16;
 
-// To take a snapshot that would be refused as one of another registry, or an older one. For one file, once.
+// To take a snapshot that would be refused as one of another registry, or an older one. For one file in one store, once.
 struct Permission {
   SealHash seal{};
   RegistryId registry_id{};
   std::uint64_t generation = 0;
+  std::uint64_t store = 0;  // StoreRow::key
   std::uint64_t granted_us = 0;
+
+  // The same file for the same store, whenever it was granted.
+  [[nodiscard]] bool is_for_same(const Permission& other) const noexcept {
+    return seal == other.seal && registry_id == other.registry_id && generation == other.generation &&
+           store == other.store;
+  }
 };
 
 class Inbox {
@@ -42,17 +50,20 @@ class Inbox {
   // In the place of a used one, or of the oldest, if none is free. RETURNS: false when it is attached to nothing, or
   // others write at the same time.
   [[nodiscard]] bool grant(const Permission& permission) const noexcept;
-  // RETURNS: false when no permission for that seal is left.
-  [[nodiscard]] bool find(const SealHash& seal, Permission& permission) const noexcept;
+  // Of `wanted` everything but the time counts. RETURNS: when it was granted; 0: no such permission is left.
+  [[nodiscard]] std::uint64_t find(const Permission& wanted) const noexcept;
   // Uses the permission up. RETURNS: false when somebody else has.
-  [[nodiscard]] bool use(const SealHash& seal) const noexcept;
+  [[nodiscard]] bool use(const Permission& wanted) const noexcept;
+  // Uses up every permission of that store that was granted at this moment or before: its file, or a later one, has
+  // been taken, and an earlier one is not to come back by it.
+  void withdraw(std::uint64_t store, std::uint64_t granted_us) const noexcept;
 
  private:
   friend Status format_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept;
   friend Status attach_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept;
   struct Slot;
   struct File;
-  [[nodiscard]] Slot* find_slot(const SealHash& seal, Permission& permission) const noexcept;
+  [[nodiscard]] Slot* find_slot(const Permission& wanted, Permission& found) const noexcept;
   File* file_ = nullptr;
 };
 

@@ -94,6 +94,7 @@ enum class AckState : std::uint8_t {
   open = 1,    // it decides with this generation
   fenced = 2,  // it could not open it, and answers 503 where it would have to decide
   vetoed = 3,  // it decides with an older one, under the veto of this one
+  unchecked = 4,  // it could not open it, and lets its requests pass unchecked (on_error=allow)
 };
 
 struct Ack {

@@ -51,6 +51,26 @@ void read_words(std::span<const WideWord> words, std::span<std::uint64_t> values
   std::transform(words.begin(), words.end(), values.begin(), [](const WideWord& word) { return word.low(); });
 }
 
+// In nobody's name. REQUIRES: nobody else uses the words.
+void set_words(std::span<WideWord> words, const Adopted& adopted) noexcept {
+  std::array<std::uint64_t, sizeof(Adopted) / sizeof(std::uint64_t)> values{};
+  std::memcpy(values.data(), &adopted, sizeof adopted);
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    words[i].set({values[i], 0});
+  }
+}
+
+// What outlives the nginx that adopted it.
+Adopted known_from(const Adopted& before) noexcept {
+  Adopted known;
+  known.registry_id = before.registry_id;
+  known.highest_generation = before.highest_generation;
+  known.active = before.latest();
+  known.active.change = 0;
+  known.active.identity = {};
+  return known;
+}
+
 std::string_view text_in(std::span<const char> zero_filled) noexcept {
   const auto* end = std::find(zero_filled.data(), zero_filled.data() + zero_filled.size(), '\0');
   return {zero_filled.data(), static_cast<std::size_t>(end - zero_filled.data())};
@@ -116,16 +136,22 @@ Adopted Adoption::read() const noexcept {
   return adopted;
 }
 
-void Adoption::seed(const Adopted& before) noexcept {
-  Adopted known;
-  known.registry_id = before.registry_id;
-  known.highest_generation = before.highest_generation;
-  known.active = before.latest();
-  known.active.change = 0;
-  known.active.identity = {};
-  std::array<std::uint64_t, kAdoptedWords> values{};
-  std::memcpy(values.data(), &known, sizeof known);
-  static_cast<void>(write_words(adopted_[0], values, 0));
+void Adoption::seed(const Adopted& before) noexcept { set_words(adopted_[0], known_from(before)); }
+
+void Adoption::begin_again() noexcept {
+  const Adopted before = read();
+  if (change() != 0 && change() % 2 == 0) {
+    // Buffer 0 is about to be written: until it is, buffer 1 says the same.
+    set_words(adopted_[1], before);
+    state_.set({change() + 1, 0});
+  }
+  set_words(adopted_[0], known_from(before));
+  state_.set({0, 0});
+  set_words(adopted_[1], {});
+  heartbeat_ms_.store(0);
+  std::for_each(notices_.begin(), notices_.end(), [](auto& notice) { notice.store(0); });
+  std::for_each(refused_.begin(), refused_.end(), [](WideWord& word) { word.set({0, 0}); });
+  std::for_each(holders_.begin(), holders_.end(), [](WideWord& word) { word.set({0, 0}); });
 }
 
 bool Adoption::last_refusal(Refusal& refusal) const noexcept {

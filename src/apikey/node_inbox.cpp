@@ -18,7 +18,7 @@ enum State : std::uint64_t { kFree = 0, kWriting = 1, kGranted = 2, kUsed = 3 };
 
 constexpr std::size_t kWords = sizeof(Permission) / sizeof(std::uint64_t);
 using Words = std::array<std::atomic<std::uint64_t>, kWords>;
-static_assert(std::is_trivially_copyable_v<Permission> && sizeof(Permission) == 64);
+static_assert(std::is_trivially_copyable_v<Permission> && sizeof(Permission) == 72);
 
 Permission load(const Words& words) noexcept {
   std::array<std::uint64_t, kWords> values;
@@ -41,7 +41,7 @@ void store(const Permission& permission, Words& words) noexcept {
 struct Inbox::Slot {
   std::atomic<std::uint64_t> state;
   Words words;
-  std::array<std::uint64_t, 7> reserved;
+  std::array<std::uint64_t, 6> reserved;
 };
 
 struct Inbox::File {
@@ -53,7 +53,7 @@ struct Inbox::File {
   std::array<Slot, kInboxPermissions> slots;
 };
 
-Inbox::Slot* Inbox::find_slot(const SealHash& seal, Permission& permission) const noexcept {
+Inbox::Slot* Inbox::find_slot(const Permission& wanted, Permission& found) const noexcept {
   if (file_ == nullptr) {
     return nullptr;
   }
@@ -61,9 +61,8 @@ Inbox::Slot* Inbox::find_slot(const SealHash& seal, Permission& permission) cons
     if (slot.state.load() != kGranted) {
       continue;
     }
-    const Permission found = load(slot.words);
-    if (found.seal == seal && slot.state.load() == kGranted) {
-      permission = found;
+    found = load(slot.words);
+    if (found.is_for_same(wanted) && slot.state.load() == kGranted) {
       return &slot;
     }
   }
@@ -99,15 +98,32 @@ bool Inbox::grant(const Permission& permission) const noexcept {
   return chosen->state.compare_exchange_strong(writing, kGranted);
 }
 
-bool Inbox::find(const SealHash& seal, Permission& permission) const noexcept {
-  return find_slot(seal, permission) != nullptr;
+std::uint64_t Inbox::find(const Permission& wanted) const noexcept {
+  Permission found;
+  return find_slot(wanted, found) != nullptr ? found.granted_us : 0;
 }
 
-bool Inbox::use(const SealHash& seal) const noexcept {
-  Permission permission;
-  Slot* slot = find_slot(seal, permission);
+bool Inbox::use(const Permission& wanted) const noexcept {
+  Permission found;
+  Slot* slot = find_slot(wanted, found);
   std::uint64_t granted = kGranted;
   return slot != nullptr && slot->state.compare_exchange_strong(granted, kUsed);
+}
+
+void Inbox::withdraw(std::uint64_t store, std::uint64_t granted_us) const noexcept {
+  if (file_ == nullptr) {
+    return;
+  }
+  for (Slot& slot : file_->slots) {
+    if (slot.state.load() != kGranted) {
+      continue;
+    }
+    const Permission found = load(slot.words);
+    std::uint64_t granted = kGranted;
+    if (found.store == store && found.granted_us <= granted_us) {
+      static_cast<void>(slot.state.compare_exchange_strong(granted, kUsed));
+    }
+  }
 }
 
 Status format_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept {

@@ -114,7 +114,7 @@ void read_worker_row(const std::byte* row, std::size_t row_size, WorkerReport& o
     const auto state = static_cast<std::uint8_t>(word.high);
     out.acks[i] = {
         word.low, word.high >> 8U,
-        state <= static_cast<std::uint8_t>(AckState::vetoed) ? static_cast<AckState>(state) : AckState::none};
+        state <= static_cast<std::uint8_t>(AckState::unchecked) ? static_cast<AckState>(state) : AckState::none};
   }
 }
 

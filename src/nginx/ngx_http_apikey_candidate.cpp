@@ -234,7 +234,7 @@ Status check_order(Candidate& candidate, const Meta& meta) noexcept {
   const Status status =
       may_follow(in_service_of(adopted), meta, static_cast<unsigned>(candidate.store->min_keep_percent));
   candidate.needs_permission =
-      !status.ok() && candidate.lack.name().empty() && candidate.is_permitted(*candidate.store, candidate.file.seal);
+      !status.ok() && candidate.lack.name().empty() && candidate.is_permitted(*candidate.store, candidate.file);
   return candidate.needs_permission ? Status{} : status;
 }
 

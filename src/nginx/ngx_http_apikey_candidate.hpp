@@ -34,7 +34,7 @@ struct Candidate {
   uid_t worker_user = 0;  // who must not be able to write the file; 0: nobody in particular
   std::uint64_t configuration = 0;
   bool is_for_copy = false;  // not to be judged: it is adopted, or another worker is at it, and a copy is wanted
-  bool (*is_permitted)(const StoreConf& store, const SealHash& seal) noexcept = nullptr;
+  bool (*is_permitted)(const StoreConf& store, const AdoptedFile& file) noexcept = nullptr;
   void* context = nullptr;
   bool (*carry_on)(void* context) noexcept = nullptr;  // asked every MiB at most; false: give up
 

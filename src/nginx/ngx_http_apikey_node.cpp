@@ -380,18 +380,13 @@ void take_over_legacy(Node& node, ngx_log_t* log) noexcept {
 // A file that nobody uses any more begins as a new nginx does, but for what has to outlive it.
 void begin_again(Node& node) noexcept {
   const NodeMemory& memory = node.file->memory;
-  StoreReport report;
   for (std::size_t i = 0; i < kNodeStores; ++i) {
     StoreRow& row = memory.store_row(i);
-    const bool is_read = memory.read_store(i, report);
-    ::new (&row.adoption) Adoption{};
+    row.adoption.begin_again();
     row.active_configuration.store(0);
     row.complaint.store(0);
     row.stale_change.store(0);
     row.crowded_change.store(0);
-    if (is_read && report.key != 0) {
-      row.adoption.seed(report.adopted);
-    }
   }
   forget_flights(memory, node.tables);
   if (!is_of_this_boot(memory, false)) {

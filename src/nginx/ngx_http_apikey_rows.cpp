@@ -180,7 +180,8 @@ std::size_t count_fenced(const StoreConf& store) noexcept {
   const NodeMemory& memory = self.file->memory;
   for (std::size_t row = 0; row < memory.worker_count(); ++row) {
     const WideWord& ack = memory.worker_row(row).acks[store.runtime->row_number];
-    const bool is_fenced = static_cast<std::uint8_t>(ack.high()) == static_cast<std::uint8_t>(AckState::fenced);
+    const auto state = static_cast<AckState>(static_cast<std::uint8_t>(ack.high()));
+    const bool is_fenced = state == AckState::fenced || state == AckState::unchecked;
     count += is_fenced && is_row_held(row) ? 1 : 0;
   }
   return count;

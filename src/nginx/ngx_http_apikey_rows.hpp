@@ -31,7 +31,7 @@ void say_draining() noexcept;
 // What this worker has done about a change of a store. Nothing without a row.
 void acknowledge(const StoreConf& store, const Ack& ack) noexcept;
 
-// How many living workers, draining ones too, answer 503 because they cannot open what was adopted of this store.
+// How many living workers, draining ones too, decide nothing because they cannot open what was adopted of this store.
 [[nodiscard]] std::size_t count_fenced(const StoreConf& store) noexcept;
 
 // Asks of other processes of this node only; whoever asks lives. No system call is made on the path of a request.

@@ -98,17 +98,31 @@ void save(bool is_final) noexcept {
   saver.outcome.store((static_cast<std::uint64_t>(SaveStep::written) + 1) << 32U | (is_slow ? ETIME : 0));
 }
 
+// How many changes all stores have had: the checkpoint keeps the highest generations, and soon, or a power cut would
+// let an older snapshot in.
+std::uint64_t count_changes() noexcept {
+  const NodeMemory& memory = saver.main->node->file->memory;
+  std::uint64_t changes = 0;
+  for (std::size_t i = 0; i < kNodeStores; ++i) {
+    changes += memory.store_row(i).adoption.change();
+  }
+  return changes;
+}
+
 void* run(void*) noexcept {
   std::uint64_t next_ms = monotonic_ms();
+  std::uint64_t saved_changes = 0;
   for (;;) {
     const bool is_last = saver.is_stopping.load();
     if (!beat() || (is_last && !change_right(saver.right.low | kIsLastBit, monotonic_ms()))) {
       break;
     }
     const std::uint64_t now = monotonic_ms();
-    if (is_last || now >= next_ms) {
+    const std::uint64_t changes = count_changes();
+    if (is_last || now >= next_ms || changes != saved_changes) {
       save(false);
       next_ms = now + kSaveEveryMs;
+      saved_changes = changes;
     }
     if (is_last) {
       break;

@@ -350,8 +350,15 @@ bool open_adopted(StoreConf& store, const Adopted& adopted, Loaded*& loaded, Sta
   return true;
 }
 
-void acknowledge(const StoreConf& store, const Adopted& adopted, bool is_fenced) noexcept {
-  const AckState state = is_fenced ? AckState::fenced : adopted.has_veto() ? AckState::vetoed : AckState::open;
+AckState fenced_state(const StoreConf& store) noexcept {
+  return store.allows_on_error ? AckState::unchecked : AckState::fenced;
+}
+
+AckState open_state(const Adopted& adopted) noexcept {
+  return adopted.has_veto() ? AckState::vetoed : AckState::open;
+}
+
+void acknowledge(const StoreConf& store, const Adopted& adopted, AckState state) noexcept {
   // Before the first change there may be something known from before, which nobody has open.
   const std::uint64_t generation = adopted.change == 0 ? 0 : adopted.latest().generation;
   acknowledge(store, {generation, adopted.change, state});
@@ -384,7 +391,7 @@ void log_fence(StoreConf& store, const Adopted& adopted, const Status& status, n
 void fence(StoreConf& store, const Adopted& adopted, const Status& failure, const CopyFailure& copy_failure,
            ngx_log_t* log) noexcept {
   StoreRuntime& mine = *store.runtime;
-  acknowledge(store, adopted, true);
+  acknowledge(store, adopted, fenced_state(store));
   if (mine.needs_copy && copy_failure.is_refused) {
     warn_of_closed_peers(store, copy_failure, log);
   } else {
@@ -488,7 +495,7 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
   mine.tried = adopted.change;
   mine.tried_at = ngx_current_msec;
   if (is_up_to_date(store)) {
-    acknowledge(store, adopted, false);
+    acknowledge(store, adopted, open_state(adopted));
     return;
   }
   mine.is_waiting = false;
@@ -516,7 +523,7 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
     return;
   }
   mine.change = adopted.change;
-  acknowledge(store, adopted, false);
+  acknowledge(store, adopted, open_state(adopted));
   if (mine.complained == adopted.change && adopted.change != 0) {
     ngx_log_error(NGX_LOG_NOTICE, log, 0, "apikey store \"%V\": generation %uL is open in this worker now", &store.name,
                   adopted.latest().generation);

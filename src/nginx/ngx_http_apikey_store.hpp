@@ -69,6 +69,7 @@ struct StoreRuntime {
   ngx_msec_t tried_at = 0;            // when it last tried to switch
   std::uint64_t tried = 0;            // … to which change
   std::uint64_t complained = 0;       // the change it said it cannot open
+  std::uint64_t tried_permission = 0; // Permission::granted_us of the last one by which it looked at a refused file again
   std::uint64_t birth = 0;            // of the inode that was adopted last, ns; 0: not known
   Copy verified;                      // what this worker's own verification left, until it is opened …
   SealHash verified_seal{};           // … and which snapshot that is

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <utility>
 
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_node.hpp"
@@ -126,23 +127,39 @@ void log_refusal(const StoreConf& store, const Status& status) noexcept {
 
 const Inbox& inbox_of(const StoreConf& store) noexcept { return store.runtime->main->node->file->inbox; }
 
-bool is_permitted(const StoreConf& store, const SealHash& seal) noexcept {
-  Permission permission;
-  return inbox_of(store).find(seal, permission);
+// Of this very file, for this store.
+Permission permission_for(const StoreConf& store, const AdoptedFile& file) noexcept {
+  return {.seal = file.seal,
+          .registry_id = file.registry_id,
+          .generation = file.generation,
+          .store = store.runtime->key};
 }
 
-// For this very file, once.
-bool use_permission(const StoreConf& store, const AdoptedFile& file) noexcept {
-  Permission permission;
-  return inbox_of(store).find(file.seal, permission) && permission.registry_id == file.registry_id &&
-         permission.generation == file.generation && inbox_of(store).use(file.seal);
+bool is_permitted(const StoreConf& store, const AdoptedFile& file) noexcept {
+  return inbox_of(store).find(permission_for(store, file)) != 0;
 }
 
-// The file that was refused has got a permission since.
+// The file that was refused has got a permission since. Each is tried once by each worker, or somebody who writes the
+// same one again and again would have them verify without end.
 bool has_got_permission(const StoreConf& store) noexcept {
   Refusal refusal;
-  return slot_of(store).adoption.last_refusal(refusal) && refusal.seal != SealHash{} &&
-         is_permitted(store, refusal.seal);
+  if (!slot_of(store).adoption.last_refusal(refusal) || refusal.seal == SealHash{}) {
+    return false;
+  }
+  AdoptedFile file;
+  file.seal = refusal.seal;
+  file.registry_id = refusal.registry_id;
+  file.generation = refusal.generation;
+  const std::uint64_t granted_us = inbox_of(store).find(permission_for(store, file));
+  return granted_us != 0 && std::exchange(store.runtime->tried_permission, granted_us) != granted_us;
+}
+
+// What has been taken, with or without a permission, ends those for it and for files from before it.
+void withdraw_permissions(const StoreConf& store, const AdoptedFile& file) noexcept {
+  static_cast<void>(inbox_of(store).use(permission_for(store, file)));
+  if (file.created > 0) {
+    inbox_of(store).withdraw(store.runtime->key, static_cast<std::uint64_t>(file.created) * 1'000'000 - 1);
+  }
 }
 
 // The copy was wanted by this worker only. RETURNS: false when it is of no use.
@@ -199,7 +216,7 @@ bool take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noex
   const AdoptedFile& file = candidate.file;
   const Adoption::Holder holder{static_cast<std::uint32_t>(ngx_pid), candidate.copy.fd};
   const bool is_veto = !candidate.lack.name().empty();
-  if (candidate.needs_permission && !use_permission(store, file)) {
+  if (candidate.needs_permission && !inbox_of(store).use(permission_for(store, file))) {
     release_copy(candidate.copy);
     candidate.status = {StatusCode::refused, "its permission to take over was used by somebody else"};
     return take_in_bad(store, candidate, ns);
@@ -211,6 +228,7 @@ bool take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noex
     return true;
   }
   slot_of(store).complaint.store(0);
+  withdraw_permissions(store, file);
   if (is_veto) {
     count_adoption(*store.runtime->main, store, AdoptionResult::veto, ns);
     log_veto(store, file, candidate.lack);

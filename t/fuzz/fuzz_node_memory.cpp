@@ -54,7 +54,7 @@ void read_all(std::span<std::byte> bytes) {
   }
   apikey::WorkerReport worker;
   for (std::size_t i = 0; node.read_worker(i, worker); ++i) {
-    require(worker.acks[0].state <= apikey::AckState::vetoed);
+    require(worker.acks[0].state <= apikey::AckState::unchecked);
   }
 }
 
@@ -62,9 +62,10 @@ void read_inbox(std::span<std::byte> bytes) {
   apikey::Inbox inbox;
   if (apikey::attach_inbox(bytes.first(apikey::kInboxSize), {1, 2}, inbox).ok()) {
     apikey::Permission permission;
-    static_cast<void>(inbox.find({}, permission));
+    static_cast<void>(inbox.find(permission));
     static_cast<void>(inbox.grant(permission));
-    static_cast<void>(inbox.use(permission.seal));
+    inbox.withdraw(0, 0);
+    static_cast<void>(inbox.use(permission));
   }
 }
 

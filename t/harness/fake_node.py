@@ -16,7 +16,7 @@ STORE_ROWS, STORE_ROW = 32, 2048 + 8192
 WORKER_ROWS, WORKER_ROW = 64, 704
 PATH, NAME, METHODS, ADOPTION = 128, 1152, 1216, 2048
 ADOPTED_WORDS, REFUSED_WORDS = 80, 64
-OPEN, FENCED, VETOED = 1, 2, 3
+OPEN, FENCED, VETOED, UNCHECKED = 1, 2, 3, 4
 F_OFD_SETLK = 37
 HAS_COUNTERS = 1
 
@@ -136,10 +136,11 @@ class FakeNode:
     # -- the inbox
 
     def permissions(self):
-        """(state, seal, registry id, generation) of each permission that is not free."""
+        """(state, seal, registry id, generation) of each permission for our store that is not free."""
         inbox = self.inbox.read_bytes()
-        found = [struct.unpack_from("<Q32s16sQ", inbox, 128 + slot * 128) for slot in range(16)]
-        return [(state, seal.hex(), registry.hex(), generation) for state, seal, registry, generation in found if state]
+        found = [struct.unpack_from("<Q32s16sQQ", inbox, 128 + slot * 128) for slot in range(16)]
+        return [(state, seal.hex(), registry.hex(), generation) for state, seal, registry, generation, store in found
+                if state and store == 1]
 
     def close(self):
         self.map.close()

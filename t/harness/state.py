@@ -165,9 +165,11 @@ def store_row(path: Path) -> StoreRow:
     return StoreRow(rows(path, "stores")[0])
 
 
-def grant(pid_file, seal: bytes, registry: str, generation: int):
-    """Permits nginx to take this snapshot over what it has, as `keyloader … --take-over` does."""
-    slot = struct.pack("<32s16sQQ56x", seal, bytes.fromhex(registry), generation, int(time.time() * 1e6))
+def grant(pid_file, seal: bytes, registry: str, generation: int, *, store=None):
+    """Permits nginx to take this snapshot over what it has, as `keyloader … --take-over` does; `store`: key of its row,
+    the first one's if it is not said."""
+    store = store_row(state_file(pid_file)).key if store is None else store
+    slot = struct.pack("<32s16sQQQ48x", seal, bytes.fromhex(registry), generation, store, int(time.time() * 1e6))
     with open(inbox_file(pid_file), "r+b") as file:
         for state in (1, 2):  # being written, granted
             file.seek(128)

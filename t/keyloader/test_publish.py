@@ -46,7 +46,7 @@ def test_no_publish_and_publish(keyloader):
     generation = keyloader.generation()
     key = keyloader.key("acme", "--no-publish")
     assert found(keyloader, key["key"]) is None and keyloader.generation() == generation
-    assert keyloader.json("publish") == {"generation": generation + 1, "keys": 1, "published": True, "active": None}
+    assert keyloader.json("publish") == {"generation": generation + 1, "keys": 1, "renewed": False, "active": None}
     assert found(keyloader, key["key"])["id"] == key["id"]
 
 
@@ -224,7 +224,7 @@ def test_two_publishers_never_race(keyloader):
         child.communicate()
     # Who waited finds its change published by another, or publishes it.
     assert first < keyloader.generation() <= first + 6
-    assert keyloader.json("publish")["published"] is False
+    assert keyloader.json("publish")["renewed"] is True
     assert all(f"p{number}".encode() in keyloader.snapshot.read_bytes() for number in range(6))
     keyloader("snapshot", "verify")
 

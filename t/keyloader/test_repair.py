@@ -2,10 +2,10 @@
 nothing to change says so, publishes what an earlier one left behind, and changes neither the registry nor the audit."""
 
 import fcntl
-import os
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -79,7 +79,7 @@ def test_the_same_command_again(busy, command, sentence):
     done = busy(*words)
     assert re.match(sentence, done.stdout), done.stdout
     assert "published generation" in done.stdout and busy.generation() > before
-    assert busy.json("publish")["published"] is False, "everything is published"
+    assert busy.json("publish")["renewed"] is True, "everything is published"
     # And once more: now there is nothing to do at all.
     before = busy.snapshot.read_bytes()
     again = busy(*words)
@@ -96,7 +96,7 @@ def test_after_no_publish(busy, command):
     busy(*words, "--no-publish")
     assert busy.snapshot.read_bytes() == before, "as was asked"
     assert busy.json(*words)  # any answer, exit code 0
-    assert busy.snapshot.read_bytes() != before and busy.json("publish")["published"] is False
+    assert busy.snapshot.read_bytes() != before and busy.json("publish")["renewed"] is True
 
 
 @pytest.mark.parametrize("command", [["grant", "--amount", "5"], ["reset"]])
@@ -106,7 +106,7 @@ def test_quotas(keyloader, command):
     keyloader.refused("quota", command[0], key, *command[1:], status=3)
     unblock(keyloader)
     keyloader("quota", command[0], key, *command[1:])
-    assert keyloader.json("publish")["published"] is False
+    assert keyloader.json("publish")["renewed"] is True
 
 
 def test_no_descriptors_left(keyloader):
@@ -228,7 +228,7 @@ def test_import_again(keyloader):
     assert keyloader.snapshot.read_bytes() == before
     report = keyloader.json("import", "-", "--format", "csv", "--partial", stdin=lines)
     assert (report["imported"], len(report["refused"])) == (0, 2)
-    assert found(keyloader, "an-imported-key") and keyloader.json("publish")["published"] is False
+    assert found(keyloader, "an-imported-key") and keyloader.json("publish")["renewed"] is True
 
 
 def test_init_again(bare):
@@ -281,16 +281,21 @@ def test_a_change_behind_a_rollback_is_published_by_its_repetition(keyloader):
     keyloader("snapshot", "rollback")
     keyloader("key", "revoke", key, "--no-publish")
     keyloader("key", "revoke", key)
-    assert keyloader.json("publish")["published"] is False
+    assert keyloader.json("publish")["renewed"] is True
 
 
-def test_nothing_to_publish(keyloader):
+def test_publishing_again_renews(keyloader):
+    """For apikey_store max_age=: the snapshot says when it was made."""
     keyloader.key()
-    before = keyloader.snapshot.read_bytes()
+    before = keyloader.json("snapshot", "show")
+    time.sleep(1.1)  # it says that in seconds
     done = keyloader("publish")
-    assert done.stdout.startswith("nothing to publish: generation 2 (1 key) was published before")
-    assert keyloader.json("publish") == {"generation": 2, "keys": 1, "published": False, "active": None}
-    assert keyloader.snapshot.read_bytes() == before and os.listdir(keyloader.dir / "history")
+    assert done.stdout.startswith("nothing has changed; published generation 3 (1 key)")
+    after = keyloader.json("snapshot", "show")
+    assert (after["generation"], after["keys"]) == (3, 1) and after["created"] != before["created"]
+    assert keyloader.json("publish") == {"generation": 4, "keys": 1, "renewed": True, "active": None}
+    keyloader("plan", "create", "a", "--no-publish")
+    assert keyloader.json("publish") == {"generation": 5, "keys": 1, "renewed": False, "active": None}
 
 
 @pytest.mark.parametrize("arguments", [["--wait", "2s", "--no-wait"], ["--no-publish", "--wait", "2s"],

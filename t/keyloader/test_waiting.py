@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from harness.fake_node import FENCED, OPEN, VETOED, FakeNode
+from harness.fake_node import FENCED, OPEN, UNCHECKED, VETOED, WORKER_ROWS, FakeNode
 from harness.paths import IS_ROOT, KEYLOADER
 from harness.waiting import wait_until
 
@@ -79,6 +79,87 @@ def test_a_fenced_worker_counts(keyloader, nginx, state):
         nginx.acknowledge(0, generation)
         nginx.acknowledge(1, generation, state)
     assert run(keyloader, nginx, "plan", "create", "a", "--wait", "60s", play=play)[0] == 0
+
+
+def test_a_worker_that_lets_everything_pass_does_not_count(keyloader, nginx):
+    """on_error=allow: it cannot open the snapshot, and decides nothing."""
+    def play(generation, registry, seal):
+        nginx.adopt(generation, registry, seal)
+        nginx.acknowledge(0, generation)
+        nginx.acknowledge(1, generation, UNCHECKED)
+    code, _, err = run(keyloader, nginx, "plan", "create", "a", "--wait", "1s", play=play)
+    assert code == 3 and "worker (pid 4244) that cannot open it and lets requests pass unchecked" in err
+
+
+def test_workers_that_nobody_can_see(keyloader, runtime):
+    """All rows are taken: there may be one more, without a row."""
+    node = FakeNode(runtime, keyloader.snapshot, workers=range(5000, 5000 + WORKER_ROWS))
+    node.take(keyloader)
+    take = lambda *_: node.take(keyloader)  # noqa: E731
+    code, _, err = run(keyloader, node, "plan", "create", "a", "--wait", "1s", play=take)
+    assert code == 3 and f"all {WORKER_ROWS} rows for workers are taken" in err
+    node.worker_gone(WORKER_ROWS - 1)
+    assert run(keyloader, node, "plan", "create", "b", "--wait", "60s", play=take)[0] == 0
+    node.close()
+
+
+def announce(keyloader, state):
+    (keyloader.dir / "nodes").mkdir(mode=0o755, exist_ok=True)
+    (keyloader.dir / "nodes" / "x.json").write_text(json.dumps({"state": str(state), "store": str(keyloader.snapshot)}))
+
+
+def test_what_is_announced_and_cannot_be_read_is_not_active(keyloader, tmp_path):
+    """An nginx in a container whose files are not to be seen from here."""
+    place = tmp_path / "hidden" / "api.state"
+    announce(keyloader, place)
+    done = keyloader("plan", "create", "a", "--wait", "1s", status=3)
+    assert f"{place} is announced in nodes/ of this directory, but it is not there" in done.stderr
+    place.parent.mkdir()
+    place.write_bytes(b"x" * 8192)
+    sentence = keyloader("plan", "create", "b", "--wait", "1s", status=3).stderr
+    assert str(place) in sentence and "nobody can see what that nginx does" in sentence
+    # Nor is it told to take anything over.
+    before = keyloader.snapshot.read_bytes()
+    assert "nothing was published" in keyloader.refused("publish", "--take-over", "--reason", "restored")
+    assert keyloader.snapshot.read_bytes() == before
+    # It stays until it is known to be gone.
+    assert "nothing was removed" in keyloader("node", "prune", "--yes").stdout
+    place.unlink()
+    assert "--yes" in keyloader.refused("node", "prune", status=2)
+    assert f"removed the announcement of {place}" in keyloader("node", "prune", "--yes").stdout
+    keyloader("plan", "create", "c")
+
+
+def test_an_nginx_that_starts_while_keyloader_waits_counts(keyloader, nginx, runtime):
+    """The binary upgrade, or a restart: its file is another one."""
+    replaced = {}
+
+    def play(*_):
+        nginx.die()
+        nginx.state.unlink()
+        replaced["node"] = FakeNode(runtime, keyloader.snapshot, pid=5252)
+        time.sleep(0.3)  # that it is seen without the change
+        replaced["node"].take(keyloader)
+    code, out, _ = run(keyloader, nginx, "plan", "create", "a", "--wait", "60s", play=play)
+    assert code == 0 and "active in nginx (pid 5252)" in out
+    replaced["node"].close()
+
+
+def test_an_announcement_follows_no_link(keyloader, nginx, tmp_path):
+    """The directory may belong to somebody with fewer rights than ours."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (keyloader.dir / "nodes").symlink_to(other)
+    keyloader("plan", "create", "a", "--no-wait")
+    assert list(other.iterdir()) == []
+    (keyloader.dir / "nodes").unlink()
+    (keyloader.dir / "nodes").mkdir(mode=0o755)
+    victim = other / "victim"
+    victim.write_text("untouched")
+    (keyloader.dir / "nodes" / f"{nginx.state.stem}.json").symlink_to(victim)
+    (keyloader.dir / "nodes" / f"{nginx.state.stem}.json.new").symlink_to(victim)
+    keyloader("plan", "create", "b", "--no-wait")
+    assert victim.read_text() == "untouched"
 
 
 def test_a_worker_that_hangs_is_named(keyloader, nginx):

@@ -90,6 +90,63 @@ def test_a_permission_is_for_one_file_and_once(nginx, store, written):
     assert statuses(server, keys[1:3]) == [{200}, {401}]
 
 
+def test_a_permission_of_another_store(nginx, store, written):
+    keys = make_keys(4)
+    store.put(written(8, keys[:2]))
+    server = serve(nginx, store)
+    other = written(3, keys[2:], registry=OTHER_REGISTRY)
+    grant(server.pid_path, other[SEAL], OTHER_REGISTRY, 3, store=node_store(server).key + 1)
+    store.put(other)
+    server.wait_for_log("is not taken: .*another registry")
+    assert statuses(server, keys[1:3]) == [{200}, {401}]
+
+
+def test_a_permission_that_was_not_needed_is_not_left(nginx, store, written):
+    """Else the file could come back by it, when something newer is in use."""
+    keys = make_keys(4)
+    store.put(written(8, keys[:2]))
+    server = serve(nginx, store)
+    next_file = written(9, keys[:3], counters=(9, 6))
+    grant(server.pid_path, next_file[SEAL], REGISTRY, 9)
+    store.put(next_file)
+    server.wait_for_generation(9)
+    store.put(written(10, keys[1:3], counters=(9, 7)))
+    server.wait_for_generation(10)
+    store.put(next_file)
+    server.wait_for_log("generation 9 is not higher than .*; generation 10 stays active")
+    assert statuses(server, keys[:2]) == [{401}, {200}]
+
+
+def test_a_permission_for_what_never_came_ends_with_the_next(nginx, store, written):
+    keys = make_keys(4)
+    store.put(written(8, keys[:2]))
+    server = serve(nginx, store)
+    never = written(3, keys[2:], registry=OTHER_REGISTRY)
+    grant(server.pid_path, never[SEAL], OTHER_REGISTRY, 3)
+    time.sleep(1.1)  # a snapshot says in which second it was made
+    store.put(written(9, keys[:2]))
+    server.wait_for_generation(9)
+    store.put(never)
+    server.wait_for_log("is not taken: .*another registry.*; generation 9 stays active")
+
+
+def test_a_permission_that_is_written_again_and_again(nginx, store, written):
+    """Who may write the inbox lets nobody verify without end, and nothing in a second time."""
+    keys = make_keys(4)
+    store.put(written(8, keys[:2]))
+    server = serve(nginx, store)
+    # As a veto it may not take over: the permission is found, tried and left.
+    other = written(3, keys[2:], registry=OTHER_REGISTRY, requires="later")
+    grant(server.pid_path, other[SEAL], OTHER_REGISTRY, 3)
+    store.put(other)
+    server.wait_for_log("is not taken: .*another registry")
+    # Each worker tries it once.
+    settled = {"refused": server.metric("apikey_snapshot_adoptions_total", result="refused")}
+    time.sleep(3)  # three looks of every worker; nothing tells of one that finds nothing
+    after = server.metric("apikey_snapshot_adoptions_total", result="refused")
+    assert after <= settled["refused"] + 3
+
+
 def test_a_permission_that_lies_about_the_file(nginx, store, written):
     keys = make_keys(4)
     store.put(written(8, keys[:2]))
@@ -97,7 +154,7 @@ def test_a_permission_that_lies_about_the_file(nginx, store, written):
     other = written(3, keys[2:], registry=OTHER_REGISTRY)
     grant(server.pid_path, other[SEAL], REGISTRY, 3)
     store.put(other)
-    server.wait_for_log("is not taken: its permission")
+    server.wait_for_log("is not taken: .*another registry")
     assert statuses(server, [keys[2]]) == [{401}]
 
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <thread>
@@ -315,6 +316,42 @@ void what_is_known_from_before_decides_nothing(void**) {
   assert_int_equal(later->read().highest_generation, 41);
 }
 
+// What an nginx that starts anew finds, whatever was adopted before: a copy, since it may not be killed half-way here.
+void check_known_after_a_start(const Adoption& state, std::uint64_t n) {
+  const Adopted now = state.read();
+  Refusal refused;
+  Adoption::Holder holder;
+  assert_int_equal(now.change, 0);
+  assert_false(now.has_active());
+  assert_int_equal(now.highest_generation, n);
+  assert_true(now.latest().seal == adopted(n).seal);
+  assert_false(state.last_refusal(refused));
+  assert_false(state.holder(0, n, holder));
+  assert_false(state.is_verifying(0));
+}
+
+void a_start_keeps_what_was_known(void**) {
+  auto state = fresh();
+  for (std::uint64_t n = 1; n <= 3; ++n) {  // in both buffers
+    put(*state, n);
+    assert_true(state->refuse(claim(*state, 50 + n, 1, 0), refusal(50 + n, AdoptionResult::refused)));
+    auto copy = fresh();
+    std::memcpy(static_cast<void*>(copy.get()), state.get(), sizeof(Adoption));
+    copy->begin_again();
+    check_known_after_a_start(*copy, n);
+    copy->begin_again();  // was killed before it could adopt anything
+    check_known_after_a_start(*copy, n);
+    put(*copy, n + 10);
+    assert_true(is_whole(copy->read()));
+    assert_int_equal(copy->read().highest_generation, n + 10);
+  }
+  auto veto_state = fresh();
+  put(*veto_state, 4);
+  assert_true(veto(*veto_state, 5, "deny"));
+  veto_state->begin_again();
+  check_known_after_a_start(*veto_state, 5);
+}
+
 void a_seeded_generation_is_lowered_by_a_permission_only(void**) {
   auto state = fresh();
   Adopted before;
@@ -465,6 +502,7 @@ int main() {
       cmocka_unit_test(the_next_file_is_compared_with_the_latest),
       cmocka_unit_test(what_is_known_from_before),
       cmocka_unit_test(what_is_known_from_before_decides_nothing),
+      cmocka_unit_test(a_start_keeps_what_was_known),
       cmocka_unit_test(a_seeded_generation_is_lowered_by_a_permission_only),
       cmocka_unit_test(who_verifies_gives_signs_of_life),
       cmocka_unit_test(a_notice_is_given_once),

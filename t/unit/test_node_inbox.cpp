@@ -20,6 +20,7 @@ Permission make_permission(std::uint8_t seal, std::uint64_t granted_us = 1) {
   permission.seal.fill(seal);
   permission.registry_id.fill(4);
   permission.generation = 40;
+  permission.store = 9;
   permission.granted_us = granted_us;
   return permission;
 }
@@ -34,18 +35,45 @@ Inbox make_inbox() {
 void test_a_permission_is_used_once(void**) {
   const Inbox inbox = make_inbox();
   const Permission given = make_permission(1);
-  Permission found;
-  assert_false(inbox.find(given.seal, found));
+  assert_int_equal(inbox.find(given), 0);
   assert_true(inbox.grant(given));
   Inbox other;
   assert_true(attach_inbox(bytes, kInstance, other).ok());
-  assert_true(other.find(given.seal, found));
-  assert_int_equal(found.generation, 40);
-  assert_true(found.registry_id == given.registry_id);
-  assert_false(other.find(make_permission(2).seal, found));
-  assert_true(other.use(given.seal));
-  assert_false(inbox.use(given.seal));
-  assert_false(inbox.find(given.seal, found));
+  assert_int_equal(other.find(make_permission(1, 77)), 1);  // whenever it was granted
+  assert_int_equal(other.find(make_permission(2)), 0);
+  assert_true(other.use(given));
+  assert_false(inbox.use(given));
+  assert_int_equal(inbox.find(given), 0);
+}
+
+void test_a_permission_is_for_one_file_in_one_store(void**) {
+  const Inbox inbox = make_inbox();
+  const Permission given = make_permission(1);
+  assert_true(inbox.grant(given));
+  Permission other = given;
+  other.store = 10;
+  assert_int_equal(inbox.find(other), 0);
+  assert_false(inbox.use(other));
+  other = given;
+  other.generation = 41;
+  assert_false(inbox.use(other));
+  other = given;
+  other.registry_id.fill(5);
+  assert_false(inbox.use(other));
+  assert_true(inbox.use(given));
+}
+
+void test_earlier_permissions_are_withdrawn(void**) {
+  const Inbox inbox = make_inbox();
+  Permission elsewhere = make_permission(3, 10);
+  elsewhere.store = 10;
+  assert_true(inbox.grant(make_permission(1, 20)));
+  assert_true(inbox.grant(make_permission(2, 21)));
+  assert_true(inbox.grant(elsewhere));
+  inbox.withdraw(9, 20);
+  assert_int_equal(inbox.find(make_permission(1)), 0);
+  assert_int_equal(inbox.find(make_permission(2)), 21);
+  assert_int_equal(inbox.find(elsewhere), 10);
 }
 
 void test_the_bytes_are_as_drawn(void**) {
@@ -62,7 +90,8 @@ void test_the_bytes_are_as_drawn(void**) {
   assert_int_equal(word(128 + 8), 0x0101010101010101);
   assert_int_equal(word(128 + 40), 0x0404040404040404);
   assert_int_equal(word(128 + 56), 40);
-  assert_int_equal(word(128 + 64), 99);
+  assert_int_equal(word(128 + 64), 9);
+  assert_int_equal(word(128 + 72), 99);
 }
 
 void test_the_oldest_makes_room_last(void**) {
@@ -70,14 +99,13 @@ void test_the_oldest_makes_room_last(void**) {
   for (std::uint8_t i = 0; i < kInboxPermissions; ++i) {
     assert_true(inbox.grant(make_permission(i, 100U - i)));
   }
-  Permission found;
-  assert_true(inbox.use(make_permission(3).seal));
+  assert_true(inbox.use(make_permission(3)));
   assert_true(inbox.grant(make_permission(50, 200)));  // where the used one was
-  assert_true(inbox.find(make_permission(15).seal, found));
+  assert_int_equal(inbox.find(make_permission(15)), 85);
   assert_true(inbox.grant(make_permission(51, 201)));  // where the oldest was
-  assert_false(inbox.find(make_permission(15).seal, found));
-  assert_true(inbox.find(make_permission(50).seal, found));
-  assert_true(inbox.find(make_permission(51).seal, found));
+  assert_int_equal(inbox.find(make_permission(15)), 0);
+  assert_int_equal(inbox.find(make_permission(50)), 200);
+  assert_int_equal(inbox.find(make_permission(51)), 201);
 }
 
 void test_what_a_dead_writer_left_is_taken(void**) {
@@ -86,10 +114,9 @@ void test_what_a_dead_writer_left_is_taken(void**) {
     const std::uint64_t writing = 1;
     std::memcpy(bytes.data() + 128 + 128 * i, &writing, sizeof writing);
   }
-  Permission found;
-  assert_false(inbox.find({}, found));
+  assert_int_equal(inbox.find({}), 0);
   assert_true(inbox.grant(make_permission(1)));
-  assert_true(inbox.find(make_permission(1).seal, found));
+  assert_int_equal(inbox.find(make_permission(1)), 1);
 }
 
 void test_others_inboxes_are_not_taken(void**) {
@@ -101,9 +128,9 @@ void test_others_inboxes_are_not_taken(void**) {
   assert_int_equal(attach_inbox(bytes, kInstance, inbox).code, StatusCode::damaged);
   bytes = {};
   assert_int_equal(attach_inbox(bytes, kInstance, inbox).code, StatusCode::damaged);
-  Permission found;
-  assert_false(inbox.find({}, found));
+  assert_int_equal(inbox.find({}), 0);
   assert_false(inbox.use({}));
+  inbox.withdraw(0, 1);
   assert_false(inbox.grant(make_permission(1)));
 }
 
@@ -111,7 +138,10 @@ void test_others_inboxes_are_not_taken(void**) {
 
 int main() {
   const CMUnitTest tests[] = {
-      cmocka_unit_test(test_a_permission_is_used_once),    cmocka_unit_test(test_the_bytes_are_as_drawn),
+      cmocka_unit_test(test_a_permission_is_used_once),
+      cmocka_unit_test(test_a_permission_is_for_one_file_in_one_store),
+      cmocka_unit_test(test_earlier_permissions_are_withdrawn),
+      cmocka_unit_test(test_the_bytes_are_as_drawn),
       cmocka_unit_test(test_the_oldest_makes_room_last),   cmocka_unit_test(test_what_a_dead_writer_left_is_taken),
       cmocka_unit_test(test_others_inboxes_are_not_taken),
   };

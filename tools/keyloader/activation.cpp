@@ -46,36 +46,43 @@ void add(Verdict& all, const Verdict& one) {
   }
 }
 
+// Looks for the instances anew each time: an nginx that is started or replaced meanwhile counts, too.
 class Watch {
  public:
-  Watch(const Nodes& nodes, const Target& target)
-      : nodes_(nodes), target_(target), report_(std::make_unique<apikey::StoreReport>()) {}
+  Watch(const DataDir& directory, const std::filesystem::path& runtime, const Target& target)
+      : directory_(directory),
+        runtime_(runtime),
+        snapshot_(directory.snapshot_file()),
+        target_(target),
+        report_(std::make_unique<apikey::StoreReport>()) {}
 
   [[nodiscard]] Verdict look() {
+    const Nodes nodes(directory_, runtime_);
     Verdict all;
-    for (const auto& node : nodes_.all()) {
-      const Verdict verdict = node->problem().empty() && node->is_live() ? look_at(*node) : Verdict{};
+    names_.clear();
+    for (const auto& node : nodes.all()) {
+      const Verdict verdict = look_at(*node);
       add(all, verdict);
       if (verdict.has_store) {
-        names_[node.get()] = node->name();
+        names_.push_back(node->name());
       }
     }
     return all;
   }
 
   // "nginx (pid 812), nginx (pid 907)"
-  [[nodiscard]] std::string names() const {
-    Texts names;
-    for (const auto& [node, name] : names_) {
-      names.push_back(name);
-    }
-    return fmt::format("{}", fmt::join(names, ", "));
-  }
+  [[nodiscard]] std::string names() const { return fmt::format("{}", fmt::join(names_, ", ")); }
 
  private:
   Verdict look_at(const Node& node) {
+    if (node.is_hidden()) {
+      return {.activity = Activity::not_yet, .why = node.hidden_sentence(), .has_store = true};
+    }
     Verdict all;
-    for (const std::size_t row : node.rows_of(nodes_.snapshot())) {
+    if (!node.problem().empty() || !node.is_live()) {
+      return all;
+    }
+    for (const std::size_t row : node.rows_of(snapshot_)) {
       if (node.memory().read_store(row, *report_)) {
         add(all, look_at(node, row));
       }
@@ -87,7 +94,8 @@ class Watch {
     Verdict verdict;
     const bool is_named =
         !node.memory().is_superseded() && report_->last_configuration >= node.memory().configurations();
-    const std::vector<apikey::WorkerReport> workers = workers_of(node, row);
+    bool has_free_row = false;
+    const std::vector<apikey::WorkerReport> workers = workers_of(node, row, has_free_row);
     if (!is_named && workers.empty()) {
       return verdict;  // no configuration that still runs has this store
     }
@@ -97,7 +105,8 @@ class Watch {
     if (adopted == nullptr) {
       return not_adopted(node, std::move(verdict));
     }
-    std::uint64_t& first_change = changes_.try_emplace({&node, row}, adopted->change).first->second;
+    std::uint64_t& first_change =
+        changes_.try_emplace({node.memory().instance(), row}, adopted->change).first->second;
     first_change = std::min(first_change, adopted->change);
     for (const apikey::WorkerReport& worker : workers) {
       const apikey::Ack& ack = worker.acks.at(row);
@@ -108,9 +117,23 @@ class Watch {
                                   node.name(), worker.pid);
         return verdict;
       }
+      if (ack.state == apikey::AckState::unchecked) {
+        verdict.activity = Activity::not_yet;
+        verdict.why = fmt::format(
+            "{} has a worker (pid {}) that cannot open it and lets requests pass unchecked (on_error=allow)",
+            node.name(), worker.pid);
+        return verdict;
+      }
       if (ack.state == apikey::AckState::vetoed && !target_.only_restricts) {
         return vetoed(node, std::move(verdict));
       }
+    }
+    if (!has_free_row) {
+      verdict.activity = Activity::not_yet;
+      verdict.why = fmt::format(
+          "in {} all {} rows for workers are taken, so there may be a worker that nobody can see; end old workers that "
+          "still finish requests (worker_shutdown_timeout)",
+          node.name(), node.memory().worker_count());
     }
     return verdict;
   }
@@ -157,7 +180,7 @@ class Watch {
       return true;
     }
     struct stat found {};
-    if (refusal.seal != apikey::SealHash{} || stat(nodes_.snapshot().c_str(), &found) != 0) {
+    if (refusal.seal != apikey::SealHash{} || stat(snapshot_.c_str(), &found) != 0) {
       return false;
     }
     const std::uint64_t mtime_ns = static_cast<std::uint64_t>(found.st_mtim.tv_sec) * 1'000'000'000U +
@@ -167,11 +190,15 @@ class Watch {
   }
 
   // Those that decide by this store: an acknowledgement shows it, or their configuration is the newest that names it.
-  [[nodiscard]] std::vector<apikey::WorkerReport> workers_of(const Node& node, std::size_t row) const {
+  // `has_free_row`: there is none that works without a row of its own.
+  [[nodiscard]] std::vector<apikey::WorkerReport> workers_of(const Node& node, std::size_t row,
+                                                             bool& has_free_row) const {
     std::vector<apikey::WorkerReport> workers;
     apikey::WorkerReport worker;
     for (std::size_t i = 0; i < node.memory().worker_count(); ++i) {
-      if (!node.has_live_worker(i) || !node.memory().read_worker(i, worker) || row >= worker.acks.size()) {
+      const bool is_live = node.has_live_worker(i);
+      has_free_row = has_free_row || !is_live;
+      if (!is_live || !node.memory().read_worker(i, worker) || row >= worker.acks.size()) {
         continue;
       }
       if (worker.acks.at(row).state != apikey::AckState::none || worker.configuration == report_->last_configuration) {
@@ -181,19 +208,21 @@ class Watch {
     return workers;
   }
 
-  const Nodes& nodes_;
+  const DataDir& directory_;
+  const std::filesystem::path& runtime_;
+  const std::filesystem::path snapshot_;
   const Target& target_;
   std::unique_ptr<apikey::StoreReport> report_;
-  std::map<std::pair<const Node*, std::size_t>, std::uint64_t> changes_;  // the change that made it active there
-  std::map<const Node*, std::string> names_;
+  // By instance and row: the change that made it active there.
+  std::map<std::pair<apikey::NodeInstance, std::size_t>, std::uint64_t> changes_;
+  Texts names_;
 };
 
 }  // namespace
 
 Activation wait_until_active(const DataDir& directory, const std::filesystem::path& runtime, const Target& target,
                              std::uint64_t wait_ms) {
-  const Nodes nodes(directory, runtime);
-  Watch watch(nodes, target);
+  Watch watch(directory, runtime, target);
   const Clock::time_point begin = Clock::now();
   Clock::time_point deadline = begin + std::chrono::milliseconds(wait_ms);
   while (true) {

@@ -1,5 +1,5 @@
 // Whether a published snapshot is active: every worker of every nginx that reads this keys.mdb has acknowledged it, or
-// has fenced itself. Waits for that, from node memory alone.
+// has fenced itself. Waits for that, from node memory alone. What nobody can see is not active.
 // Called after every publish, rollback and installation.
 #pragma once
 

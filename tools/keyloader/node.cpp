@@ -9,6 +9,7 @@
 
 #include <iostream>
 
+#include "file_descriptor.hpp"
 #include "nodes.hpp"
 #include "session.hpp"
 #include "table.hpp"
@@ -111,29 +112,13 @@ void list(const Session& session) {
                  json);
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-
- private:
-  int fd_;
-};
-
 // Takes all locks of the file first, so that no nginx begins to use it meanwhile. RETURNS: why it stays; empty: removed.
 std::string remove_files(const Node& node) {
   const fs::path& state = node.place().state;
-  const Descriptor directory(open(state.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  const Descriptor file(
+  const FileDescriptor directory(open(state.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  const FileDescriptor file(
       openat(directory.get(), state.filename().c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (directory.get() < 0 || file.get() < 0) {
+  if (!directory.is_open() || !file.is_open()) {
     return fmt::format("it cannot be opened: {}", strerrordesc_np(errno));
   }
   struct flock lock {};
@@ -154,7 +139,8 @@ bool is_confirmed(const NodeOptions& options, const std::vector<const Node*>& go
     return true;
   }
   for (const Node* node : gone) {
-    fmt::print(stderr, "{}\n", printable(node->place().state.string()));
+    fmt::print(stderr, "{}{}\n", printable(node->place().state.string()),
+               node->is_removed() ? " (it is not there; its announcement in nodes/)" : "");
   }
   if (isatty(STDIN_FILENO) == 0) {
     throw UsageError("these would be removed, with what they know of limits, quotas and usage; add --yes to do it");
@@ -165,15 +151,24 @@ bool is_confirmed(const NodeOptions& options, const std::vector<const Node*>& go
   return answer == "y" || answer == "yes";
 }
 
+// RETURNS: why it stays; empty: nothing of it is left.
+std::string remove_node(const Nodes& nodes, const Node& node) {
+  std::string why = node.is_removed() ? std::string{} : remove_files(node);
+  if (why.empty()) {
+    nodes.forget(node);
+  }
+  return why;
+}
+
 void prune(const Session& session, const NodeOptions& options) {
   const Nodes nodes(session.dir(), session.runtime);
   std::vector<const Node*> gone;
   Json kept = Json::array();
   for (const auto& node : nodes.all()) {
-    if (!node->problem().empty() || node->is_live()) {
+    if (!node->is_removed() && (!node->problem().empty() || node->is_live())) {
       continue;
     }
-    if (nodes.is_in_runtime(*node)) {
+    if (node->is_removed() || nodes.is_in_runtime(*node)) {
       gone.push_back(node.get());
       continue;
     }
@@ -186,14 +181,14 @@ void prune(const Session& session, const NodeOptions& options) {
   if (!gone.empty() && is_confirmed(options, gone)) {
     for (const Node* node : gone) {
       const std::string path = node->place().state.string();
-      if (const std::string why = remove_files(*node); !why.empty()) {
+      if (const std::string why = remove_node(nodes, *node); !why.empty()) {
         Session::warn(fmt::format("{} stays: {}", path, why));
         kept.push_back(path);
         continue;
       }
-      nodes.forget(*node);
       removed.push_back(path);
-      text += fmt::format("{}removed {}", text.empty() ? "" : "\n", printable(path));
+      text += fmt::format("{}removed {}{}", text.empty() ? "" : "\n", node->is_removed() ? "the announcement of " : "",
+                          printable(path));
     }
   }
   session.report(text.empty() ? "nothing was removed" : text, {{"removed", removed}, {"kept", kept}});
@@ -217,7 +212,8 @@ void add_node_commands(Command& app, Session& session) {
   away.flag("--yes", options->is_sure, "Do not ask");
   away.footer(
       "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the quotas\n"
-      "of its checkpoint (state=) if it has one. A file whose locks are held is never removed.\n\n"
+      "of its checkpoint (state=) if it has one. A file whose locks are held is never removed. Where the file is gone\n"
+      "already, what announces it in nodes/ of the directory is removed.\n\n"
       "  keyloader node prune\n"
       "  keyloader node prune --yes");
   away.run([&session, options] { prune(session, *options); });

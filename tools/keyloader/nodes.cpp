@@ -13,11 +13,11 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
-#include <fstream>
 #include <set>
 
 #include "apikey/node_inbox.hpp"
 #include "apikey/node_locks.hpp"
+#include "file_descriptor.hpp"
 
 namespace keyloader {
 namespace {
@@ -28,6 +28,8 @@ constexpr std::string_view kSharedMemory = "/dev/shm";
 constexpr std::string_view kSystemRuntime = "/run/apikey";
 constexpr std::size_t kMaxAnnouncement = 16'384;
 constexpr mode_t kNotForOthers = S_IWOTH;
+constexpr mode_t kAnnouncementsMode = 0755;
+constexpr mode_t kAnnouncementMode = 0644;
 constexpr std::string_view kMoreWords = "+";  // stands last where more words are known than fit
 
 // Somebody may cut a file off while it is read.
@@ -45,22 +47,6 @@ std::optional<struct stat> look_at(const fs::path& path) {
   }
   return found;
 }
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 std::string os_sentence(std::string_view what) { return fmt::format("{}: {}", what, strerrordesc_np(errno)); }
 
@@ -96,9 +82,9 @@ class Trust {
 };
 
 std::optional<NodePlace> read_announcement(const fs::path& file) {
-  const Descriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const FileDescriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat found {};
-  if (fd.get() < 0 || fstat(fd.get(), &found) != 0 || !S_ISREG(found.st_mode)) {
+  if (!fd.is_open() || fstat(fd.get(), &found) != 0 || !S_ISREG(found.st_mode)) {
     return std::nullopt;
   }
   std::string text(kMaxAnnouncement, '\0');
@@ -110,7 +96,7 @@ std::optional<NodePlace> read_announcement(const fs::path& file) {
   if (!json.is_object() || !json.contains("state") || !json.at("state").is_string()) {
     return std::nullopt;
   }
-  NodePlace place{.state = json.at("state").get<std::string>()};
+  NodePlace place{.state = json.at("state").get<std::string>(), .is_announced = true};
   if (!place.state.is_absolute() || !ends_with(place.state, ".state")) {
     return std::nullopt;
   }
@@ -183,20 +169,32 @@ Texts words_of(std::string_view text) {
   return words;
 }
 
+// The directory may belong to somebody with fewer rights than ours: nothing in it is followed.
+FileDescriptor open_announcements(const fs::path& directory) {
+  return FileDescriptor(open((directory / "nodes").c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+}
+
 // What was found only because it was named: the next command finds it by this.
 void announce(const fs::path& directory, const Node& node) {
-  const fs::path announced = directory / "nodes";
-  const fs::path name = announced / (node.place().state.stem().string() + ".json");
-  std::error_code error;
-  fs::create_directory(announced, error);
-  fs::permissions(announced, fs::perms{0755}, error);
+  const bool is_made = mkdir((directory / "nodes").c_str(), kAnnouncementsMode) == 0;
+  const FileDescriptor announced = open_announcements(directory);
+  if (!announced.is_open() || (is_made && fchmod(announced.get(), kAnnouncementsMode) != 0)) {
+    return;
+  }
+  const std::string name = node.place().state.stem().string() + ".json";
+  const std::string fresh = name + ".new";
+  static_cast<void>(unlinkat(announced.get(), fresh.c_str(), 0));
+  const FileDescriptor file(openat(announced.get(), fresh.c_str(),
+                                   O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, kAnnouncementMode));
   const Json json{{"state", node.place().state.string()},
                   {"inbox", node.inbox().string()},
                   {"store", (directory / "keys.mdb").string()}};
-  std::ofstream out(name);
-  out << json.dump() << '\n';
-  out.close();
-  fs::permissions(name, fs::perms{0644}, error);
+  const std::string text = json.dump() + '\n';
+  const bool is_written = file.is_open() && fchmod(file.get(), kAnnouncementMode) == 0 &&
+                          write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  if (!is_written || renameat(announced.get(), fresh.c_str(), announced.get(), name.c_str()) != 0) {
+    static_cast<void>(unlinkat(announced.get(), fresh.c_str(), 0));
+  }
 }
 
 }  // namespace
@@ -213,7 +211,8 @@ Node::Node(NodePlace place) : place_(std::move(place)) {
   fd_ = open(place_.state.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
   struct stat found {};
   if (fd_ < 0 || fstat(fd_, &found) != 0) {
-    problem_ = os_sentence("it cannot be opened");
+    is_removed_ = errno == ENOENT || errno == ENOTDIR;
+    problem_ = is_removed_ ? "it is not there" : os_sentence("it cannot be opened");
     return;
   }
   owner_ = found.st_uid;
@@ -246,6 +245,14 @@ fs::path Node::inbox() const { return fs::path(place_.state).replace_extension("
 
 std::string Node::name() const {
   return fmt::format("nginx (pid {}{})", memory_.master_pid(), is_live() ? "" : ", gone");
+}
+
+std::string Node::hidden_sentence() const {
+  return fmt::format(
+      "{} is announced in nodes/ of this directory, but {}: nobody can see what that nginx does. {}",
+      printable(place_.state.string()), problem_,
+      is_removed_ ? "If it has been removed for good, run `keyloader node prune`"
+                  : "Run this as a user who may read it");
 }
 
 bool Node::is_live() const {
@@ -313,12 +320,17 @@ bool Nodes::is_in_runtime(const Node& node) const {
 }
 
 void Nodes::forget(const Node& node) const {
+  const FileDescriptor announced = open_announcements(snapshot_.parent_path());
   for (const fs::path& file : files_in(snapshot_.parent_path() / "nodes", ".json")) {
     if (const auto place = read_announcement(file); place && place->state == node.place().state) {
-      std::error_code ignored;
-      fs::remove(file, ignored);
+      static_cast<void>(unlinkat(announced.get(), file.filename().c_str(), 0));
     }
   }
+}
+
+const Node* Nodes::hidden() const {
+  const auto found = std::find_if(nodes_.begin(), nodes_.end(), [](const auto& node) { return node->is_hidden(); });
+  return found == nodes_.end() ? nullptr : found->get();
 }
 
 std::uint64_t Nodes::highest_generation(const apikey::RegistryId& registry) const {
@@ -354,9 +366,9 @@ namespace {
 
 // RETURNS: why the inbox could not take it; empty: it has.
 std::string grant_in(const Node& node, const apikey::Permission& permission) {
-  const Descriptor fd(open(node.inbox().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  const FileDescriptor fd(open(node.inbox().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
   struct stat found {};
-  if (fd.get() < 0 || fstat(fd.get(), &found) != 0) {
+  if (!fd.is_open() || fstat(fd.get(), &found) != 0) {
     return os_sentence("it cannot be opened");
   }
   if (!S_ISREG(found.st_mode) || found.st_size != static_cast<off_t>(apikey::kInboxSize)) {
@@ -380,18 +392,26 @@ std::string grant_in(const Node& node, const apikey::Permission& permission) {
 }  // namespace
 
 Texts Nodes::permit(const apikey::SealHash& seal, const apikey::RegistryId& registry, std::uint64_t generation) const {
+  if (const Node* const node = hidden()) {
+    throw Failure(fmt::format("{}, so it cannot be given the permission to switch; nothing was published",
+                              node->hidden_sentence()));
+  }
   const auto now = std::chrono::system_clock::now().time_since_epoch();
-  const apikey::Permission permission{
+  apikey::Permission permission{
       .seal = seal,
       .registry_id = registry,
       .generation = generation,
       .granted_us = static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(now).count())};
   Texts warnings;
+  const auto report = std::make_unique<apikey::StoreReport>();
   for (const auto& node : nodes_) {
-    if (node->rows_of(snapshot_).empty()) {
-      continue;
+    std::string why;
+    for (const std::size_t row : node->rows_of(snapshot_)) {
+      if (why.empty() && node->memory().read_store(row, *report)) {
+        permission.store = report->key;
+        why = grant_in(*node, permission);
+      }
     }
-    const std::string why = grant_in(*node, permission);
     if (why.empty()) {
       continue;
     }

@@ -23,6 +23,7 @@ namespace keyloader {
 struct NodePlace {
   std::filesystem::path state;
   std::filesystem::path store{};  // keys.mdb as that nginx calls it, when it was announced in our directory
+  bool is_announced = false;      // in our directory: an nginx uses our keys.mdb, whether we can read its file or not
 };
 
 // One instance, mapped for reading. A file that is no node memory has none of the below but `problem`.
@@ -37,6 +38,12 @@ class Node {
   [[nodiscard]] std::filesystem::path inbox() const;
   [[nodiscard]] const std::string& problem() const { return problem_; }  // why it cannot be read; empty: it can
   [[nodiscard]] uid_t owner() const { return owner_; }
+  // It is announced, but there is no such file (any more).
+  [[nodiscard]] bool is_removed() const { return place_.is_announced && is_removed_; }
+  // It is announced, and nobody can see what that nginx does: it may be in another container, or another user's.
+  [[nodiscard]] bool is_hidden() const { return place_.is_announced && !problem_.empty(); }
+  // What is so, and what to do: "/run/apikey/x.state, which an nginx has announced …".
+  [[nodiscard]] std::string hidden_sentence() const;
   [[nodiscard]] const apikey::NodeMemory& memory() const { return memory_; }
   [[nodiscard]] std::string name() const;  // "nginx (pid 812)"
 
@@ -51,6 +58,7 @@ class Node {
   std::string problem_;
   int fd_ = -1;
   uid_t owner_ = 0;
+  bool is_removed_ = false;
   std::span<std::byte> bytes_;
   apikey::NodeMemory memory_;
 };
@@ -79,6 +87,8 @@ class Nodes {
   [[nodiscard]] bool is_in_runtime(const Node& node) const;
   // Removes what announces it in our directory.
   void forget(const Node& node) const;
+  // The first that is hidden; null: none is.
+  [[nodiscard]] const Node* hidden() const;
   [[nodiscard]] std::uint64_t highest_generation(const apikey::RegistryId& registry) const;
   // A sentence about the first live instance that lacks one of these digest methods.
   [[nodiscard]] std::optional<std::string> lack_of(const Texts& methods) const;

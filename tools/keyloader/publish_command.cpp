@@ -43,14 +43,14 @@ void run(const Session& session, const PublishOptions& options) {
   const DataDir directory = session.dir();
   const auto registry = directory.open_registry();
   const Nodes nodes(directory, session.runtime);
-  PublishRequest request{.allows_shrink = options.allows_shrink};
+  PublishRequest request{.allows_shrink = options.allows_shrink, .renews = true};
   if (options.takes_over) {
     request.take_over = options.reason;
     show_take_over(nodes, directory, registry->info());
   }
   const Published published = publish(directory, *registry, nodes, request);
   const Outcome outcome = deliver_published(session, published, options.delivery);
-  Json json{{"keys", published.keys}, {"published", published.is_new}};
+  Json json{{"keys", published.keys}, {"renewed", published.is_renewal}};
   json.update(outcome.json());
   if (!outcome.is_done()) {
     if (session.is_json) {
@@ -58,7 +58,7 @@ void run(const Session& session, const PublishOptions& options) {
     }
     throw NotActive(outcome.text());
   }
-  session.report(published.is_new ? outcome.text() : "nothing to publish: " + outcome.text(), json);
+  session.report(published.is_renewal ? "nothing has changed; " + outcome.text() : outcome.text(), json);
 }
 
 }  // namespace
@@ -74,7 +74,8 @@ void add_publish_command(Command& app, Session& session) {
   command.waits(options->delivery);
   command.footer(
       "Changing commands publish by themselves; this is for after --no-publish, or after a publish that failed. When\n"
-      "keys.mdb has every change already, nothing is published. nginx takes the new snapshot without a reload.\n\n"
+      "keys.mdb has every change already, it is published again with a new time, for apikey_store max_age=. nginx takes\n"
+      "the new snapshot without a reload.\n\n"
       "--take-over permits nginx to take this one file, once: after a registry was restored from a backup, or replaced\n"
       "by another one. Keys that were revoked since the backup are good again unless they are revoked again first.\n\n"
       "  keyloader publish\n"

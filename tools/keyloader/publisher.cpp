@@ -277,19 +277,23 @@ std::optional<std::string> why_refused(const Nodes& nodes, const RegistryInfo& i
 }
 
 Published publish(const DataDir& directory, Registry& registry, const Nodes& nodes, const PublishRequest& request) {
-  if (const auto published = unless_behind(directory, registry, request)) {
-    return *published;
+  std::optional<Published> current = unless_behind(directory, registry, request);
+  if (current && !request.renews) {
+    return *current;
   }
   apikey::publish::PublishLock publish_lock;
   lock(directory, publish_lock);
   // Somebody may have published while we waited.
-  if (const auto published = unless_behind(directory, registry, request)) {
-    return *published;
+  current = unless_behind(directory, registry, request);
+  if (current && !request.renews) {
+    return *current;
   }
   apikey::Status status;
   const std::unique_ptr<SnapshotFile> old = open_current(directory, status);
   warn_of_damage(directory, status);
-  return publish_locked(directory, registry, nodes, old.get(), request);
+  Published published = publish_locked(directory, registry, nodes, old.get(), request);
+  published.is_renewal = current.has_value();
+  return published;
 }
 
 Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, std::uint64_t generation,

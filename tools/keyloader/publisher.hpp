@@ -21,6 +21,7 @@ struct Published {
   apikey::SealHash seal{};
   std::uint64_t keys = 0;
   bool is_new = false;               // else keys.mdb had everything already
+  bool is_renewal = false;           // … and was published again, with a new time
   std::uint64_t dropped = 0;         // by a rollback: keys deleted since
   std::uint64_t refused_since = 0;   // by a rollback: keys revoked or suspended since
   std::uint64_t rolled_back_to = 0;  // 0: not a rollback
@@ -29,11 +30,13 @@ struct Published {
 struct PublishRequest {
   bool allows_shrink = false;    // --allow-shrink: the loss of keys is intended
   bool keeps_rollback = false;   // nothing was changed: what a rollback left out may stay out
+  bool renews = false;           // also when nothing is behind: nginx may refuse a snapshot that is old (max_age)
   bool only_restricts = false;   // a revocation or suspension: it goes out whatever an nginx lacks
   std::optional<std::string> take_over{};  // --take-over: the reason
 };
 
-// Publishes a new generation when keys.mdb lacks a change of the registry, or is not what the registry published last.
+// Publishes a new generation when keys.mdb lacks a change of the registry, or is not what the registry published last,
+// or when asked to renew.
 Published publish(const DataDir& directory, Registry& registry, const Nodes& nodes, const PublishRequest& request);
 
 // A new generation with the content of an older one from history/ (0: the one before the active one).

@@ -14,6 +14,7 @@
 #include <chrono>
 
 #include "apikey/key_form.hpp"
+#include "file_descriptor.hpp"
 
 namespace keyloader {
 namespace {
@@ -21,22 +22,6 @@ namespace {
 constexpr std::string_view kBase62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 constexpr std::size_t kNewPepperBytes = 32;
 constexpr std::size_t kReadBuffer = apikey::kMaxPepperLength + 2;
-
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int fd) : fd_(fd) {}
-  ~FileDescriptor() {
-    if (fd_ >= 0) {
-      close(fd_);
-    }
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-  [[nodiscard]] int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 // Up to `most` bytes; at the end of the input fewer.
 std::string read_up_to(int fd, std::size_t most) {
