@@ -38,13 +38,18 @@ def all_statuses(server, key, count=12):
 
 
 def test_a_pepper_that_nginx_does_not_have(nginx, registry):
-    """`pepper create`, one new key, a revocation, before the operator adds the pepper to apikey_store."""
-    good, leaver, sleeper = registry.key("a"), registry.key("b"), registry.key("c")
+    """`pepper create`, one new key, a revocation, before the operator adds the pepper to apikey_store. Only what takes
+    something away is published then."""
+    good, leaver, sleeper, first = (registry.key(owner) for owner in ("a", "b", "c", "d"))
     server = nginx(LOCATION, workers=3)
     decides = registry.generation()
     registry.run("pepper", "create", "p2")
-    new = registry.key("a")
+    new = registry.key("a", publish=False)
+    refused = registry.run("publish", check=False)
+    assert refused.returncode == 1 and 'does not know the pepper "p2"' in refused.stderr
+    registry.revoke(first)
     wait_for_veto(server, registry.generation())
+    assert all_statuses(server, first) == {401}
     server.wait_for_log(r'needs "hmac-sha256:p2", which this nginx does not have \(add pepper=<id>:<file>')
     assert server.metric("apikey_snapshot_generation") == decides
     assert server.metric("apikey_snapshot_adoptions_total", result="veto") == 1
