@@ -25,6 +25,7 @@ LOG_FIELDS = ("status", "method=request_method", "uri", "request", "request_uri"
               "seen_id=apikey_seen_id", "seen_owner=apikey_seen_owner", "redacted=apikey_request",
               "referer=http_referer", "user_agent=http_user_agent", "protocol=server_protocol")
 # What must never stand in an error log. A test that provokes one of these says so with allow_log().
+STORE = re.compile(r"\bapikey_store\s+(/[^\s;]+)")
 BAD_LINES = re.compile(r"\[(alert|crit|emerg)\]|exited on signal|open socket #\d+ left|was locked by|==ERROR")
 
 
@@ -162,12 +163,15 @@ http {{
             if self.process is not None and self.process.poll() is None:
                 self._end(signal.SIGQUIT, 20)
         finally:
-            remove_state(self.pid_path)
+            remove_state(self.pid_path, self._store_directories())
         if self.process is None:
             return
         bad = [line for line in (self.error_log() + self.stderr()).splitlines()
                if BAD_LINES.search(line) and not any(allowed.search(line) for allowed in self._allowed)]
         assert not bad, "nginx's error log tells of trouble:\n" + "\n".join(bad[:20])
+
+    def _store_directories(self):
+        return {Path(path).parent for path in STORE.findall(self.config_path.read_text())}
 
     def _end(self, with_signal, timeout):
         os.kill(self.master, with_signal)

@@ -69,10 +69,13 @@ def legacy_file(pid_file, zone="apikey") -> Path:
     return Path("/dev/shm") / f"apikey-{node_id(pid_file, zone)}.v1"
 
 
-def remove_state(pid_file):
-    """Whatever an nginx that wrote its pid there has left. Call it when that nginx has ended."""
+def remove_state(pid_file, stores=()):
+    """Whatever an nginx that wrote its pid there has left; `stores`: directories in which it has announced itself. Call
+    it when that nginx has ended."""
     instance = f"{fold64(str(pid_file).encode()):016x}"
-    for path in [*DIRECTORY.glob(f"*-{instance}*"), *Path("/dev/shm").glob(f"apikey-*-{instance}.v*")]:
+    left = [*DIRECTORY.glob(f"*-{instance}*"), *Path("/dev/shm").glob(f"apikey-*-{instance}.v*")]
+    left += [path for store in stores for path in Path(store).glob(f"nodes/*-{instance}*.json")]
+    for path in left:
         path.unlink()
 
 

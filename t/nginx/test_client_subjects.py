@@ -162,11 +162,12 @@ def test_requests_in_flight_of_many_values_leave_room_for_keys(stage, start, pla
     """Held by a slow answer each, until the table of client-chosen subjects has no room left."""
     (place / "slow").write_bytes(b"." * 100_000)
     by = "by=$arg_t" if kind == "a variable" else ""
+    four = "".join(f"apikey_concurrency 1 {by} name=flights-{kind[-4:]}-{number};" for number in range(4))
     stage.registry.plan(f"one {kind}".replace(" ", "-"), "--concurrency", "1", rate="1000/s")
     keys = [stage.registry.key(f"{kind} {number}", plan=f"one {kind}".replace(" ", "-"), publish=False)
             for number in range(5)]
     stage.registry.publish()
-    server = start(f'apikey "api" optional; apikey_scope any; apikey_concurrency 1 {by}; root {place}; '
+    server = start(f'apikey "api" optional; apikey_scope any; {four} root {place}; '
                    "try_files /slow =404; limit_rate 1000;",
                    more=f"location /team {{ {ALL} apikey_concurrency 1 by=owner; }}")
     server.allow_log("apikey_zone")
