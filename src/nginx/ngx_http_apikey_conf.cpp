@@ -105,6 +105,8 @@ void merge_content(ngx_http_core_loc_conf_t& core, LocConf& conf, const LocConf&
   if (core.noname && conf.content == nullptr && core.handler == nullptr) {
     conf.content = outer.content;
     core.handler = outer.content;
+    conf.question = outer.question;
+    conf.verify_status = outer.verify_status;
   }
   conf.is_content = conf.content == on_verify || conf.content == on_whoami;
 }
@@ -209,8 +211,15 @@ bool note_location(ngx_conf_t* cf, MainConf& main, const ngx_http_core_loc_conf_
   // Not where it is meant, where a key only asks about itself, where the outer location is named already, and where no
   // request gets to because every one has a location.
   const bool is_unreachable = &core == server && core.locations != nullptr;
-  if (conf.any_scope == 1 || conf.scope_lines != nullptr || conf.content == on_whoami || core.noname ||
-      is_unreachable) {
+  conf.loc_confs = core.loc_conf;
+  conf.server = &core_srv_conf(cf);
+  conf.is_place = !core.noname && !is_unreachable;
+  auto** location = push_to<LocConf*>(&main.locations);
+  if (location == nullptr) {
+    return false;
+  }
+  *location = &conf;
+  if (conf.any_scope == 1 || conf.scope_lines != nullptr || conf.content == on_whoami || !conf.is_place) {
     return true;
   }
   auto** place = push_to<LocConf*>(&main.unscoped);
@@ -241,7 +250,8 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
-      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool) ||
+      !init_array<LocConf*>(main->locations, cf->pool) || !init_array<LocConf*>(main->unscoped, cf->pool) ||
+      !init_array<LimitConf>(main->named_limits, cf->pool) ||
       !init_array<std::string_view>(main->settled_measures, cf->pool) ||
       !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
       !init_array<ngx_str_t>(main->own_sockets, cf->pool)) {
@@ -334,7 +344,7 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
   }
-  if (!find_own_sockets(cf, main)) {
+  if (finish_measures(cf, main) != NGX_OK || check_questions(cf, main) != NGX_OK || !find_own_sockets(cf, main)) {
     return NGX_ERROR;
   }
   if (main.zone != nullptr && ngx_test_config != 0 && ngx_quiet_mode == 0) {

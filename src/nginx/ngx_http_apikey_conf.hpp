@@ -8,6 +8,7 @@
 //   _conf_place.cpp     where in the configuration a limit without a name stands
 //   _conf_limit.cpp     apikey_limit, apikey_concurrency, apikey_fail_limit
 //   _conf_cost.cpp      apikey_cost, apikey_refund
+//   _conf_verify.cpp    apikey_verify
 #pragma once
 
 #include <cstdint>
@@ -66,6 +67,7 @@ struct MainConf {
   bool has_mapped_store;
   bool has_metrics;              // some location says `apikey_metrics` or `apikey_usage`
   bool meets_debug_log;          // some location with apikey writes a log at debug
+  ngx_array_t locations;         // LocConf*: all with apikey
   ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
   ngx_array_t named_limits;      // LimitConf: all that have a name of their own
   ngx_array_t settled_measures;  // std::string_view: of all costs that a response settles; each once
@@ -119,6 +121,8 @@ struct Block {
   std::uint64_t server;       // of a server: hash of its addresses and first name, 0: not known yet
 };
 
+struct QuestionConf;  // ngx_http_apikey_question.hpp
+
 struct LocConf {
   Block block;
   ngx_flag_t is_on;  // unset until merged
@@ -152,8 +156,13 @@ struct LocConf {
   LocationPolicy* policy;        // what decide() is given; made when merged
   ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
   bool accepts_bearer;
-  bool is_content;              // apikey_verify or apikey_whoami decides here itself
-  ngx_http_handler_pt content;  // of apikey_metrics, apikey_usage, … written here; null: none
+  void** loc_confs;                  // of all modules, where this one's is
+  ngx_http_core_srv_conf_t* server;  // likewise
+  bool is_place;                     // a location that requests get to, and that is named in messages
+  bool is_content;                   // apikey_verify or apikey_whoami decides here itself
+  ngx_uint_t verify_status;          // of apikey_verify, when it lets in
+  QuestionConf* question;            // what apikey_verify is told of the original request; null: nothing
+  ngx_http_handler_pt content;       // of apikey_metrics, apikey_usage, … written here; null: none
 };
 static_assert(std::is_standard_layout_v<LocConf> && std::is_trivially_destructible_v<LocConf>);
 static_assert(std::is_standard_layout_v<MainConf> && std::is_trivially_destructible_v<MainConf>);
@@ -195,6 +204,10 @@ void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) noexcept;
 void merge_costs(LocConf& conf, const LocConf& outer) noexcept;
+// Finds out what is counted in some locations of a store only, and lists where it is not. REQUIRES: all is merged.
+ngx_int_t finish_measures(ngx_conf_t* cf, MainConf& main) noexcept;
+// Refuses an apikey_verify that believes whoever asks. REQUIRES: all is merged.
+ngx_int_t check_questions(ngx_conf_t* cf, const MainConf& main) noexcept;
 
 // Directive setters, one per directive of the same name.
 // set_choice serves all whose value is one of a few words.
@@ -213,6 +226,8 @@ char* set_cost(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_refund(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_metrics(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+// Makes a directive answer in its location, for those whose content is ours.
+char* set_content(ngx_conf_t* cf, ngx_command_t* cmd, LocConf& location, ngx_http_handler_pt handler) noexcept;
 char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_whoami(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 

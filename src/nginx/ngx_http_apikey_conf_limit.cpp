@@ -98,6 +98,11 @@ void name_by_location(ngx_conf_t* cf, LimitConf& limit) noexcept {
   limit.policy.limit.name = core.name.len == 0 ? std::string_view("server") : view(core.name);
 }
 
+// Not in a server or in http, whose lines are for many places.
+bool is_in_location(const ngx_conf_t* cf) noexcept {
+  return (cf->cmd_type & (NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF)) != 0;
+}
+
 ngx_array_t* limit_array(ngx_conf_t* cf, ngx_array_t*& array) noexcept {
   if (array == unset_array()) {
     array = ngx_array_create(cf->pool, 4, sizeof(LimitConf));
@@ -139,6 +144,7 @@ char* add_limit(ngx_conf_t* cf, ngx_array_t*& array, LimitConf limit) noexcept {
   if (limit_array(cf, array) == nullptr) {
     return conf_error();
   }
+  limit.policy.stands_here = limit.policy.limit.name.empty() || is_in_location(cf);
   if (limit.policy.limit.name.empty()) {
     name_by_location(cf, limit);
   } else if (check_name(cf, limit) != NGX_CONF_OK) {

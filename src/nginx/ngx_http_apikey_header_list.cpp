@@ -151,6 +151,19 @@ ngx_table_elt_t* HeaderLines::next() noexcept {
   return nullptr;
 }
 
+bool is_alike(const ngx_table_elt_t& line, std::string_view name) noexcept {
+  if (line.key.len != name.size() || line.lowcase_key == nullptr) {
+    return false;
+  }
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const auto c = static_cast<char>(line.lowcase_key[i]);
+    if ((c == '-' ? '_' : c) != name[i]) {
+      return false;
+    }
+  }
+  return true;
+}
+
 bool remove_header(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept {
   forget_known(r, line);
   return remove_from_list(r->headers_in.headers, line);

@@ -21,6 +21,10 @@ class HeaderLines {
   std::string_view name_;
 };
 
+// Whether the name of a line is this one for whoever reads `_` and `-` alike, as variables and CGI do. REQUIRES: `name`
+// is in lower case, with `_`.
+[[nodiscard]] bool is_alike(const ngx_table_elt_t& line, std::string_view name) noexcept;
+
 // Takes `line` out of the list and out of headers_in's own pointers, of this request alone: a subrequest has a copy of
 // headers_in. Nothing happens when it is not there. RETURNS: false without memory.
 bool remove_header(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept;

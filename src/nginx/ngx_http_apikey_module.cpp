@@ -82,8 +82,7 @@ ngx_command_t commands[] = {
     {ngx_string("apikey_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
     {ngx_string("apikey_usage"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_usage, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-    {ngx_string("apikey_verify"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_verify, NGX_HTTP_LOC_CONF_OFFSET, 0,
-     nullptr},
+    {ngx_string("apikey_verify"), NGX_HTTP_LOC_CONF | NGX_CONF_ANY, set_verify, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("apikey_whoami"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_whoami, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
 

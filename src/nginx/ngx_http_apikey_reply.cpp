@@ -137,8 +137,8 @@ void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
 }
 
 // A guesser would fill the log: one line per address and minute.
-void log_throttled(ngx_http_request_t* r) noexcept {
-  if (!takes_notice(limit_tables(*main_conf(r)), request_facts(r).address, {monotonic_ns()})) {
+void log_throttled(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
+  if (!takes_notice(limit_tables(*main_conf(r)), ctx.facts.address, {monotonic_ns()})) {
     return;
   }
   ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
@@ -247,18 +247,23 @@ ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   if (status == NGX_OK || status == NGX_DECLINED) {
     return status;
   }
-  ctx.is_refused = ctx.is_refused || r == r->main;
+  ctx.is_refused = true;
   if (!add_refusal_headers(r, ctx, status)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
     log_unavailable(r, ctx);
   } else if (ctx.verdict.outcome == Outcome::throttled) {
-    log_throttled(r);
+    log_throttled(r, ctx);
   } else {
     log_refusal(r, ctx);
   }
   return status;
+}
+
+ngx_int_t repeat(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
+  ctx.shown_in = loc_conf(r->main);
+  return status_of(ctx.verdict.outcome);
 }
 
 ngx_int_t send_text(ngx_http_request_t* r, ngx_uint_t status, std::string_view type, ngx_str_t body) noexcept {

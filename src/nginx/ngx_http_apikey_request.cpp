@@ -10,6 +10,7 @@
 #include "apikey/key_form.hpp"
 #include "ngx_http_apikey_header_list.hpp"
 #include "ngx_http_apikey_query.hpp"
+#include "ngx_http_apikey_question.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -41,6 +42,17 @@ class Gathering {
         return read_cookies(r, view(source.name));
       case SourceKind::variable:
         return read_variable(r, source.variable);
+    }
+  }
+
+  void read_query(std::string_view query, std::string_view name) noexcept {
+    for (NamedValue found; next_in_query(query, name, found);) {
+      std::string_view decoded;
+      if (!percent_decode(found.value, buffer(), decoded)) {
+        add(Found::malformed, found.value);
+        continue;
+      }
+      judge(SourceKind::query, decoded);
     }
   }
 
@@ -77,17 +89,6 @@ class Gathering {
   void read_authorization(ngx_http_request_t* r, SourceKind kind) noexcept {
     if (const ngx_table_elt_t* line = find_header(r, "authorization")) {
       judge(kind, authorization_value(kind, *line, buffer()));
-    }
-  }
-
-  void read_query(std::string_view query, std::string_view name) noexcept {
-    for (NamedValue found; next_in_query(query, name, found);) {
-      std::string_view decoded;
-      if (!percent_decode(found.value, buffer(), decoded)) {
-        add(Found::malformed, found.value);
-        continue;
-      }
-      judge(SourceKind::query, decoded);
     }
   }
 
@@ -167,6 +168,9 @@ void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf&
   Gathering gathering(static_cast<Format>(conf.format));
   for (const Source& source : sources_of(conf)) {
     gathering.read(r->main, source);
+    if (source.kind == SourceKind::query) {
+      gathering.read_query(query_of_uri(asked_uri(r, conf)), view(source.name));
+    }
   }
   credential.found = gathering.presented().found();
   credential.has_own_form = gathering.has_own_form();
@@ -202,8 +206,8 @@ RequestFacts request_facts(ngx_http_request_t* r) noexcept {
   return facts;
 }
 
-bool is_cors_preflight(ngx_http_request_t* r) noexcept {
-  return r->main->method == NGX_HTTP_OPTIONS && find_header(r->main, "origin") != nullptr &&
+bool is_cors_preflight(ngx_http_request_t* r, const RequestFacts& facts) noexcept {
+  return facts.method == kMethodOptions && find_header(r->main, "origin") != nullptr &&
          find_header(r->main, "access-control-request-method") != nullptr;
 }
 

@@ -24,7 +24,7 @@ bool redact_request_line(ngx_http_request_t* r, const LocConf& conf, ngx_str_t& 
 
 // LIFETIME: the request's.
 [[nodiscard]] RequestFacts request_facts(ngx_http_request_t* r) noexcept;
-[[nodiscard]] bool is_cors_preflight(ngx_http_request_t* r) noexcept;
+[[nodiscard]] bool is_cors_preflight(ngx_http_request_t* r, const RequestFacts& facts) noexcept;
 
 // First header of that (lower-case) name in the request; null when there is none.
 ngx_table_elt_t* find_header(ngx_http_request_t* r, std::string_view name) noexcept;

@@ -53,7 +53,8 @@ UsageEvent event_of(const ngx_http_request_t* r, const RequestCtx& ctx) noexcept
   event.outcome = ctx.verdict.is_dry_run ? Outcome::ok : ctx.verdict.outcome;
   if (event.outcome == Outcome::ok) {
     event.cost = ctx.charge.costs.empty() ? 1 : ctx.charge.costs.front().cost;
-    event.refunded = ctx.is_refunded ? event.cost : 0;
+    event.cost = ctx.is_free ? 0 : event.cost;
+    event.refunded = ctx.client->is_refunded ? event.cost : 0;
   }
   event.bytes = static_cast<std::uint64_t>(std::max<off_t>(r->connection->sent, 0));
   event.upstream_us = upstream_us(r);

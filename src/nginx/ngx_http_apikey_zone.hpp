@@ -33,8 +33,14 @@ enum class CostMiss : std::uint8_t {
   not_json,
   encoded,       // the body is compressed
   bad_variable,  // of the cost or the reserve
+  // The body did not come by in one piece, as nobody asked for all of it:
+  head,
+  not_modified,
+  partial,
+  slice,    // nginx puts it together from parts
+  aborted,  // or somebody went away
 };
-inline constexpr std::size_t kCostMissCount = static_cast<std::size_t>(CostMiss::bad_variable) + 1;
+inline constexpr std::size_t kCostMissCount = static_cast<std::size_t>(CostMiss::aborted) + 1;
 
 inline constexpr std::size_t kCounterShards = 16;  // workers add to different cache lines
 inline constexpr std::size_t kMaxEnvLabels = 15;
