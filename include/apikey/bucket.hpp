@@ -25,7 +25,7 @@ struct RateLimit {
   std::uint64_t period_ns = 0;  // … per this time
   std::uint64_t burst = 0;      // size of the bucket in tokens
 
-  // How long so many tokens take to come back, rounded up and at most 2^62.
+  // How long so many tokens take to come back, rounded up and at most 2^61.
   [[nodiscard]] std::uint64_t price_ns(std::uint64_t tokens) const noexcept;
   [[nodiscard]] std::uint64_t depth_ns() const noexcept { return price_ns(burst); }
   [[nodiscard]] std::uint64_t tokens_in(std::uint64_t ns) const noexcept;  // rounded down

@@ -1,5 +1,5 @@
 // Arithmetic of one token bucket (see bucket.hpp). Called by the steps of the bucket table, and by its tests' model.
-// Pure functions: no memory, no clock. All sums are kept below 2^63, and what is rounded is rounded against the client.
+// Pure functions: no memory, no clock. All sums are kept below 2^62, and what is rounded is rounded against the client.
 #include "apikey/bucket.hpp"
 
 #include <algorithm>
@@ -11,7 +11,8 @@ namespace {
 
 __extension__ using Wide = unsigned __int128;
 
-constexpr std::uint64_t kMostNs = std::uint64_t{1} << 62U;
+// Beside a clock that runs for as long, it fits into the 62 bits that a table has for an arrival.
+constexpr std::uint64_t kMostNs = std::uint64_t{1} << 61U;
 constexpr unsigned kMantissaBits = 11;
 constexpr std::uint64_t kHidden = std::uint64_t{1} << kMantissaBits;
 constexpr unsigned kMaxExponent = 31;

@@ -120,10 +120,10 @@ void what_was_used_is_charged_below_nothing_and_recovers(void**) {
 
 void extreme_limits_do_not_overflow(void**) {
   const RateLimit limit = {1, UINT64_MAX / 2, UINT64_MAX};
-  assert_true(limit.depth_ns() == std::uint64_t{1} << 62U);
+  assert_true(limit.depth_ns() == std::uint64_t{1} << 61U);
   assert_true(take_tokens(0, limit, 1, {kNow}).is_admitted);
-  assert_false(take_tokens(std::uint64_t{1} << 62U, limit, 1, {kNow}).is_admitted);
-  assert_true(charge_tokens(std::uint64_t{1} << 62U, limit, UINT64_MAX, {kNow}).arrival_ns == std::uint64_t{1} << 63U);
+  assert_false(take_tokens(std::uint64_t{1} << 61U, limit, 1, {kNow}).is_admitted);
+  assert_true(charge_tokens(std::uint64_t{1} << 61U, limit, UINT64_MAX, {kNow}).arrival_ns == std::uint64_t{1} << 62U);
 }
 
 std::uint64_t rescaled(std::uint64_t arrival_ns, std::uint64_t old_interval_ns, std::uint64_t interval_ns) {
@@ -136,7 +136,7 @@ void another_rate_keeps_the_tokens_owed(void**) {
   assert_int_equal(rescaled(kNow + 30'000, 1000, 10), kNow + 300);
   assert_int_equal(rescaled(kNow + 1, 3, 1), kNow + 1);  // rounded up
   assert_int_equal(rescaled(kNow - 5, kMs, 10 * kMs), kNow - 5);
-  assert_true(rescaled(kNow + kNow, 1, UINT64_MAX) == kNow + (std::uint64_t{1} << 62U));
+  assert_true(rescaled(kNow + kNow, 1, UINT64_MAX) == kNow + (std::uint64_t{1} << 61U));
   // An interval between two codes: never fewer tokens than were owed.
   const std::uint64_t debt = rescaled(kNow + 300 * kMs, 10 * kMs, kMs) - kNow;
   assert_true(debt >= 30 * kMs && debt < 30 * kMs + 30 * kMs / 2000);
