@@ -434,9 +434,13 @@ def ranged(nginx, upstream, place):
 
 
 def fetch(server, key, path, method="GET", **headers):
-    before = len(server.access_log())
+    """Once it is logged it is settled."""
+    def count():
+        return sum(line["request_uri"] == path for line in server.access_log())
+
+    before = count()
     answer = server.request(method, path, key=key, headers={n.replace("_", "-"): v for n, v in headers.items()})
-    server.logged(before + 1)
+    wait_until(lambda: count() > before, what="the end of the request")
     return answer
 
 

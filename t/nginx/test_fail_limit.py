@@ -99,8 +99,8 @@ def test_block_all_hides_the_key_all_the_same(registry, nginx, upstream):
 def test_block_all_refuses_nobody_who_shows_no_key(registry, nginx, upstream):
     good = registry.key()
     blocking = "apikey_fail_limit rate=1r/h block=all;"
-    server = nginx(location(upstream, blocking, path="/open", optional=" optional") + location(upstream, blocking)
-                   + location(upstream, blocking, "apikey_from query:k;", path="/query", optional=" optional"))
+    server = nginx(location(upstream, path="/open", optional=" optional") + location(upstream)
+                   + location(upstream, "apikey_from query:k;", path="/query", optional=" optional"), server=blocking)
     assert server.status(key=WRONG) == 401
     assert [server.status("/open"), server.status("/query"), server.status()] == [200, 200, 401]
     lines = sorted((line["uri"], line["outcome"]) for line in server.logged(4))

@@ -220,7 +220,7 @@ void a_table_without_room_is_not_a_limit_that_is_used_up(void**) {
 void costs_are_settled_when_they_are_known(void**) {
   TestTables tables;
   std::array uses = {rate(tables, 1, 3600, 100, 10), quota(tables, 1, 1000, kWall, 10), rate(tables, 2, 3600, 50)};
-  uses[2].name = {"calls", 5};
+  uses[2].measure = {"calls", 5};
   const auto left = [&](std::size_t i, std::uint64_t seconds) {
     return look_at_limit(tables.all, uses[i], clocks_at(seconds)).remaining;
   };
@@ -271,9 +271,9 @@ void the_documented_example(void**) {
 void a_limit_is_settled_by_the_cost_of_its_measure(void**) {
   TestTables tables;
   std::array uses = {rate(tables, 1, 1, 1000), rate(tables, 2, 1, 1000, 100), rate(tables, 3, 1, 1000)};
-  uses[0].name = {"calls", 5};
-  uses[1].name = {"tokens.day", 10};
-  uses[2].name = {"images", 6};
+  uses[0].measure = {"calls", 5};
+  uses[1].measure = {"tokens", 6};
+  uses[2].measure = {"images", 6};
   Takings takings;
   assert_true(take_limits(tables.all, uses, clocks_at(0), takings).outcome == Outcome::ok);
   const std::array later = {MeasuredCost{"tokens", 400, true}, MeasuredCost{"calls", 7, false},
@@ -417,9 +417,9 @@ void subjects_that_clients_choose_are_in_tables_of_their_own(void**) {
   assert_int_equal(tables.client_flights.usage().in_flight, 1);
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 8);
   assert_int_equal(look_at_limit(tables.all, uses[1], clocks_at(0)).remaining, 2);
-  settle_cost(tables.all, takings.limits[0], 5, clocks_at(0));
+  settle_cost(tables.all, *takings.find(LimitKind::rate, uses[0].subject), 5, clocks_at(0));
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 5);
-  settle_cost(tables.all, takings.limits[0], 3, clocks_at(0));
+  settle_cost(tables.all, *takings.find(LimitKind::rate, uses[0].subject), 3, clocks_at(0));
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 7);
   release_flights(tables.all, takings);
   assert_int_equal(tables.client_flights.usage().in_flight, 0);
@@ -458,7 +458,7 @@ void a_settled_cost_beyond_the_burst_outlives_the_bucket(void**) {
   use.may_overdraw = true;
   Takings takings;
   assert_true(take_limits(tables.all, {&use, 1}, clocks_at(0), takings).outcome == Outcome::ok);
-  settle_cost(tables.all, takings.limits[0], 5, clocks_at(0));
+  settle_cost(tables.all, *takings.find(LimitKind::rate, use.subject), 5, clocks_at(0));
   for (std::uint64_t n = 100; n < 100 + 2 * BucketTable::kSlotsPerSet; ++n) {
     Takings others;
     const LimitUse deep = rate(tables, n, 1, 9, 9);
