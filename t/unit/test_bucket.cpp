@@ -32,7 +32,7 @@ void a_price_is_exact_to_the_nanosecond(void**) {
   for (const std::uint64_t amount : {1ULL, 3ULL, 7ULL, 100ULL, 999ULL, 600'000'001ULL, 1'000'000'000ULL}) {
     for (const std::uint64_t period : {kNsPerSecond, 60 * kNsPerSecond, 3600 * kNsPerSecond}) {
       const RateLimit limit = make_rate_limit({amount, period}, 5);
-      for (const std::uint64_t tokens : {1ULL, 2ULL, 999ULL, 1'000'000ULL}) {
+      for (const std::uint64_t tokens : {1ULL, 2ULL, 999ULL, 600'000ULL}) {
         const Wide price = limit.price_ns(tokens);
         assert_true(price * amount >= Wide{tokens} * period);
         assert_true((price - 1) * amount < Wide{tokens} * period);
