@@ -51,6 +51,13 @@ struct CheckpointConf {
   ngx_str_t next;  // beside it, while it is written
 };
 
+// A source of a name that nginx passes on only with a setting of its own.
+struct DroppedHeader {
+  const ngx_http_core_srv_conf_t* server;
+  ngx_str_t name;
+  ngx_str_t location;
+};
+
 struct Node;  // ngx_http_apikey_node.hpp: the memory that outlives nginx
 
 struct MainConf {
@@ -73,6 +80,7 @@ struct MainConf {
   ngx_array_t settled_measures;  // std::string_view: of all costs that a response settles; each once
   ngx_array_t answering;         // ngx_http_core_srv_conf_t*: servers with a location that we answer in
   ngx_array_t own_sockets;       // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
+  ngx_array_t dropped_headers;   // DroppedHeader: each once per server
   ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
 };
 
@@ -84,7 +92,7 @@ struct Choice {
 
 struct Source {
   SourceKind kind;
-  ngx_str_t name;      // header (lower case), argument or cookie name
+  ngx_str_t name;      // of a header (lower case), scheme, argument or cookie; the prefix of a protocol
   ngx_int_t variable;  // index of the variable
 };
 
@@ -154,7 +162,7 @@ struct LocConf {
   ngx_array_t* cost_lines;       // CostLine
   ngx_array_t* refund_statuses;  // ngx_uint_t
   LocationPolicy* policy;        // what decide() is given; made when merged
-  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
+  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent; `Bearer` stands last in it
   bool accepts_bearer;
   void** loc_confs;                  // of all modules, where this one's is
   ngx_http_core_srv_conf_t* server;  // likewise
@@ -200,6 +208,11 @@ std::uint64_t place_of(ngx_conf_t* cf, const LocConf& conf) noexcept;
 
 // Gives the limits that are written in this block their place. REQUIRES: before they are merged.
 void place_limits(ngx_conf_t* cf, LocConf& conf) noexcept;
+// For every location: remembers what check_dropped_headers() judges when all servers are known. RETURNS: false without
+// memory.
+bool note_dropped_headers(ngx_conf_t* cf, MainConf& main, const LocConf& conf) noexcept;
+ngx_int_t check_dropped_headers(ngx_conf_t* cf, const MainConf& main) noexcept;
+
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) noexcept;

@@ -54,19 +54,19 @@ bool hide_lines(ngx_http_request_t* r, std::string_view name) noexcept {
 
 bool is_ours(Found found) noexcept { return found == Found::key || found == Found::malformed; }
 
-bool hide_authorization(ngx_http_request_t* r, SourceKind kind, Format format) noexcept {
+bool hide_authorization(ngx_http_request_t* r, const Source& source, Format format) noexcept {
   ngx_table_elt_t* line = find_header(r->main, "authorization");
   if (line == nullptr) {
     return true;
   }
   std::array<char, kBasicBufferSize> buffer;
-  const bool is_credential = is_ours(judge_credential(kind, format, authorization_value(kind, *line, buffer)));
+  const bool is_credential = is_ours(judge_authorization(source, format, *line, buffer).found);
   wipe(std::span<char>(buffer));
   if (!is_credential) {
     return true;
   }
   // auth_basic and $remote_user keep what they decoded.
-  up_to_main(r, [kind](ngx_http_request_t* each) noexcept {
+  up_to_main(r, [kind = source.kind](ngx_http_request_t* each) noexcept {
     ngx_http_headers_in_t& headers = each->headers_in;
     if (kind == SourceKind::basic && headers.user.len > 0) {
       overwrite(headers.user);
@@ -79,8 +79,9 @@ bool hide_authorization(ngx_http_request_t* r, SourceKind kind, Format format) n
   return hide_line(r, line);
 }
 
-// Rebuilds one Cookie line without our pairs. RETURNS: false without memory.
-bool cut_cookie(ngx_http_request_t* r, ngx_table_elt_t* line, std::string_view name, Format format) noexcept {
+// Rebuilds a line that others share without what is ours. RETURNS: false without memory.
+bool cut_line(ngx_http_request_t* r, ngx_table_elt_t* line, const Source& source, Format format) noexcept {
+  const SharedLine shared = shared_line(source.kind);
   const std::string_view old = view(line->value);
   auto* memory = static_cast<u_char*>(ngx_pnalloc(r->pool, old.size() + 1));
   if (memory == nullptr) {
@@ -89,8 +90,8 @@ bool cut_cookie(ngx_http_request_t* r, ngx_table_elt_t* line, std::string_view n
   u_char* end = memory;
   const char* copied = old.data();
   std::string_view rest = old;
-  for (NamedValue found; next_in_cookie(rest, name, found);) {
-    if (is_ours(judge_credential(SourceKind::cookie, format, found.value))) {
+  for (NamedValue found; shared.next(rest, view(source.name), found);) {
+    if (is_ours(judge_credential(source.kind, format, found.value))) {
       end = ngx_cpymem(end, copied, found.whole.data() - copied);
       copied = found.whole.data() + found.whole.size();
       ngx_memset(line->value.data + (found.value.data() - old.data()), '*', found.value.size());
@@ -100,8 +101,8 @@ bool cut_cookie(ngx_http_request_t* r, ngx_table_elt_t* line, std::string_view n
     return true;
   }
   end = ngx_cpymem(end, copied, old.data() + old.size() - copied);
-  // What is left may end in the separator of a pair that is gone.
-  while (end > memory && (end[-1] == ';' || end[-1] == ' ')) {
+  // What is left may end in the separator of a member that is gone.
+  while (end > memory && shared.separators.find(static_cast<char>(end[-1])) != std::string_view::npos) {
     --end;
   }
   *end = '\0';
@@ -109,12 +110,12 @@ bool cut_cookie(ngx_http_request_t* r, ngx_table_elt_t* line, std::string_view n
   return line->value.len > 0 || hide_line(r, line);
 }
 
-bool hide_cookie(ngx_http_request_t* r, std::string_view name, Format format) noexcept {
+bool hide_in_lines(ngx_http_request_t* r, const Source& source, Format format) noexcept {
   // A line that becomes empty is taken out: the next one is looked for before.
-  HeaderLines lines(r->main, "cookie");
+  HeaderLines lines(r->main, shared_line(source.kind).header);
   for (ngx_table_elt_t* line = lines.next(); line != nullptr;) {
     ngx_table_elt_t* next = lines.next();
-    if (!cut_cookie(r, line, name, format)) {
+    if (!cut_line(r, line, source, format)) {
       return false;
     }
     line = next;
@@ -144,11 +145,13 @@ bool hide_source(ngx_http_request_t* r, const Source& source, Format format) noe
   switch (source.kind) {
     case SourceKind::header:
       return hide_lines(r, view(source.name));
+    case SourceKind::scheme:
     case SourceKind::bearer:
     case SourceKind::basic:
-      return hide_authorization(r, source.kind, format);
+      return hide_authorization(r, source, format);
     case SourceKind::cookie:
-      return hide_cookie(r, view(source.name), format);
+    case SourceKind::protocol:
+      return hide_in_lines(r, source, format);
     case SourceKind::query:
       return hide_argument(r, view(source.name));
     case SourceKind::variable:

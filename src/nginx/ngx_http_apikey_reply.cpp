@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "apikey/plain_text.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_request.hpp"
 #include "ngx_http_apikey_text.hpp"
@@ -92,13 +93,20 @@ bool add_refusal_headers(ngx_http_request_t* r, const RequestCtx& ctx, ngx_int_t
   return add_retry_after(r, is_limited ? whole_seconds(ctx.verdict.retry_after_ns) : kRetryUnavailable);
 }
 
-// A name for a log line: cut, control characters and quotes replaced.
+// A name for a log line: cut between two characters, what is not plain as escapes, quotes replaced.
 class LoggedName {
  public:
   explicit LoggedName(std::string_view name) noexcept {
-    size_ = std::min(name.size(), text_.size());
-    std::transform(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(size_), text_.begin(),
-                   [](char c) { return static_cast<u_char>(c) < 0x20 || c == 0x7f || c == '"' ? '?' : c; });
+    while (!name.empty()) {
+      std::array<char, kMaxShownCharacter> buffer;
+      const Character character = next_character(name);
+      const std::string_view piece = character.code == '"' ? "?" : shown(character, buffer);
+      if (piece.size() > text_.size() - size_) {
+        return;
+      }
+      std::copy(piece.begin(), piece.end(), text_.begin() + static_cast<std::ptrdiff_t>(size_));
+      size_ += piece.size();
+    }
   }
   [[nodiscard]] ngx_str_t str() const noexcept { return to_ngx_str({text_.data(), size_}); }
 

@@ -33,13 +33,15 @@ class Gathering {
     switch (source.kind) {
       case SourceKind::header:
         return read_header(r, view(source.name));
+      case SourceKind::scheme:
       case SourceKind::bearer:
       case SourceKind::basic:
-        return read_authorization(r, source.kind);
+        return read_authorization(r, source);
       case SourceKind::query:
         return read_query(view(r->args), view(source.name));
       case SourceKind::cookie:
-        return read_cookies(r, view(source.name));
+      case SourceKind::protocol:
+        return read_shared_lines(r, source);
       case SourceKind::variable:
         return read_variable(r, source.variable);
     }
@@ -68,7 +70,7 @@ class Gathering {
 
   void add(Found found, std::string_view value) noexcept {
     if (found == Found::key || found == Found::malformed) {
-      has_own_form_ = has_own_form_ || has_own_shape(value);
+      has_own_form_ = has_own_form_ || apikey::has_own_form(value);
     }
     presented_.add(found, value);
   }
@@ -86,18 +88,21 @@ class Gathering {
     judge(SourceKind::header, view(line->value));
   }
 
-  void read_authorization(ngx_http_request_t* r, SourceKind kind) noexcept {
-    if (const ngx_table_elt_t* line = find_header(r, "authorization")) {
-      judge(kind, authorization_value(kind, *line, buffer()));
+  void read_authorization(ngx_http_request_t* r, const Source& source) noexcept {
+    // nginx refuses a second line of this name.
+    if (const ngx_table_elt_t* line = r->headers_in.authorization) {
+      const Judged judged = judge_authorization(source, format_, *line, buffer());
+      add(judged.found, judged.value);
     }
   }
 
-  void read_cookies(ngx_http_request_t* r, std::string_view name) noexcept {
-    HeaderLines lines(r, "cookie");
+  void read_shared_lines(ngx_http_request_t* r, const Source& source) noexcept {
+    const SharedLine shared = shared_line(source.kind);
+    HeaderLines lines(r, shared.header);
     while (const ngx_table_elt_t* line = lines.next()) {
       std::string_view rest = view(line->value);
-      for (NamedValue found; next_in_cookie(rest, name, found);) {
-        judge(SourceKind::cookie, found.value);
+      for (NamedValue found; shared.next(rest, view(source.name), found);) {
+        judge(source.kind, found.value);
       }
     }
   }
@@ -155,12 +160,21 @@ std::string_view header_value(const ngx_table_elt_t* line) noexcept {
 
 }  // namespace
 
-std::string_view authorization_value(SourceKind kind, const ngx_table_elt_t& line, std::span<char> buffer) noexcept {
-  if (kind == SourceKind::bearer) {
-    return bearer_token(view(line.value));
+Judged judge_authorization(const Source& source, Format format, const ngx_table_elt_t& line,
+                           std::span<char> buffer) noexcept {
+  const std::string_view token = scheme_token(view(line.value), view(source.name));
+  if (token.empty()) {
+    return {};
   }
-  const std::string_view token = basic_token(view(line.value));
-  return token.empty() ? std::string_view() : decode_basic(token, buffer);
+  if (source.kind == SourceKind::basic) {
+    return judge_basic(format, token, buffer);
+  }
+  return {judge_credential(source.kind, format, token), token};
+}
+
+SharedLine shared_line(SourceKind kind) noexcept {
+  return kind == SourceKind::cookie ? SharedLine{"cookie", next_in_cookie, "; "}
+                                    : SharedLine{"sec-websocket-protocol", next_in_protocols, ", "};
 }
 
 void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main,

@@ -29,8 +29,18 @@ bool redact_request_line(ngx_http_request_t* r, const LocConf& conf, ngx_str_t& 
 // First header of that (lower-case) name in the request; null when there is none.
 ngx_table_elt_t* find_header(ngx_http_request_t* r, std::string_view name) noexcept;
 
-// What an Authorization line holds for this kind of source, bearer or basic. LIFETIME: the line's, or the buffer's.
-[[nodiscard]] std::string_view authorization_value(SourceKind kind, const ngx_table_elt_t& line,
-                                                   std::span<char> buffer) noexcept;
+// Judges what an Authorization line holds for this source: scheme, bearer or basic. LIFETIME: the line's, or the
+// buffer's.
+[[nodiscard]] Judged judge_authorization(const Source& source, Format format, const ngx_table_elt_t& line,
+                                         std::span<char> buffer) noexcept;
+
+// The iterator over the values of a source whose line others share: cookie or protocol.
+using NextInLine = bool (*)(std::string_view& rest, std::string_view name, NamedValue& found) noexcept;
+struct SharedLine {
+  std::string_view header;
+  NextInLine next;
+  std::string_view separators;  // and blanks: what need not stand at the end of a line
+};
+[[nodiscard]] SharedLine shared_line(SourceKind kind) noexcept;
 
 }  // namespace apikey::nginx

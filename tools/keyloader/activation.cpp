@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "nodes.hpp"
+#include "output.hpp"
 
 namespace keyloader {
 namespace {
@@ -153,7 +154,7 @@ class Watch {
     verdict.why = fmt::format(
         "{} lacks {}, so it takes only revocations, suspensions and deletions from this snapshot and decides the rest "
         "with generation {}; configure it and reload nginx",
-        node.name(), printable(report_->adopted.lack.name()), report_->adopted.active.generation);
+        node.name(), shown(report_->adopted.lack.name()), report_->adopted.active.generation);
     return verdict;
   }
 
@@ -166,7 +167,7 @@ class Watch {
         refusal.configuration >= report_->last_configuration) {
       const bool is_settled = apikey::is_final(static_cast<apikey::AdoptionResult>(refusal.result));
       verdict.activity = is_settled ? Activity::refused : Activity::not_yet;
-      verdict.why = fmt::format("{} {}: {}", node.name(), uses, printable(refusal.text()));
+      verdict.why = fmt::format("{} {}: {}", node.name(), uses, shown(refusal.text()));
       return verdict;
     }
     verdict.why = fmt::format(

@@ -18,6 +18,7 @@
 #include "apikey/node_inbox.hpp"
 #include "apikey/node_locks.hpp"
 #include "file_descriptor.hpp"
+#include "output.hpp"
 
 namespace keyloader {
 namespace {
@@ -162,7 +163,7 @@ Texts words_of(std::string_view text) {
   while (!text.empty()) {
     const std::size_t length = std::min(text.find(' '), text.size());
     if (length != 0) {
-      words.push_back(printable(text.substr(0, length)));
+      words.push_back(std::string{text.substr(0, length)});
     }
     text.remove_prefix(std::min(length + 1, text.size()));
   }
@@ -198,13 +199,6 @@ void announce(const fs::path& directory, const Node& node) {
 }
 
 }  // namespace
-
-std::string printable(std::string_view text) {
-  std::string out{text};
-  std::replace_if(
-      out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-  return out;
-}
 
 Node::Node(NodePlace place) : place_(std::move(place)) {
   static_cast<void>(std::signal(SIGBUS, end_on_bus_error));
@@ -250,7 +244,7 @@ std::string Node::name() const {
 std::string Node::hidden_sentence() const {
   return fmt::format(
       "{} is announced in nodes/ of this directory, but {}: nobody can see what that nginx does. {}",
-      printable(place_.state.string()), problem_,
+      shown(place_.state.string()), problem_,
       is_removed_ ? "If it has been removed for good, run `keyloader node prune`"
                   : "Run this as a user who may read it");
 }

@@ -104,7 +104,4 @@ class Nodes {
   std::vector<KnownStore> stores_;
 };
 
-// Text of node memory for people: what would steer a terminal is replaced.
-[[nodiscard]] std::string printable(std::string_view text);
-
 }  // namespace keyloader

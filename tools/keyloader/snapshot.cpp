@@ -54,7 +54,7 @@ std::string text_of_snapshot(const Json& json) {
   for (const char* name : {"registry_id", "generation", "created", "builder", "keys", "added", "removed", "digests", "rolled_back_to",
                            "rows", "length", "page_size", "sha256", "signatures"}) {
     const Json& value = json.at(name);
-    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : value.dump()});
+    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : json_text(value)});
   }
   return table_text({json.at("path"), "valid and sealed"}, rows);
 }
@@ -74,7 +74,7 @@ void verify(Session& session, const std::string& name) {
   if (!status.ok()) {
     const std::string sentence = sentence_of(status);
     if (session.is_json) {
-      print_out(Json{{"path", path.string()}, {"ok", false}, {"error", sentence}}.dump() + "\n");
+      print_out(json_text({{"path", path.string()}, {"ok", false}, {"error", sentence}}) + "\n");
     }
     throw Failure(fmt::format("{}: {}", path.string(), sentence));
   }

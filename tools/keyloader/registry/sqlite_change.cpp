@@ -17,7 +17,7 @@ void insert_limit(Query& query, const Limit& limit) {
       .bind(static_cast<std::int64_t>(limit.unit))
       .bind(limit.amount)
       .bind(limit.period_ns)
-      .bind(limit.burst)
+      .bind(limit.burst.value_or(0))
       .bind(limit.is_dry_run)
       .run();
 }
