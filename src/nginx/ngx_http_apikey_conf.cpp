@@ -96,7 +96,7 @@ void merge_values(LocConf& conf, const LocConf& outer, ngx_array_t* default_sour
   merge_scopes(conf, outer);
   merge_environments(conf, outer);
   ngx_conf_merge_uint_value(conf.format, outer.format, static_cast<ngx_uint_t>(Format::strict));
-  ngx_conf_merge_value(conf.hides, outer.hides, 1);
+  merge_hiding(conf, outer);
   ngx_conf_merge_uint_value(conf.preflight, outer.preflight, static_cast<ngx_uint_t>(Preflight::allow));
   ngx_conf_merge_uint_value(conf.error_body, outer.error_body, static_cast<ngx_uint_t>(ErrorBody::problem));
   ngx_conf_merge_uint_value(conf.error_detail, outer.error_detail, static_cast<ngx_uint_t>(ErrorDetail::generic));
@@ -289,6 +289,8 @@ void* create_main_conf(ngx_conf_t* cf) noexcept {
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
       !init_array<LocConf*>(main->locations, cf->pool) || !init_array<LocConf*>(main->unscoped, cf->pool) ||
       !init_array<LimitConf>(main->named_limits, cf->pool) ||
+      !init_array<HidingLocation>(main->hiding, cf->pool) ||
+      !init_array<HiddenVariable*>(main->hidden_variables, cf->pool) ||
       !init_array<DroppedHeader>(main->dropped_headers, cf->pool) ||
       !init_array<std::string_view>(main->settled_measures, cf->pool) ||
       !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
@@ -318,6 +320,13 @@ char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept {
   return NGX_CONF_OK;
 }
 
+void* create_srv_conf(ngx_conf_t* cf) noexcept {
+  auto* conf = pool_new<SrvConf>(cf->pool);
+  const bool is_made = conf != nullptr && init_array<LocConf*>(conf->hidden, cf->pool) &&
+                       init_array<std::string_view>(conf->argument_names, cf->pool);
+  return is_made ? conf : nullptr;
+}
+
 void* create_loc_conf(ngx_conf_t* cf) noexcept {
   auto* conf = pool_new<LocConf>(cf->pool);
   if (conf == nullptr) {
@@ -332,6 +341,7 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
   conf->environments = unset_array();
   conf->any_environment = NGX_CONF_UNSET;
   conf->hides = NGX_CONF_UNSET;
+  conf->keeps_redirects = NGX_CONF_UNSET;
   conf->preflight = NGX_CONF_UNSET_UINT;
   conf->error_body = NGX_CONF_UNSET_UINT;
   conf->error_detail = NGX_CONF_UNSET_UINT;
@@ -375,7 +385,7 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
     return NGX_CONF_OK;
   }
   const bool is_done = make_challenge(cf->pool, conf) && make_policy(cf, conf) && note_location(cf, main, core, conf) &&
-                       note_dropped_headers(cf, main, conf);
+                       note_hiding(cf, main, conf) && note_dropped_headers(cf, main, conf);
   return is_done ? NGX_CONF_OK : conf_error();
 }
 
@@ -389,8 +399,8 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
   }
-  if (finish_measures(cf, main) != NGX_OK || check_questions(cf, main) != NGX_OK || !find_own_sockets(cf, main) ||
-      check_dropped_headers(cf, main) != NGX_OK) {
+  if (finish_hiding(cf, main) != NGX_OK || finish_measures(cf, main) != NGX_OK || check_questions(cf, main) != NGX_OK ||
+      !find_own_sockets(cf, main) || check_dropped_headers(cf, main) != NGX_OK) {
     return NGX_ERROR;
   }
   if (main.zone != nullptr && ngx_test_config != 0 && ngx_quiet_mode == 0) {

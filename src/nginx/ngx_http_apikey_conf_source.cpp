@@ -66,6 +66,12 @@ char* parse_variable_source(ngx_conf_t* cf, const ngx_str_t& text, Source& sourc
   }
   source.kind = SourceKind::variable;
   source.name = name;
+  if (!find_place(cf, source)) {
+    return conf_error();
+  }
+  if (source.place != nullptr) {
+    return NGX_CONF_OK;
+  }
   source.variable = ngx_http_get_variable_index(cf, &name);
   return source.variable == NGX_ERROR ? conf_error() : NGX_CONF_OK;
 }

@@ -13,7 +13,8 @@
 
 namespace apikey::nginx {
 
-struct BodyWatch;  // ngx_http_apikey_cost.cpp
+struct BodyWatch;    // ngx_http_apikey_cost.cpp
+struct HiddenValue;  // ngx_http_apikey_pseudonym.hpp
 
 // A subrequest of a client request that had been let in.
 struct StartedSubrequest {
@@ -32,6 +33,8 @@ struct RequestCtx {
   const LocConf* extracted_by = nullptr;  // null: not yet
   const LocConf* hidden_by = nullptr;
   bool is_reading = false;  // a variable that is a source may itself ask for the key
+  bool is_hiding = false;   // … as may one that is kept before the key is hidden
+  HiddenValue* hidden = nullptr;
   ngx_str_t redacted_request{0, nullptr};
 
   // From its decision on a request sees one generation of a store, however many locations it passes through; what

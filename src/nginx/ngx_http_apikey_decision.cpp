@@ -9,6 +9,8 @@
 #include "ngx_http_apikey_hide.hpp"
 #include "ngx_http_apikey_question.hpp"
 #include "ngx_http_apikey_request.hpp"
+#include "ngx_http_apikey_request_line.hpp"
+#include "ngx_http_apikey_stray_copies.hpp"
 #include "ngx_http_apikey_strip.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -61,6 +63,41 @@ std::string_view read_variable(ngx_http_request_t* r, const LimitVariable& varia
     kept = before;  // whoever else reads it gets what nginx gives
   }
   return text;
+}
+
+// Those of `before=`, which are computed from the key itself. What they are now they stay, nocacheable ones too.
+void keep_variables(ngx_http_request_t* r, const LocConf& conf, RequestCtx& client) noexcept {
+  if (conf.before_hiding == nullptr) {
+    return;
+  }
+  client.is_hiding = true;
+  const std::span all(static_cast<ngx_int_t*>(conf.before_hiding->elts), conf.before_hiding->nelts);
+  for (const ngx_int_t index : all) {
+    if (auto* value = ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(index))) {
+      value->no_cacheable = 0;
+    }
+  }
+  client.is_hiding = false;
+}
+
+// Hides what was read, now or in an earlier call, and what the location takes keys from. RETURNS: false without memory.
+bool hide(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx, PresentedKey& key, bool was_read_now) noexcept {
+  RequestCtx& client = *ctx.client;
+  if (!conf.hides || client.is_hiding || (client.hidden_by != nullptr && reads_alike(*client.hidden_by, conf))) {
+    return true;
+  }
+  keep_variables(r, conf, client);
+  const LocConf* read_by = ctx.extracted_by;
+  if (!was_read_now && client.hidden_by == nullptr && read_by != nullptr) {
+    read_key_again(r, *read_by, key);
+  }
+  const bool is_hidden = (read_by == nullptr || hide_credential(r, client, *read_by) == NGX_OK) &&
+                         (read_by == &conf || hide_credential(r, client, conf) == NGX_OK) &&
+                         (key.text().empty() || hide_copies(r, key.text())) && redact_asked_uri(r, conf);
+  if (is_hidden) {
+    client.hidden_by = &conf;
+  }
+  return is_hidden;
 }
 
 // What the location's limits are told of this request: by whom, and what it costs.
@@ -200,14 +237,15 @@ bool extract(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexce
     ctx.credential = client.credential;
     ctx.extracted_by = client.extracted_by;
   }
+  PresentedKey key;
   const bool is_fresh =
       !ctx.is_refused &&
       (ctx.extracted_by == nullptr || (ctx.credential.found == Found::none && !reads_alike(*ctx.extracted_by, conf)));
   if (is_fresh) {
     client.is_reading = true;
-    read_credential(r, conf, *main_conf(r), ctx.credential);
+    read_credential(r, conf, *main_conf(r), ctx.credential, key);
     client.is_reading = false;
-    if (!redact_request_line(r, conf, client.redacted_request)) {
+    if (!redact_request_line(r, conf, key.text(), client.redacted_request)) {
       return false;
     }
     ctx.extracted_by = &conf;
@@ -218,17 +256,7 @@ bool extract(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx) noexce
       client.extracted_by = &conf;
     }
   }
-  if (!conf.hides || (client.hidden_by != nullptr && reads_alike(*client.hidden_by, conf))) {
-    return true;
-  }
-  if (ctx.extracted_by != nullptr && hide_credential(r, *ctx.extracted_by) != NGX_OK) {
-    return false;
-  }
-  if (ctx.extracted_by != &conf && hide_credential(r, conf) != NGX_OK) {
-    return false;
-  }
-  client.hidden_by = &conf;
-  return redact_asked_uri(r, conf);
+  return hide(r, conf, ctx, key, is_fresh);
 }
 
 const Verdict* peek(ngx_http_request_t* r) noexcept {

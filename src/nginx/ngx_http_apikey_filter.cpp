@@ -8,8 +8,10 @@
 #include "ngx_http_apikey_cost.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_problem.hpp"
+#include "ngx_http_apikey_redirect.hpp"
 #include "ngx_http_apikey_reply.hpp"
 #include "ngx_http_apikey_text.hpp"
+#include "ngx_http_apikey_vary.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -163,6 +165,10 @@ bool takes_long(const ngx_http_request_t* r) noexcept {
 }
 
 ngx_int_t filter_header(ngx_http_request_t* r) noexcept {
+  forbid_storing(r);
+  if (r == r->main && !clean_redirect(r)) {
+    return NGX_ERROR;
+  }
   RequestCtx* ctx = r == r->main ? find_ctx(r) : nullptr;
   if (ctx == nullptr || ctx->has_filtered_header) {
     return next_header_filter(r);

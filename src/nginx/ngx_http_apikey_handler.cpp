@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "ngx_http_apikey_cost.hpp"
+#include "ngx_http_apikey_early_end.hpp"
 #include "ngx_http_apikey_reply.hpp"
 #include "ngx_http_apikey_strip.hpp"
 #include "ngx_http_apikey_usage.hpp"
@@ -95,6 +96,9 @@ ngx_int_t on_access(ngx_http_request_t* r) noexcept {
 
 ngx_int_t on_log(ngx_http_request_t* r) noexcept {
   RequestCtx* ctx = r == r->main ? find_ctx(r) : nullptr;
+  if (r == r->main) {
+    hide_at_end(r, on_preaccess);
+  }
   if (ctx == nullptr) {
     return NGX_OK;
   }
@@ -123,6 +127,15 @@ ngx_int_t install_handlers(ngx_conf_t* cf) noexcept {
   *preaccess = on_preaccess;
   *make_room_in_front(core, NGX_HTTP_ACCESS_PHASE, access) = on_access;
   *make_room_in_front(core, NGX_HTTP_LOG_PHASE, log) = on_log;
+  const auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
+  if (!main->cleans_lines) {
+    return NGX_OK;
+  }
+  ngx_http_handler_pt* post_read = push_handler(core, NGX_HTTP_POST_READ_PHASE);
+  if (post_read == nullptr) {
+    return NGX_ERROR;
+  }
+  *post_read = on_post_read;
   return NGX_OK;
 }
 

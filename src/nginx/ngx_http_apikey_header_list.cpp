@@ -143,7 +143,11 @@ ngx_table_elt_t* HeaderLines::next() noexcept {
   for (; part_ != nullptr; part_ = part_->next, index_ = 0) {
     while (index_ < part_->nelts) {
       ngx_table_elt_t& line = elements(*part_)[index_++];
-      if (line.hash != 0 && std::string_view(text_of(line.lowcase_key), line.key.len) == name_) {
+      // nginx may have run out of memory in the middle of a line.
+      if (line.hash == 0 || line.lowcase_key == nullptr) {
+        continue;
+      }
+      if (name_.empty() || std::string_view(text_of(line.lowcase_key), line.key.len) == name_) {
         return &line;
       }
     }

@@ -7,7 +7,7 @@
 
 namespace apikey::nginx {
 
-// Iterates over the lines of one (lower-case) name.
+// Iterates over the lines of one (lower-case) name, or over all for an empty one.
 //   for (HeaderLines lines(r, "cookie"); ngx_table_elt_t* line = lines.next();) …
 class HeaderLines {
  public:

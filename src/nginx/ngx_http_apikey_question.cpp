@@ -8,6 +8,7 @@
 #include "ngx_http_apikey_content.hpp"
 #include "ngx_http_apikey_header_list.hpp"
 #include "ngx_http_apikey_query.hpp"
+#include "ngx_http_apikey_request_line.hpp"
 #include "ngx_http_apikey_text.hpp"
 
 namespace apikey::nginx {
@@ -230,11 +231,9 @@ bool redact_asked_uri(ngx_http_request_t* r, const LocConf& conf) noexcept {
   const QuestionSource& source = conf.question->of(QuestionPart::uri);
   for (ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
     for (ngx_table_elt_t& line : std::span(static_cast<ngx_table_elt_t*>(part->elts), part->nelts)) {
-      for (const Source& each : sources_of(conf)) {
-        if (each.kind == SourceKind::query && line.hash != 0 && is_alike(line, source.header) &&
-            !edit_query(r->pool, line.value, query_of_uri(view(line.value)), view(each.name), QueryEdit::redact)) {
-          return false;
-        }
+      if (line.hash != 0 && is_alike(line, source.header) &&
+          !clean_line(r->pool, line.value, {names_in(*conf.argument_names), {}}, Shown::form)) {
+        return false;
       }
     }
   }

@@ -43,7 +43,7 @@ class Gathering {
       case SourceKind::protocol:
         return read_shared_lines(r, source);
       case SourceKind::variable:
-        return read_variable(r, source.variable);
+        return read_variable(r, source);
     }
   }
 
@@ -107,8 +107,11 @@ class Gathering {
     }
   }
 
-  void read_variable(ngx_http_request_t* r, ngx_int_t index) noexcept {
-    const ngx_http_variable_value_t* value = ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(index));
+  void read_variable(ngx_http_request_t* r, const Source& source) noexcept {
+    ngx_str_t name = source.name;
+    const ngx_http_variable_value_t* value =
+        source.place == nullptr ? ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(source.variable))
+                                : ngx_http_get_variable(r, &name, source.hash);
     if (value != nullptr && value->not_found == 0) {
       judge(SourceKind::variable, {text_of(value->data), value->len});
     }
@@ -177,8 +180,8 @@ SharedLine shared_line(SourceKind kind) noexcept {
                                     : SharedLine{"sec-websocket-protocol", next_in_protocols, ", "};
 }
 
-void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main,
-                     Credential& credential) noexcept {
+void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main, Credential& credential,
+                     PresentedKey& key) noexcept {
   Gathering gathering(static_cast<Format>(conf.format));
   for (const Source& source : sources_of(conf)) {
     gathering.read(r->main, source);
@@ -189,21 +192,19 @@ void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf&
   credential.found = gathering.presented().found();
   credential.has_own_form = gathering.has_own_form();
   if (credential.found == Found::key) {
-    compute_digests(gathering.presented().key(), conf, main, credential);
+    key.keep(gathering.presented().key());
+    compute_digests(key.text(), conf, main, credential);
   }
 }
 
-bool redact_request_line(ngx_http_request_t* r, const LocConf& conf, ngx_str_t& redacted) noexcept {
-  if (redacted.data == nullptr) {
-    redacted = r->main->request_line;
-  }
+void read_key_again(ngx_http_request_t* r, const LocConf& conf, PresentedKey& key) noexcept {
+  Gathering gathering(static_cast<Format>(conf.format));
   for (const Source& source : sources_of(conf)) {
-    if (source.kind == SourceKind::query &&
-        !edit_query(r->pool, redacted, query_of_request_line(view(redacted)), view(source.name), QueryEdit::redact)) {
-      return false;
-    }
+    gathering.read(r->main, source);
   }
-  return true;
+  if (gathering.presented().found() == Found::key) {
+    key.keep(gathering.presented().key());
+  }
 }
 
 RequestFacts request_facts(ngx_http_request_t* r) noexcept {

@@ -8,6 +8,7 @@
 #include "apikey/authenticator.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_ngx.hpp"
+#include "ngx_http_apikey_stray_copies.hpp"
 
 namespace apikey::nginx {
 
@@ -15,12 +16,11 @@ inline std::span<const Source> sources_of(const LocConf& conf) noexcept {
   return {static_cast<const Source*>(conf.sources->elts), conf.sources->nelts};
 }
 
-// Reads every configured source of the main request and computes the digests. Buffers of ours are wiped.
-void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main, Credential& credential) noexcept;
-
-// The request line with keys in its query redacted, for $apikey_request: nginx's own when there is none, else in the
-// request's pool. To be called before the key is hidden. RETURNS: false without memory.
-bool redact_request_line(ngx_http_request_t* r, const LocConf& conf, ngx_str_t& redacted) noexcept;
+// Reads every configured source of the main request and computes the digests; `key` keeps what was presented.
+void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main, Credential& credential,
+                     PresentedKey& key) noexcept;
+// For a key that was read where it is not hidden.
+void read_key_again(ngx_http_request_t* r, const LocConf& conf, PresentedKey& key) noexcept;
 
 // LIFETIME: the request's.
 [[nodiscard]] RequestFacts request_facts(ngx_http_request_t* r) noexcept;

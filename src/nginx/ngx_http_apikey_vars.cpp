@@ -6,6 +6,7 @@
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_meta.hpp"
 #include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_request_line.hpp"
 #include "ngx_http_apikey_text.hpp"
 
 namespace apikey::nginx {
@@ -154,8 +155,12 @@ ngx_int_t show_request(ngx_http_request_t* r, ngx_http_variable_value_t* v) noex
   if (conf.is_on && (ctx == nullptr || (!ctx->client->is_reading && !extract(r, conf, *ctx)))) {
     return NGX_ERROR;
   }
-  const bool is_redacted = ctx != nullptr && ctx->client->redacted_request.data != nullptr;
-  return show(v, view(is_redacted ? ctx->client->redacted_request : r->main->request_line));
+  if (ctx != nullptr && ctx->client->redacted_request.data != nullptr) {
+    return show(v, view(ctx->client->redacted_request));
+  }
+  ngx_str_t line = r->main->request_line;
+  return clean_line(r->pool, line, {names_in(srv_conf(r)->argument_names), {}}, Shown::form) ? show(v, view(line))
+                                                                                             : NGX_ERROR;
 }
 
 ngx_int_t show_generation(ngx_http_request_t* r, ngx_http_variable_value_t* v) noexcept {
