@@ -93,7 +93,7 @@ bool hide(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx, Presented
   }
   const bool is_hidden = (read_by == nullptr || hide_credential(r, client, *read_by) == NGX_OK) &&
                          (read_by == &conf || hide_credential(r, client, conf) == NGX_OK) &&
-                         (key.text().empty() || hide_copies(r, key.text())) && redact_asked_uri(r, conf);
+                         redact_asked_uri(r, conf) && (key.text().empty() || hide_copies(r, key.text()));
   if (is_hidden) {
     client.hidden_by = &conf;
   }
