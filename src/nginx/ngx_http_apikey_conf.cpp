@@ -288,8 +288,7 @@ void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
       !init_array<LocConf*>(main->locations, cf->pool) || !init_array<LocConf*>(main->unscoped, cf->pool) ||
-      !init_array<LimitConf>(main->named_limits, cf->pool) ||
-      !init_array<HidingLocation>(main->hiding, cf->pool) ||
+      !init_array<LimitConf>(main->named_limits, cf->pool) || !init_array<HidingLocation>(main->hiding, cf->pool) ||
       !init_array<HiddenVariable*>(main->hidden_variables, cf->pool) ||
       !init_array<DroppedHeader>(main->dropped_headers, cf->pool) ||
       !init_array<std::string_view>(main->settled_measures, cf->pool) ||

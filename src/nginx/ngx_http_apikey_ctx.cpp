@@ -259,7 +259,8 @@ const Identity* identity_of(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
 }
 
 void release_snapshots(RequestCtx& client) noexcept {
-  if (client.pinned != 0 && for_each(client, keep_what_is_shown) && keep_measures(client.request->pool, client.takings)) {
+  if (client.pinned != 0 && for_each(client, keep_what_is_shown) &&
+      keep_measures(client.request->pool, client.takings)) {
     unpin_all(client);
   }
 }

@@ -22,8 +22,8 @@ constexpr unsigned kObserveOneIn = 64;
 bool reads_alike(const LocConf& a, const LocConf& b) noexcept { return a.sources == b.sources && a.format == b.format; }
 
 // `block=all`: a key from an address that has failed too often is not looked up any more. Judged with the decision, not
-// with the extraction before it: only then has realip made the address final. Not for what has been let in by an earlier
-// pass, in which it was looked up.
+// with the extraction before it: only then has realip made the address final. Not for what has been let in by an
+// earlier pass, in which it was looked up.
 bool is_blocked(ngx_http_request_t* r, const LocConf& conf, const RequestCtx& ctx) noexcept {
   const FailLimit& limit = conf.fail_limit;
   return limit.is_on && limit.blocks_all && conf.policy->dry_run != DryRun::on && ctx.credential.found != Found::none &&

@@ -93,7 +93,7 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 
 // Memory of the running configuration; only valid in a worker.
 NodeCounters& node_counters(const MainConf& conf) noexcept;
-const SipKey& node_seed(const MainConf& conf) noexcept;  // a secret of the node, the same in all workers and reloads
+const SipKey& node_seed(const MainConf& conf) noexcept;     // a secret of the node, the same in all workers and reloads
 std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets of keys and owners there is room for
 // All tables of limits, with this node's share and who holds what this process has in flight.
 const LimitTables& limit_tables(const MainConf& conf) noexcept;

@@ -106,8 +106,7 @@ class Watch {
     if (adopted == nullptr) {
       return not_adopted(node, std::move(verdict));
     }
-    std::uint64_t& first_change =
-        changes_.try_emplace({node.memory().instance(), row}, adopted->change).first->second;
+    std::uint64_t& first_change = changes_.try_emplace({node.memory().instance(), row}, adopted->change).first->second;
     first_change = std::min(first_change, adopted->change);
     for (const apikey::WorkerReport& worker : workers) {
       const apikey::Ack& ack = worker.acks.at(row);

@@ -92,7 +92,8 @@ Command& Command::flag(const std::string& name, bool& value, const std::string& 
 }
 
 Command& Command::waits(DeliveryOptions& options) {
-  option("--wait", options.wait, "TIME", "How long to wait until nginx uses it (default: 2s); exit code 3 if it does not");
+  option("--wait", options.wait, "TIME",
+         "How long to wait until nginx uses it (default: 2s); exit code 3 if it does not");
   return flag("--no-wait", options.does_not_wait, "Return as soon as it is published");
 }
 

@@ -113,7 +113,8 @@ void list(const Session& session) {
                  json);
 }
 
-// Takes all locks of the file first, so that no nginx begins to use it meanwhile. RETURNS: why it stays; empty: removed.
+// Takes all locks of the file first, so that no nginx begins to use it meanwhile. RETURNS: why it stays; empty:
+// removed.
 std::string remove_files(const Node& node) {
   const fs::path& state = node.place().state;
   const FileDescriptor directory(open(state.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -212,7 +213,8 @@ void add_node_commands(Command& app, Session& session) {
   Command away = group.add("prune", "Remove the files of instances that are gone");
   away.flag("--yes", options->is_sure, "Do not ask");
   away.footer(
-      "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the quotas\n"
+      "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the "
+      "quotas\n"
       "of its checkpoint (state=) if it has one. A file whose locks are held is never removed. Where the file is gone\n"
       "already, what announces it in nodes/ of the directory is removed.\n\n"
       "  keyloader node prune\n"

@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 
-
 namespace keyloader {
 
 void Session::report(const std::string& sentence, const Json& json) const {

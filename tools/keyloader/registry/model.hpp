@@ -36,7 +36,7 @@ struct Limit {
   std::uint64_t amount = 0;
   std::uint64_t period_ns = 0;
   std::optional<std::uint64_t> burst{};  // of a rate; not written: it follows from the rate whenever that is used
-  bool is_dry_run = false;             // counts and reports, but lets pass
+  bool is_dry_run = false;               // counts and reports, but lets pass
   friend bool operator==(const Limit&, const Limit&) = default;
 };
 using Limits = std::vector<Limit>;  // sorted by name, no name twice
