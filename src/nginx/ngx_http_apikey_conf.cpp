@@ -165,7 +165,7 @@ bool is_place_of_its_own(SourceKind kind) noexcept {
 // outside of it. Basic only where there is nothing else to ask for, because browsers answer it with a dialog. Bearer
 // stands last: parameters such as error= are added behind it.
 bool make_challenge(ngx_pool_t* pool, LocConf& conf) noexcept {
-  const std::span all(static_cast<Source*>(conf.sources->elts), conf.sources->nelts);
+  const auto all = elements<Source>(conf.sources);
   std::size_t size = 0;
   bool has_place = false;
   bool has_own_scheme = false;

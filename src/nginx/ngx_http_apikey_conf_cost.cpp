@@ -136,11 +136,6 @@ char* parse_line(ngx_conf_t* cf, CostLine& line) noexcept {
   return NGX_CONF_OK;
 }
 
-template <typename T>
-std::span<T> elements(const ngx_array_t* array) noexcept {
-  return {static_cast<T*>(array->elts), array->nelts};
-}
-
 constexpr std::size_t kPlacesInLine = 10;
 
 bool contains(const ngx_array_t& measures, std::string_view measure) noexcept {

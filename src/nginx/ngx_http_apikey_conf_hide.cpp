@@ -10,11 +10,6 @@
 namespace apikey::nginx {
 namespace {
 
-template <typename T>
-std::span<T> elements(const ngx_array_t& array) noexcept {
-  return {static_cast<T*>(array.elts), array.nelts};
-}
-
 std::span<Source> sources(const LocConf& conf) noexcept { return elements<Source>(*conf.sources); }
 
 // The place that holds what this source reads: itself, or the one that a variable names; null for other variables.

@@ -170,9 +170,9 @@ bool passes_somewhere(ngx_conf_t* cf, const ngx_http_core_srv_conf_t* server,
   if (core.ports == nullptr) {
     return false;
   }
-  for (const auto& port : std::span(static_cast<ngx_http_conf_port_t*>(core.ports->elts), core.ports->nelts)) {
-    for (const auto& address : std::span(static_cast<ngx_http_conf_addr_t*>(port.addrs.elts), port.addrs.nelts)) {
-      const std::span servers(static_cast<ngx_http_core_srv_conf_t**>(address.servers.elts), address.servers.nelts);
+  for (const auto& port : elements<ngx_http_conf_port_t>(core.ports)) {
+    for (const auto& address : elements<ngx_http_conf_addr_t>(port.addrs)) {
+      const auto servers = elements<ngx_http_core_srv_conf_t*>(address.servers);
       if (std::find(servers.begin(), servers.end(), server) != servers.end() && passes(*address.default_server)) {
         return true;
       }
@@ -217,7 +217,7 @@ char* set_from(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     if (parse_source(cf, text, parsed) != NGX_CONF_OK) {
       return conf_error();
     }
-    for (const Source& other : std::span(static_cast<Source*>(location.sources->elts), location.sources->nelts)) {
+    for (const Source& other : elements<Source>(location.sources)) {
       if (is_same_source(parsed, other)) {
         ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_from: \"%V\" stands twice in the list, remove one", &text);
         return conf_error();
@@ -235,8 +235,8 @@ char* set_from(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
 bool note_dropped_headers(ngx_conf_t* cf, MainConf& main, const LocConf& conf) noexcept {
   const auto* server =
       static_cast<ngx_http_core_srv_conf_t*>(ngx_http_conf_get_module_srv_conf(cf, ngx_http_core_module));
-  for (const Source& source : std::span(static_cast<Source*>(conf.sources->elts), conf.sources->nelts)) {
-    const std::span known(static_cast<DroppedHeader*>(main.dropped_headers.elts), main.dropped_headers.nelts);
+  for (const Source& source : elements<Source>(conf.sources)) {
+    const auto known = elements<DroppedHeader>(main.dropped_headers);
     const bool is_new = std::none_of(known.begin(), known.end(), [&](const DroppedHeader& each) {
       return each.server == server && view(each.name) == view(source.name);
     });
@@ -254,8 +254,7 @@ bool note_dropped_headers(ngx_conf_t* cf, MainConf& main, const LocConf& conf) n
 }
 
 ngx_int_t check_dropped_headers(ngx_conf_t* cf, const MainConf& main) noexcept {
-  for (const DroppedHeader& header :
-       std::span(static_cast<DroppedHeader*>(main.dropped_headers.elts), main.dropped_headers.nelts)) {
+  for (const DroppedHeader& header : elements<DroppedHeader>(main.dropped_headers)) {
     if (check_dropped_header(cf, header) != NGX_OK) {
       return NGX_ERROR;
     }

@@ -173,7 +173,7 @@ bool is_of_this_machine(const sockaddr* address) noexcept {
 }
 
 bool is_for(const ngx_http_conf_addr_t& address, const ngx_http_core_srv_conf_t* server) noexcept {
-  const std::span servers(static_cast<ngx_http_core_srv_conf_t**>(address.servers.elts), address.servers.nelts);
+  const auto servers = elements<ngx_http_core_srv_conf_t*>(address.servers);
   return std::find(servers.begin(), servers.end(), server) != servers.end();
 }
 
@@ -193,10 +193,8 @@ bool listens_safely(ngx_conf_t* cf, const ngx_http_core_srv_conf_t& server) noex
   if (core->ports == nullptr) {
     return false;
   }
-  for (const ngx_http_conf_port_t& port :
-       std::span(static_cast<ngx_http_conf_port_t*>(core->ports->elts), core->ports->nelts)) {
-    for (const ngx_http_conf_addr_t& address :
-         std::span(static_cast<ngx_http_conf_addr_t*>(port.addrs.elts), port.addrs.nelts)) {
+  for (const ngx_http_conf_port_t& port : elements<ngx_http_conf_port_t>(core->ports)) {
+    for (const ngx_http_conf_addr_t& address : elements<ngx_http_conf_addr_t>(port.addrs)) {
       if (is_for(address, &server) && !is_of_this_machine(address.opt.sockaddr) &&
           !(has_certificates && wants_tls(address))) {
         return false;
@@ -234,7 +232,7 @@ char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
 }
 
 ngx_int_t check_questions(ngx_conf_t* cf, const MainConf& main) noexcept {
-  for (const LocConf* conf : std::span(static_cast<LocConf**>(main.locations.elts), main.locations.nelts)) {
+  for (const LocConf* conf : elements<LocConf*>(main.locations)) {
     const QuestionConf* question = conf->content == on_verify ? conf->question : nullptr;
     if (question == nullptr || !believes_headers(*question) || question->trusted != nullptr ||
         denies_somebody(*cf->cycle, conf->loc_confs) || listens_safely(cf, *conf->server)) {

@@ -202,7 +202,7 @@ bool has_reached_upstream(const RequestCtx& client) noexcept {
 
 std::span<const CostLine> cost_lines_of(const LocConf& conf) noexcept {
   const ngx_array_t* lines = conf.cost_lines;
-  return lines == nullptr ? std::span<const CostLine>() : std::span(static_cast<CostLine*>(lines->elts), lines->nelts);
+  return elements<const CostLine>(lines);
 }
 
 bool meters_body(const LocConf& conf) noexcept { return any_reads_body(cost_lines_of(conf)); }

@@ -71,7 +71,7 @@ void keep_variables(ngx_http_request_t* r, const LocConf& conf, RequestCtx& clie
     return;
   }
   client.is_hiding = true;
-  const std::span all(static_cast<ngx_int_t*>(conf.before_hiding->elts), conf.before_hiding->nelts);
+  const auto all = elements<ngx_int_t>(conf.before_hiding);
   for (const ngx_int_t index : all) {
     if (auto* value = ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(index))) {
       value->no_cacheable = 0;

@@ -43,7 +43,7 @@ bool clean_path(ngx_http_request_t* r) noexcept {
 
 // Whatever the port's sources hold, and copies of the key that is found first.
 void hide_all(ngx_http_request_t* r, RequestCtx& ctx, const SrvConf& server) noexcept {
-  const std::span all(static_cast<LocConf**>(server.hidden.elts), server.hidden.nelts);
+  const auto all = elements<LocConf*>(server.hidden);
   PresentedKey key;
   for (const LocConf* each : all) {
     if (key.text().empty()) {

@@ -35,7 +35,7 @@ bool is_named(const ngx_table_elt_t& line, std::string_view name) noexcept {
 // What an upstream says of its own limits must not stand beside ours.
 void drop_headers(ngx_http_request_t* r, std::span<const std::string_view> names) noexcept {
   for (ngx_list_part_t* part = &r->headers_out.headers.part; part != nullptr; part = part->next) {
-    for (ngx_table_elt_t& line : std::span(static_cast<ngx_table_elt_t*>(part->elts), part->nelts)) {
+    for (ngx_table_elt_t& line : elements<ngx_table_elt_t>(part)) {
       if (std::any_of(names.begin(), names.end(), [&](std::string_view name) { return is_named(line, name); })) {
         line.hash = 0;
       }

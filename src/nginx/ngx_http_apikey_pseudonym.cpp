@@ -69,7 +69,7 @@ ngx_int_t get_hidden_variable(ngx_http_request_t* r, ngx_http_variable_value_t* 
 
 ngx_http_variable_t* find_variable(const ngx_http_core_main_conf_t& core, std::string_view name) noexcept {
   const ngx_array_t& keys = core.variables_keys->keys;
-  for (const ngx_hash_key_t& key : std::span(static_cast<ngx_hash_key_t*>(keys.elts), keys.nelts)) {
+  for (const ngx_hash_key_t& key : elements<ngx_hash_key_t>(keys)) {
     if (view(key.key) == name) {
       return static_cast<ngx_http_variable_t*>(key.value);
     }
@@ -80,8 +80,7 @@ ngx_http_variable_t* find_variable(const ngx_http_core_main_conf_t& core, std::s
 // The getter of the longest prefix that fits, as nginx chooses it; null when there is none.
 ngx_http_get_variable_pt prefix_getter(const ngx_http_core_main_conf_t& core, std::string_view name) noexcept {
   const ngx_http_variable_t* longest = nullptr;
-  for (const ngx_http_variable_t& each :
-       std::span(static_cast<ngx_http_variable_t*>(core.prefix_variables.elts), core.prefix_variables.nelts)) {
+  for (const ngx_http_variable_t& each : elements<ngx_http_variable_t>(core.prefix_variables)) {
     if (name.starts_with(view(each.name)) && (longest == nullptr || each.name.len > longest->name.len)) {
       longest = &each;
     }
@@ -202,8 +201,7 @@ ngx_int_t check_before(ngx_conf_t* cf, const MainConf& main, const LocConf& loca
   if (location.before_hiding == nullptr) {
     return NGX_OK;
   }
-  for (const ngx_int_t index :
-       std::span(static_cast<ngx_int_t*>(location.before_hiding->elts), location.before_hiding->nelts)) {
+  for (const ngx_int_t index : elements<ngx_int_t>(location.before_hiding)) {
     const ngx_str_t& name = referred_variables(cf)[static_cast<std::size_t>(index)].name;
     if (find_by_name(main, view(name)) != nullptr) {
       ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -249,10 +247,9 @@ bool remember_hidden(ngx_http_request_t* r, RequestCtx& ctx, const HiddenVariabl
 }
 
 ngx_int_t install_hidden_variables(ngx_conf_t* cf, MainConf& main) noexcept {
-  const std::span hiding(static_cast<HidingLocation*>(main.hiding.elts), main.hiding.nelts);
+  const auto hiding = elements<HidingLocation>(main.hiding);
   for (const HidingLocation& each : hiding) {
-    for (Source& source :
-         std::span(static_cast<Source*>(each.location->sources->elts), each.location->sources->nelts)) {
+    for (Source& source : elements<Source>(each.location->sources)) {
       if (source.named == nullptr && !name_source(cf, main, source)) {
         return NGX_ERROR;
       }

@@ -26,7 +26,7 @@ struct Fault {
 std::size_t count_lines(ngx_http_request_t* r, std::string_view name) noexcept {
   std::size_t count = 0;
   for (const ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-    for (const ngx_table_elt_t& line : std::span(static_cast<const ngx_table_elt_t*>(part->elts), part->nelts)) {
+    for (const ngx_table_elt_t& line : elements<const ngx_table_elt_t>(part)) {
       count += line.hash != 0 && is_alike(line, name) ? 1 : 0;
     }
   }
@@ -163,7 +163,7 @@ bool is_trusted(const QuestionConf& question, std::string_view asker) noexcept {
     return question.trusts_unix;
   }
   Network address;
-  const std::span networks(static_cast<const Network*>(question.trusted->elts), question.trusted->nelts);
+  const auto networks = elements<const Network>(question.trusted);
   return parse_network(asker, address).ok() &&
          std::any_of(networks.begin(), networks.end(),
                      [&](const Network& network) { return contains(network, address.address); });
@@ -230,7 +230,7 @@ bool redact_asked_uri(ngx_http_request_t* r, const LocConf& conf) noexcept {
   }
   const QuestionSource& source = conf.question->of(QuestionPart::uri);
   for (ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-    for (ngx_table_elt_t& line : std::span(static_cast<ngx_table_elt_t*>(part->elts), part->nelts)) {
+    for (ngx_table_elt_t& line : elements<ngx_table_elt_t>(part)) {
       if (line.hash != 0 && is_alike(line, source.header) &&
           !clean_line(r->pool, line.value, {names_in(*conf.argument_names), {}}, Shown::form)) {
         return false;

@@ -16,7 +16,7 @@ constexpr std::array<std::string_view, 2> kBodyHeaders = {"content_length", "tra
 
 ngx_table_elt_t* find_alike(ngx_http_request_t* r, std::string_view name) noexcept {
   for (ngx_list_part_t* part = &r->headers_in.headers.part; part != nullptr; part = part->next) {
-    for (ngx_table_elt_t& line : std::span(static_cast<ngx_table_elt_t*>(part->elts), part->nelts)) {
+    for (ngx_table_elt_t& line : elements<ngx_table_elt_t>(part)) {
       if (line.hash != 0 && is_alike(line, name)) {
         return &line;
       }

@@ -31,8 +31,7 @@ std::uint64_t upstream_us(const ngx_http_request_t* r) noexcept {
   if (r->upstream_states == nullptr) {
     return 0;
   }
-  const std::span states(static_cast<const ngx_http_upstream_state_t*>(r->upstream_states->elts),
-                         r->upstream_states->nelts);
+  const auto states = elements<const ngx_http_upstream_state_t>(r->upstream_states);
   std::uint64_t sum = 0;
   for (const ngx_http_upstream_state_t& state : states) {
     // Not set where an internal redirect stands between two groups of servers.
