@@ -226,15 +226,15 @@ class Adoption {
   // One word, so that a publisher whose claim was taken over cannot publish.
   WideWord state_;
   std::atomic<std::uint64_t> heartbeat_ms_{0};
-  std::uint64_t zero_{0};
+  [[maybe_unused]] std::uint64_t zero_{0};
   std::array<std::atomic<std::uint64_t>, kNoticeCount> notices_{};
-  std::array<std::uint64_t, 8> reserve_before_adopted_{};
+  [[maybe_unused]] std::array<std::uint64_t, 8> reserve_before_adopted_{};
   // Change n stands in buffer n % 2, what is known from before in buffer 0; the other one is where the next is
   // prepared.
   std::array<std::array<WideWord, kAdoptedWords>, 2> adopted_;
   std::array<WideWord, kRefusedWords> refused_;
   std::array<WideWord, kMaxHolders> holders_;
-  std::array<std::uint64_t, 48> reserve_{};
+  [[maybe_unused]] std::array<std::uint64_t, 48> reserve_{};
 };
 static_assert(sizeof(Adoption) == 8192);
 

@@ -52,7 +52,8 @@ enum class LimitBy : std::uint8_t { key, owner, value };
 struct PolicyLimit {
   LocationLimit limit;
   LimitBy by = LimitBy::key;
-  std::size_t value = 0;  // index into Charge::values
+  std::size_t value = 0;    // index into Charge::values
+  bool stands_here = true;  // in the location itself, where it counts whatever it measures
 };
 
 // Failed attempts per client address (IPv6: per /64).
@@ -74,6 +75,8 @@ struct LocationPolicy {
   std::span<const ScopeLine> scope_lines;
   std::span<const PolicyLimit> limits;                // at most kMaxLocationLimits
   std::span<const std::string_view> required_limits;  // names a key must have a limit of
+  // What other locations of the store count and this one does not: limits of these measures do not apply here.
+  std::span<const std::string_view> uncounted_measures;
   FailLimit fail_limit;
 };
 
@@ -123,10 +126,10 @@ struct Verdict {
 // request that was refused stays refused. Null in decide(): rows 1-8 only, nothing is charged or remembered.
 struct Charge {
   const LimitTables* tables = nullptr;       // null: no limits
+  Takings* takings = nullptr;                // of the client request. REQUIRES: not null where tables is not
   std::span<const MeasuredCost> costs;       // none: every request costs 1
   std::span<const std::string_view> values;  // of the location's limits by $variable
-  Takings takings;
-  bool has_failed = false;  // a failed attempt has been counted
+  bool has_failed = false;                   // a failed attempt has been counted
   bool is_refused = false;
   Verdict refusal;
 };
@@ -136,6 +139,11 @@ void recognise(const Credential& credential, const StoreView& store, UnixSec now
 
 Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
                const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept;
+
+// Row 1 for a CORS preflight that passes without a key: the limits of the location count it for the client's address,
+// as one request. Without a Charge it passes.
+Verdict decide_preflight(const LocationPolicy& policy, const RequestFacts& facts, const Clocks& clocks,
+                         Charge* charge) noexcept;
 
 // How long until the address may fail again; 0: now, or the table does not know of any failure of its own. Takes
 // nothing.

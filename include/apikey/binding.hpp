@@ -60,6 +60,8 @@ struct RequestFacts {
   Address address;
   bool is_tls = false;
   MethodSet method = 0;      // one bit; 0 for a method without one
+  bool has_method = true;    // false: nobody has said what the method is; what depends on it is refused
+  bool has_address = true;   // false: `address` is of who asks, not of the client
   std::string_view origin;   // Origin header, empty when absent
   std::string_view referer;  // used for the origin condition when there is no Origin header
   std::string_view host;     // host of the request, lower-case, without port

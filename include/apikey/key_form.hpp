@@ -35,10 +35,8 @@ struct KeyParts {
 [[nodiscard]] bool is_valid_env(std::string_view env) noexcept;
 [[nodiscard]] bool is_base62(std::string_view text) noexcept;
 
-// True when the text begins `<prefix>_<env>_`: somebody means it as one of our keys, right or wrong.
-[[nodiscard]] bool has_own_shape(std::string_view text) noexcept;
-
-// True when form and length are right, whatever the checksum is.
+// True when the whole text has the form above, whatever its checksum is: the one test for "is this meant as a key of
+// ours", in nginx and in keyloader. `sk_live_…` or `github_pat_…` of other lengths are other people's keys.
 [[nodiscard]] bool has_own_form(std::string_view text) noexcept;
 
 // True when form, length and checksum are right; then `parts` is filled.

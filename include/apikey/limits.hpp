@@ -71,9 +71,8 @@ struct TextRef {
 struct LimitUse {
   LimitKind kind;
   bool is_dry_run;
-  bool is_client_chosen;     // its subject: LimitTables
-  bool may_overdraw;         // some location's costs of this limit are settled by the response
-  std::uint8_t cost_number;  // which of the costs, kNoCost: one of each request
+  bool is_client_chosen;  // its subject: LimitTables
+  bool may_overdraw;      // some location's costs of this limit are settled by the response
   CalendarUnit unit;
   std::uint64_t subject;
   std::uint64_t cost;
@@ -82,9 +81,9 @@ struct LimitUse {
   std::uint64_t period_ns;  // … per this time; also of a rolling quota
   std::int64_t begin;       // quotas: QuotaOrder::window
   std::int64_t end;
-  TextRef name;  // LIFETIME: the snapshot's or the configuration's
+  TextRef name;     // LIFETIME: the snapshot's or the configuration's
+  TextRef measure;  // what it counts, part of a name; empty: requests
 };
-inline constexpr std::uint8_t kNoCost = 0xff;
 static_assert(std::is_trivially_default_constructible_v<LimitUse>);
 
 // How a limit stands after a look or a take.
@@ -105,7 +104,7 @@ struct LimitLevel {
   return a == b || (is_quota(a) && is_quota(b));
 }
 
-// What was taken, for when the request ends. 56 bytes a limit.
+// What was taken, for when the request ends. 72 bytes a limit.
 struct TakenLimit {
   std::uint64_t subject;
   std::uint64_t cost;      // charged so far
@@ -113,17 +112,23 @@ struct TakenLimit {
   std::uint64_t period;    // rate, rolling quota; calendar quota: end of its window
   std::uint64_t taken_ns;  // rate, rolling quota; calendar quota: begin of its window
   std::uint64_t burst;     // rate
+  TextRef measure;         // LIFETIME: as in the LimitUse, unless somebody replaces it by a copy
   FlightLease lease;
   LimitKind kind;
   CalendarUnit unit;
-  std::uint8_t cost_number;
+  std::uint8_t taker;
   bool is_client_chosen;
 };
-static_assert(sizeof(TakenLimit) == 56);
+static_assert(sizeof(TakenLimit) == 72);
 
-// All limits this client request has taken from, over all its passes through the phases.
+// Who takes for a client request: 0 is the request itself, every other number one of its subrequests.
+inline constexpr std::uint8_t kMainTaker = 0;
+
+// All limits this client request has taken from, over all its passes through the phases and all its subrequests: each
+// limit is in it once.
 struct Takings {
   std::size_t count = 0;
+  std::uint8_t taker = kMainTaker;  // who takes next
   std::array<TakenLimit, kMaxUses> limits;
   Takings() noexcept {}  // NOLINT(modernize-use-equals-default): leaves the array alone, which `= default` would clear
   // Null where this request has not taken from it. A counter is known by its table and its subject: a rate and a
@@ -141,8 +146,8 @@ struct TakeResult {
   Outcome dry_outcome = Outcome::ok;
 };
 
-// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at; they will
-// be settled by the cost that is theirs now.
+// Takes from all limits that this request has not taken from yet, or from none. Those it has are looked at. What a
+// subrequest took before the request itself takes becomes the request's own, at the request's cost.
 [[nodiscard]] TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
                                      Takings& takings) noexcept;
 // What take_limits() would give, without taking.
@@ -150,12 +155,11 @@ struct TakeResult {
                                         const Clocks& clocks) noexcept;
 [[nodiscard]] LimitLevel look_at_limit(const LimitTables& tables, const LimitUse& use, const Clocks& clocks) noexcept;
 
-// The true cost has become known: charges or gives back the difference, for the limits of that cost. More than is left
-// may be charged; the limit then recovers from below nothing.
-void settle_cost(const LimitTables& tables, Takings& takings, std::uint8_t cost_number, std::uint64_t cost,
-                 const Clocks& clocks) noexcept;
-// Gives back all costs. Requests in flight stay until release_flights().
-void refund_costs(const LimitTables& tables, Takings& takings, const Clocks& clocks) noexcept;
+// The true cost has become known: charges or gives back the difference. More than is left may be charged; the limit
+// then recovers from below nothing.
+void settle_cost(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost, const Clocks& clocks) noexcept;
+// Gives back what the takers up to this one have taken. Requests in flight stay until release_flights().
+void refund_costs(const LimitTables& tables, Takings& takings, std::uint8_t last_taker, const Clocks& clocks) noexcept;
 void release_flights(const LimitTables& tables, Takings& takings) noexcept;
 
 }  // namespace apikey

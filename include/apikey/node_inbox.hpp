@@ -28,7 +28,8 @@ namespace apikey {
 inline constexpr std::size_t kInboxSize = 65'536;
 inline constexpr std::size_t kInboxPermissions = 16;
 
-// To take a snapshot that would be refused as one of another registry, or an older one. For one file in one store, once.
+// To take a snapshot that would be refused as one of another registry, or an older one. For one file in one store,
+// once.
 struct Permission {
   SealHash seal{};
   RegistryId registry_id{};

@@ -90,10 +90,10 @@ struct StoreReport {
 
 // How far a worker is with a store.
 enum class AckState : std::uint8_t {
-  none = 0,    // its configuration has no such store, or it has not looked yet
-  open = 1,    // it decides with this generation
-  fenced = 2,  // it could not open it, and answers 503 where it would have to decide
-  vetoed = 3,  // it decides with an older one, under the veto of this one
+  none = 0,       // its configuration has no such store, or it has not looked yet
+  open = 1,       // it decides with this generation
+  fenced = 2,     // it could not open it, and answers 503 where it would have to decide
+  vetoed = 3,     // it decides with an older one, under the veto of this one
   unchecked = 4,  // it could not open it, and lets its requests pass unchecked (on_error=allow)
 };
 

@@ -26,6 +26,9 @@ enum class Lookup : std::uint8_t {
   btree,  // mdb_get: the reference, some 7 times as many instructions
 };
 
+// Whether the liblmdb that is loaded reads and writes our files: those of 0.9. RETURNS: failed, naming what is loaded.
+Status check_lmdb() noexcept;
+
 class Snapshot {
  public:
   enum class Find : std::uint8_t { found, absent, damaged };

@@ -126,15 +126,20 @@ Outcome check_conditions(const LocationPolicy& policy, const Snapshot& snapshot,
   return bound;
 }
 
+bool names_methods(const ScopeLine& line) noexcept { return line.methods != ~MethodSet{0}; }
+
 bool applies(const ScopeLine& line, MethodSet method) noexcept {
-  return line.methods == ~MethodSet{0} || (line.methods & method) != 0;
+  return !names_methods(line) || (line.methods & method) != 0;
 }
 
 // Row 8. On a refusal `required` is what the first line that is not satisfied asks for; empty when no line applies.
-Outcome check_scopes(const LocationPolicy& policy, const Snapshot& snapshot, const Recognition& known, MethodSet method,
-                     std::span<const std::string_view>& required) noexcept {
+Outcome check_scopes(const LocationPolicy& policy, const Snapshot& snapshot, const Recognition& known,
+                     const RequestFacts& facts, std::span<const std::string_view>& required) noexcept {
   if (policy.allows_any_scope || policy.scope_lines.empty()) {
     return Outcome::ok;
+  }
+  if (!facts.has_method && std::any_of(policy.scope_lines.begin(), policy.scope_lines.end(), names_methods)) {
+    return Outcome::wrong_method;
   }
   ScopeSet held;
   if (!snapshot.scopes(known.record.scopes, held)) {
@@ -142,7 +147,7 @@ Outcome check_scopes(const LocationPolicy& policy, const Snapshot& snapshot, con
   }
   bool has_applied = false;
   for (const ScopeLine& line : policy.scope_lines) {
-    if (!applies(line, method)) {
+    if (!applies(line, facts.method)) {
       continue;
     }
     has_applied = true;
@@ -202,12 +207,20 @@ bool is_client_chosen(const PolicyLimit& limit, const Recognition& known) noexce
   return limit.by == LimitBy::value || !known.has_record;
 }
 
+bool is_uncounted(const LocationPolicy& policy, std::string_view measure) noexcept {
+  const auto& measures = policy.uncounted_measures;
+  return !measures.empty() && std::find(measures.begin(), measures.end(), measure) != measures.end();
+}
+
 bool add_location_limits(const LocationPolicy& policy, const Recognition& known, const RequestFacts& facts,
                          const Charge& charge, std::span<LimitUse> uses, std::size_t& count) noexcept {
   if (uses.size() - count < policy.limits.size()) {
     return false;
   }
   for (const PolicyLimit& limit : policy.limits) {
+    if (!limit.stands_here && is_uncounted(policy, measure_of(limit.limit))) {
+      continue;
+    }
     const std::uint64_t subject = location_subject(limit, known, facts, charge);
     uses[count++] = location_use(limit.limit, subject, is_client_chosen(limit, known), *charge.tables, charge.costs);
   }
@@ -266,7 +279,7 @@ Outcome charge_limits(const LocationPolicy& policy, const Snapshot* snapshot, co
   if (count == 0) {
     return Outcome::ok;
   }
-  const TakeResult result = take_limits(*charge.tables, uses, clocks, charge.takings);
+  const TakeResult result = take_limits(*charge.tables, uses, clocks, *charge.takings);
   if (result.has_limit) {
     show_limit(uses[result.decided_by], result.level, verdict);
   }
@@ -337,6 +350,12 @@ bool gather_limits(const LocationPolicy& policy, const Snapshot* snapshot, const
                                                 clocks.wall, uses, count)) {
     return false;
   }
+  if (!policy.uncounted_measures.empty()) {
+    const auto gathered = uses.first(count);
+    const auto end = std::remove_if(gathered.begin(), gathered.end(),
+                                    [&](const LimitUse& use) { return is_uncounted(policy, use.measure); });
+    count = static_cast<std::size_t>(end - gathered.begin());
+  }
   return add_location_limits(policy, known, facts, charge, uses, count);
 }
 
@@ -389,7 +408,7 @@ Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, 
   }
   // 8. scopes
   if (outcome == Outcome::ok) {
-    outcome = check_scopes(policy, *store.snapshot, known, facts.method, verdict.required_scopes);
+    outcome = check_scopes(policy, *store.snapshot, known, facts, verdict.required_scopes);
     if (outcome == Outcome::scope && covers_scopes(policy.dry_run)) {
       note_dry_run(verdict, outcome);
       outcome = Outcome::ok;
@@ -403,18 +422,8 @@ Outcome decide_rows(const LocationPolicy& policy, const Credential& credential, 
   return unless_allowed(policy, outcome, known.held_back);
 }
 
-}  // namespace
-
-Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
-               const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept {
-  if (charge != nullptr && charge->is_refused) {
-    return charge->refusal;
-  }
-  Verdict verdict;
-  Outcome outcome = decide_rows(policy, credential, store, facts, clocks, known, charge, verdict);
-  if (charge != nullptr && charge->tables != nullptr) {
-    outcome = count_failure(policy.fail_limit, outcome, known.held_back, facts.address, clocks.mono, *charge, verdict);
-  }
+// What a dry run and a refusal that has to last make of the outcome.
+Verdict concluded(const LocationPolicy& policy, Outcome outcome, Verdict verdict, Charge* charge) noexcept {
   verdict.outcome = outcome;
   if (lets_pass(outcome) && verdict.is_dry_run) {
     verdict.outcome = verdict.reason;
@@ -426,6 +435,38 @@ Verdict decide(const LocationPolicy& policy, const Credential& credential, const
     charge->refusal = verdict;
   }
   return verdict;
+}
+
+}  // namespace
+
+Verdict decide_preflight(const LocationPolicy& policy, const RequestFacts& facts, const Clocks& clocks,
+                         Charge* charge) noexcept {
+  if (charge != nullptr && charge->is_refused) {
+    return charge->refusal;
+  }
+  Verdict verdict;
+  Outcome outcome = Outcome::ok;
+  if (charge != nullptr && charge->tables != nullptr) {
+    LocationPolicy of_anybody = policy;
+    of_anybody.required_limits = {};  // they are asked of keys
+    const Recognition nobody;
+    outcome = charge_or_note(of_anybody, nullptr, nobody, facts, clocks, *charge, verdict);
+  }
+  return concluded(policy, outcome == Outcome::ok ? Outcome::preflight : unless_allowed(policy, outcome), verdict,
+                   charge);
+}
+
+Verdict decide(const LocationPolicy& policy, const Credential& credential, const StoreView& store,
+               const RequestFacts& facts, const Clocks& clocks, Recognition& known, Charge* charge) noexcept {
+  if (charge != nullptr && charge->is_refused) {
+    return charge->refusal;
+  }
+  Verdict verdict;
+  Outcome outcome = decide_rows(policy, credential, store, facts, clocks, known, charge, verdict);
+  if (charge != nullptr && charge->tables != nullptr) {
+    outcome = count_failure(policy.fail_limit, outcome, known.held_back, facts.address, clocks.mono, *charge, verdict);
+  }
+  return concluded(policy, outcome, verdict, charge);
 }
 
 }  // namespace apikey

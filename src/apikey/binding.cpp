@@ -184,7 +184,7 @@ Outcome check_bindings(std::span<const std::byte> list, const RequestFacts& fact
         host.add(matches_host(text_of(binding.value), facts.host));
         break;
       default:
-        address.add(contains(network_of(binding.value), facts.address));
+        address.add(facts.has_address && contains(network_of(binding.value), facts.address));
         break;
     }
   }

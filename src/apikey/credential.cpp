@@ -27,20 +27,13 @@ std::string_view trim(std::string_view text) noexcept {
 
 char to_lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
 
-// RETURNS: what stands behind `<scheme> `, empty for another scheme. REQUIRES: `scheme` in lower case.
-std::string_view token_of(std::string_view authorization, std::string_view scheme) noexcept {
-  if (authorization.size() <= scheme.size() || authorization[scheme.size()] != ' ') {
-    return {};
-  }
-  const auto same = [](char lower, char c) { return lower == to_lower(c); };
-  if (!std::equal(scheme.begin(), scheme.end(), authorization.begin(), same)) {
-    return {};
-  }
-  return trim(slice(authorization, scheme.size() + 1, authorization.size()));
+bool is_shared(SourceKind kind) noexcept {
+  return kind == SourceKind::scheme || kind == SourceKind::bearer || kind == SourceKind::basic ||
+         kind == SourceKind::cookie;
 }
 
-bool is_shared(SourceKind kind) noexcept {
-  return kind == SourceKind::bearer || kind == SourceKind::basic || kind == SourceKind::cookie;
+bool is_same_secret(std::string_view a, std::string_view b) noexcept {
+  return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
 // A JWT in compact form has two dots (RFC 7519).
@@ -119,45 +112,65 @@ bool cut_decoded(std::string_view& text, char& c) noexcept {
 bool is_same_decoded(std::string_view encoded, std::string_view name) noexcept {
   for (const char expected : name) {
     char c = 0;
-    if (encoded.empty() || !cut_decoded(encoded, c) || c != expected) {
+    if (encoded.empty() || !cut_decoded(encoded, c) || to_lower(c) != to_lower(expected)) {
       return false;
     }
   }
   return encoded.empty();
 }
 
-bool is_same_name(std::string_view text, std::string_view name) noexcept { return text == name; }
-
-struct Pairs {
+// What is looked for between two separators.
+struct List {
   char separator;
-  std::string_view blanks;  // may stand around names and values
-  bool (*is_named)(std::string_view text, std::string_view name) noexcept;
+  std::string_view name_ends;  // one of these ends a member that is not the one looked for
+  std::string_view blanks;     // may stand around members
+  // RETURNS: whether this member is the one; then `value` is a part of it.
+  bool (*take)(std::string_view member, std::string_view name, std::string_view& value) noexcept;
 };
-constexpr Pairs kQueryPairs = {'&', "", is_same_decoded};
-constexpr Pairs kCookiePairs = {';', kBlanks, is_same_name};
 
-std::string_view strip(const Pairs& pairs, std::string_view text) noexcept {
-  return pairs.blanks.empty() ? text : trim(text);
+bool take_argument(std::string_view member, std::string_view name, std::string_view& value) noexcept {
+  const std::size_t equals = std::min(member.find('='), member.size());
+  value = slice(member, std::min(equals + 1, member.size()), member.size());
+  return is_same_decoded(slice(member, 0, equals), name);
 }
 
-// `rest` keeps the separator in front of the next pair, so that a pair is cut out together with the one before it; only
-// at the very front with the one behind it. So the cuts of several values never overlap.
-bool next_named(const Pairs& pairs, std::string_view& rest, std::string_view name, NamedValue& found) noexcept {
+bool take_cookie(std::string_view member, std::string_view name, std::string_view& value) noexcept {
+  const std::size_t equals = std::min(member.find('='), member.size());
+  value = trim(slice(member, std::min(equals + 1, member.size()), member.size()));
+  return is_same_ignoring_case(trim(slice(member, 0, equals)), name);
+}
+
+bool take_protocol(std::string_view member, std::string_view prefix, std::string_view& value) noexcept {
+  const std::string_view protocol = trim(member);
+  if (!protocol.starts_with(prefix)) {
+    return false;
+  }
+  value = slice(protocol, prefix.size(), protocol.size());
+  return true;
+}
+
+constexpr List kQuery = {'&', "&", "", take_argument};
+constexpr List kCookies = {';', ";,", kBlanks, take_cookie};
+constexpr List kProtocols = {',', ",", kBlanks, take_protocol};
+
+// `rest` keeps the separator in front of the next member, so that a member is cut out together with the one before it;
+// only at the very front with the one behind it. So the cuts of several values never overlap.
+bool next_in_list(const List& list, std::string_view& rest, std::string_view name, NamedValue& found) noexcept {
   while (!rest.empty()) {
-    const bool has_separator_before = rest.front() == pairs.separator;
+    const bool has_separator_before = list.name_ends.find(rest.front()) != std::string_view::npos;
     const std::size_t begin = has_separator_before ? 1 : 0;
-    const std::size_t end = std::min(rest.find(pairs.separator, begin), rest.size());
-    const std::string_view pair = slice(rest, begin, end);
-    const std::size_t equals = std::min(pair.find('='), pair.size());
-    if (!pairs.is_named(strip(pairs, slice(pair, 0, equals)), name)) {
+    std::size_t end = std::min(rest.find_first_of(list.name_ends, begin), rest.size());
+    if (!list.take(slice(rest, begin, end), name, found.value)) {
       rest.remove_prefix(end);
       continue;
     }
+    // Its value may contain what ends another's name.
+    end = std::min(rest.find(list.separator, begin), rest.size());
+    static_cast<void>(list.take(slice(rest, begin, end), name, found.value));
     std::size_t cut = end;
     if (!has_separator_before && end < rest.size()) {
-      cut = std::min(rest.find_first_not_of(pairs.blanks, end + 1), rest.size());
+      cut = std::min(rest.find_first_not_of(list.blanks, end + 1), rest.size());
     }
-    found.value = strip(pairs, slice(pair, std::min(equals + 1, pair.size()), pair.size()));
     found.whole = slice(rest, 0, cut);
     rest.remove_prefix(cut);
     return true;
@@ -173,7 +186,7 @@ Found judge_credential(SourceKind kind, Format format, std::string_view value) n
   }
   KeyParts parts;
   if (format == Format::strict) {
-    if (is_shared(kind) && !has_own_shape(value)) {
+    if (is_shared(kind) && !has_own_form(value)) {
       return Found::foreign;
     }
     return parse_key(value, parts) ? Found::key : Found::malformed;
@@ -187,6 +200,11 @@ Found judge_credential(SourceKind kind, Format format, std::string_view value) n
   return Found::key;
 }
 
+bool is_same_ignoring_case(std::string_view a, std::string_view b) noexcept {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char left, char right) { return to_lower(left) == to_lower(right); });
+}
+
 void Presented::add(Found found, std::string_view value) noexcept {
   if (found == Found::none || found == Found::foreign || found_ == Found::malformed) {
     return;
@@ -196,19 +214,21 @@ void Presented::add(Found found, std::string_view value) noexcept {
     key_ = value;
     return;
   }
-  const bool is_same =
-      found == Found::key && value.size() == key_.size() && CRYPTO_memcmp(value.data(), key_.data(), value.size()) == 0;
-  if (!is_same) {
+  if (found != Found::key || !is_same_secret(value, key_)) {
     found_ = Found::malformed;
     key_ = {};
   }
 }
 
-std::string_view bearer_token(std::string_view authorization) noexcept { return token_of(authorization, "bearer"); }
+std::string_view scheme_token(std::string_view authorization, std::string_view scheme) noexcept {
+  if (authorization.size() <= scheme.size() || authorization[scheme.size()] != ' ' ||
+      !is_same_ignoring_case(slice(authorization, 0, scheme.size()), scheme)) {
+    return {};
+  }
+  return trim(slice(authorization, scheme.size() + 1, authorization.size()));
+}
 
-std::string_view basic_token(std::string_view authorization) noexcept { return token_of(authorization, "basic"); }
-
-std::string_view decode_basic(std::string_view token, std::span<char> buffer) noexcept {
+Judged judge_basic(Format format, std::string_view token, std::span<char> buffer) noexcept {
   std::string_view pair;
   if (!decode_base64(token, buffer, pair)) {
     return {};
@@ -219,16 +239,25 @@ std::string_view decode_basic(std::string_view token, std::span<char> buffer) no
   }
   const std::string_view user = slice(pair, 0, colon);
   const std::string_view password = slice(pair, colon + 1, pair.size());
-  const bool is_password = user.empty() || (!has_own_shape(user) && has_own_shape(password));
-  return is_password ? password : user;
+  const bool is_user_ours = has_own_form(user);
+  const bool is_password_ours = has_own_form(password);
+  if (is_user_ours && is_password_ours && !is_same_secret(user, password)) {
+    return {Found::malformed, user};
+  }
+  const std::string_view value = user.empty() || (!is_user_ours && is_password_ours) ? password : user;
+  return {judge_credential(SourceKind::basic, format, value), value};
 }
 
 bool next_in_query(std::string_view& rest, std::string_view name, NamedValue& found) noexcept {
-  return next_named(kQueryPairs, rest, name, found);
+  return next_in_list(kQuery, rest, name, found);
 }
 
 bool next_in_cookie(std::string_view& rest, std::string_view name, NamedValue& found) noexcept {
-  return next_named(kCookiePairs, rest, name, found);
+  return next_in_list(kCookies, rest, name, found);
+}
+
+bool next_in_protocols(std::string_view& rest, std::string_view prefix, NamedValue& found) noexcept {
+  return next_in_list(kProtocols, rest, prefix, found);
 }
 
 bool percent_decode(std::string_view text, std::span<char> buffer, std::string_view& decoded) noexcept {

@@ -51,15 +51,11 @@ bool cut_label(std::string_view& rest, std::string_view& label) noexcept {
   return true;
 }
 
-// Takes `<prefix>_<env>_` off `rest`.
-bool cut_shape(std::string_view& rest, KeyParts& parts) noexcept {
-  return cut_label(rest, parts.prefix) && is_valid_prefix(parts.prefix) && cut_label(rest, parts.env) &&
-         is_valid_env(parts.env);
-}
-
 bool split_key(std::string_view text, KeyParts& parts) noexcept {
   std::string_view rest = text;
-  if (!cut_shape(rest, parts) || rest.size() != kSecretLength + kCheckLength || !is_base62(rest)) {
+  const bool has_labels = cut_label(rest, parts.prefix) && is_valid_prefix(parts.prefix) &&
+                          cut_label(rest, parts.env) && is_valid_env(parts.env);
+  if (!has_labels || rest.size() != kSecretLength + kCheckLength || !is_base62(rest)) {
     return false;
   }
   parts.secret = {rest.data(), kSecretLength};
@@ -80,11 +76,6 @@ bool is_valid_prefix(std::string_view prefix) noexcept { return is_label(prefix,
 bool is_valid_env(std::string_view env) noexcept { return is_label(env, 1, kMaxEnvLength); }
 
 bool is_base62(std::string_view text) noexcept { return std::all_of(text.begin(), text.end(), is_base62_char); }
-
-bool has_own_shape(std::string_view text) noexcept {
-  KeyParts parts;
-  return cut_shape(text, parts);
-}
 
 bool has_own_form(std::string_view text) noexcept {
   KeyParts parts;

@@ -21,49 +21,33 @@ std::uint64_t share_of(std::uint64_t amount, const Share& share) noexcept {
   return std::max<std::uint64_t>(static_cast<std::uint64_t>(Wide{amount} * share.part / share.whole), 1);
 }
 
-// The number of the cost that is for this measure, else of the one for all others.
-std::uint8_t cost_number_of(std::string_view name, std::span<const MeasuredCost> costs) noexcept {
-  std::uint8_t for_others = kNoCost;
-  if (costs.empty()) {
-    return for_others;
-  }
-  const std::string_view measure = measure_of(name);
-  for (std::size_t i = 0; i < costs.size(); ++i) {
-    if (costs[i].measure == measure && !measure.empty()) {
-      return static_cast<std::uint8_t>(i);
+// The cost that is for this measure, else the one for all others; null where there is neither.
+const MeasuredCost* cost_of(std::string_view measure, std::span<const MeasuredCost> costs) noexcept {
+  const MeasuredCost* for_others = nullptr;
+  for (const MeasuredCost& each : costs) {
+    if (measure.empty() ? each.measure == "requests" : each.measure == measure) {
+      return &each;
     }
-    if (costs[i].measure == "requests" && measure.empty()) {
-      return static_cast<std::uint8_t>(i);
-    }
-    if (costs[i].measure.empty()) {
-      for_others = static_cast<std::uint8_t>(i);
+    if (each.measure.empty()) {
+      for_others = &each;
     }
   }
   return for_others;
 }
 
-// Whether a cost for `measure` may be one of the limit's.
-bool may_be_for(std::string_view measure, std::string_view limit_measure) noexcept {
-  return measure.empty() || measure == (limit_measure.empty() ? std::string_view("requests") : limit_measure);
-}
-
 // Wherever the response settles it: what is owed then is owed everywhere.
-bool is_settled_somewhere(std::string_view name, std::span<const std::string_view> settled_measures) noexcept {
-  if (settled_measures.empty()) {
-    return false;
-  }
-  const std::string_view limit_measure = measure_of(name);
+bool is_settled_somewhere(std::string_view limit_measure, std::span<const std::string_view> settled_measures) noexcept {
+  const std::string_view wanted = limit_measure.empty() ? std::string_view("requests") : limit_measure;
   return std::any_of(settled_measures.begin(), settled_measures.end(),
-                     [&](std::string_view measure) { return may_be_for(measure, limit_measure); });
+                     [&](std::string_view measure) { return measure.empty() || measure == wanted; });
 }
 
-// `name`: empty where the limit has none of its own.
-void set_cost(LimitUse& use, std::string_view name, const LimitTables& tables,
+void set_cost(LimitUse& use, std::string_view measure, const LimitTables& tables,
               std::span<const MeasuredCost> costs) noexcept {
-  const bool is_costly = use.kind != LimitKind::concurrency;
-  use.cost_number = is_costly ? cost_number_of(name, costs) : kNoCost;
-  use.cost = use.cost_number == kNoCost ? 1 : costs[use.cost_number].cost;
-  use.may_overdraw = use.kind == LimitKind::rate && is_settled_somewhere(name, tables.settled_measures);
+  const MeasuredCost* cost = use.kind == LimitKind::concurrency ? nullptr : cost_of(measure, costs);
+  use.measure = {measure.data(), measure.size()};
+  use.cost = cost == nullptr ? 1 : cost->cost;
+  use.may_overdraw = use.kind == LimitKind::rate && is_settled_somewhere(measure, tables.settled_measures);
 }
 
 void set_rate(LimitUse& use, const Rate& rate, std::uint64_t burst, const Share& share) noexcept {
@@ -81,6 +65,10 @@ std::string_view measure_of(std::string_view limit_name) noexcept {
   return !is_location && std::find(kRequestNames.begin(), kRequestNames.end(), first) == kRequestNames.end()
              ? first
              : std::string_view();
+}
+
+std::string_view measure_of(const LocationLimit& limit) noexcept {
+  return limit.place == 0 ? measure_of(limit.name) : std::string_view();
 }
 
 namespace {
@@ -127,7 +115,7 @@ LimitUse key_use(const GatherContext& context, const LimitRow& row, std::string_
     use.begin = window.begin.value;
     use.end = window.end.value;
   }
-  set_cost(use, name, context.tables, context.costs);
+  set_cost(use, measure_of(name), context.tables, context.costs);
   return use;
 }
 
@@ -218,6 +206,16 @@ bool gather_key_limits(const Snapshot& snapshot, const Record& record, const Own
          adjust_by(context, owner.limits, uses.subspan(before, count - before));
 }
 
+void settle_costs(const LimitTables& tables, Takings& takings, std::uint8_t taker, std::span<const MeasuredCost> costs,
+                  const Clocks& clocks) noexcept {
+  for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
+    const MeasuredCost* cost = taken.taker == taker ? cost_of(taken.measure, costs) : nullptr;
+    if (cost != nullptr && cost->is_settled) {
+      settle_cost(tables, taken, cost->cost, clocks);
+    }
+  }
+}
+
 LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, bool is_client_chosen,
                       const LimitTables& tables, std::span<const MeasuredCost> costs) noexcept {
   LimitUse use;
@@ -236,8 +234,7 @@ LimitUse location_use(const LocationLimit& limit, std::uint64_t subject, bool is
   } else {
     use.size = share_of(limit.burst, tables.share);
   }
-  // A text that stands for the place says nothing of what is counted.
-  set_cost(use, limit.place == 0 ? limit.name : std::string_view(), tables, costs);
+  set_cost(use, measure_of(limit), tables, costs);
   return use;
 }
 

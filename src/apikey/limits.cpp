@@ -88,7 +88,7 @@ LimitLevel take(const LimitTables& tables, const LimitUse& use, const Clocks& cl
   return {};
 }
 
-TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease lease) noexcept {
+TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease lease, std::uint8_t taker) noexcept {
   TakenLimit taken;
   taken.subject = use.subject;
   taken.cost = use.kind == LimitKind::concurrency ? 0 : use.cost;
@@ -100,11 +100,12 @@ TakenLimit taken_of(const LimitUse& use, const LimitLevel& level, FlightLease le
     taken.period = static_cast<std::uint64_t>(use.end);
     taken.taken_ns = static_cast<std::uint64_t>(use.begin);
   }
+  taken.measure = use.measure;
   taken.lease = lease;
   taken.kind = use.kind;
   taken.unit = use.unit;
-  taken.cost_number = use.cost_number;
   taken.is_client_chosen = use.is_client_chosen;
+  taken.taker = taker;
   return taken;
 }
 
@@ -236,7 +237,7 @@ std::size_t take_each(const LimitTables& tables, std::span<const LimitUse> uses,
     FlightLease lease;
     levels[i] = take(tables, uses[i], clocks, lease);
     if (levels[i].status == Status::admitted) {
-      takings.limits[takings.count++] = taken_of(uses[i], levels[i], lease);
+      takings.limits[takings.count++] = taken_of(uses[i], levels[i], lease, takings.taker);
     } else if (!uses[i].is_dry_run) {
       undo(tables, takings, first, clocks);
       return i;
@@ -259,12 +260,28 @@ constexpr TakeResult unavailable() noexcept {
   return result;
 }
 
+// What subrequests took before the request itself does becomes its own; where its cost is another one it takes again.
+void take_over(const LimitTables& tables, std::span<const LimitUse> uses, const Clocks& clocks,
+               Takings& takings) noexcept {
+  for (const LimitUse& use : uses) {
+    TakenLimit* taken = takings.find(use.kind, use.subject);
+    if (taken == nullptr || taken->taker == kMainTaker) {
+      continue;
+    }
+    taken->taker = kMainTaker;
+    if (use.kind != LimitKind::concurrency && use.cost != taken->cost) {
+      give_back(tables, *taken, taken->cost, clocks);
+      *taken = takings.limits[--takings.count];
+    }
+  }
+}
+
 // Nearly every request: one limit, not taken yet. One take is both look and take.
 TakeResult take_one(const LimitTables& tables, const LimitUse& use, const Clocks& clocks, Takings& takings) noexcept {
   FlightLease lease;
   const LimitLevel level = take(tables, use, clocks, lease);
   if (level.status == Status::admitted) {
-    takings.limits[takings.count++] = taken_of(use, level, lease);
+    takings.limits[takings.count++] = taken_of(use, level, lease, takings.taker);
   }
   return summarize({&use, 1}, {&level, 1});
 }
@@ -299,15 +316,14 @@ TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses
   if (uses.size() == 1 && takings.count == 0) {
     return take_one(tables, uses[0], clocks, takings);
   }
+  if (takings.taker == kMainTaker) {
+    take_over(tables, uses, clocks, takings);
+  }
   std::array<LimitLevel, kMaxUses> levels;
   std::size_t fresh = 0;
   for (std::size_t i = 0; i < uses.size(); ++i) {
-    TakenLimit* taken = takings.find(uses[i].kind, uses[i].subject);
-    if (taken == nullptr) {
-      ++fresh;
-    } else {
-      taken->cost_number = uses[i].cost_number;
-    }
+    const TakenLimit* taken = takings.find(uses[i].kind, uses[i].subject);
+    fresh += taken == nullptr ? 1 : 0;
     levels[i] = look(tables, uses[i], taken == nullptr ? uses[i].cost : 0, clocks);
   }
   if (fresh > kMaxUses - takings.count) {
@@ -327,23 +343,20 @@ TakeResult take_limits(const LimitTables& tables, std::span<const LimitUse> uses
   return lost;
 }
 
-void settle_cost(const LimitTables& tables, Takings& takings, std::uint8_t cost_number, std::uint64_t cost,
-                 const Clocks& clocks) noexcept {
-  for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
-    if (taken.cost_number != cost_number || taken.kind == LimitKind::concurrency) {
-      continue;
-    }
-    if (cost > taken.cost) {
-      charge_more(tables, taken, cost - taken.cost, clocks);
-    } else if (cost < taken.cost) {
-      give_back(tables, taken, taken.cost - cost, clocks);
-    }
+void settle_cost(const LimitTables& tables, TakenLimit& taken, std::uint64_t cost, const Clocks& clocks) noexcept {
+  if (taken.kind == LimitKind::concurrency) {
+    return;
+  }
+  if (cost > taken.cost) {
+    charge_more(tables, taken, cost - taken.cost, clocks);
+  } else if (cost < taken.cost) {
+    give_back(tables, taken, taken.cost - cost, clocks);
   }
 }
 
-void refund_costs(const LimitTables& tables, Takings& takings, const Clocks& clocks) noexcept {
+void refund_costs(const LimitTables& tables, Takings& takings, std::uint8_t last_taker, const Clocks& clocks) noexcept {
   for (TakenLimit& taken : std::span(takings.limits).first(takings.count)) {
-    if (taken.cost != 0) {
+    if (taken.cost != 0 && taken.taker <= last_taker) {
       give_back(tables, taken, taken.cost, clocks);
     }
   }

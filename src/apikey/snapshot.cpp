@@ -106,9 +106,24 @@ Status read_meta(MDB_txn* txn, std::span<const std::byte> file, const Mapping& m
 
 }  // namespace
 
+static_assert(MDB_VERSION_MAJOR == 0, "snapshots are files of LMDB 0.9; LMDB 1.0 reads and writes another format");
+
+Status check_lmdb() noexcept {
+  int major = 0;
+  int minor = 0;
+  int patch = 0;
+  static_cast<void>(mdb_version(&major, &minor, &patch));
+  if (major == 0) return {};
+  return {StatusCode::failed,
+          "liblmdb {0}.{1} is loaded, which reads and writes another format; snapshots need liblmdb 0.9 (Debian: "
+          "liblmdb0)",
+          static_cast<std::uint64_t>(major), static_cast<std::uint64_t>(minor)};
+}
+
 Status Snapshot::open(int fd, std::span<const std::byte> file, Lookup lookup) noexcept {
   close();
-  const Status status = open_with_lmdb(fd, file, lookup);
+  Status status = check_lmdb();
+  if (status.ok()) status = open_with_lmdb(fd, file, lookup);
   if (!status.ok()) {
     close();
     return status;

@@ -195,7 +195,10 @@ Status make_copy(Descriptor& file, Candidate& candidate) noexcept {
 
 Status map_copy(Candidate& candidate) noexcept {
   Copy& copy = candidate.copy;
-  void* memory = mmap(nullptr, candidate.file.identity.size, PROT_READ, MAP_SHARED, copy.fd, 0);
+  // Kernels before 6.7 refuse MAP_SHARED of a write-sealed memfd through the descriptor that wrote it. Nobody can
+  // change it any more, so a private mapping shows the same pages.
+  const int sharing = candidate.store->is_mapped ? MAP_SHARED : MAP_PRIVATE;
+  void* memory = mmap(nullptr, candidate.file.identity.size, PROT_READ, sharing, copy.fd, 0);
   if (memory == MAP_FAILED) {
     return system_failure(StatusCode::failed, "it cannot be mapped");
   }

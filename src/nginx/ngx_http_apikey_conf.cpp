@@ -1,6 +1,9 @@
 // Creation and merging of what the configuration says, and what can only be checked when all of it is read.
 // Called by nginx while it configures; the directives themselves are in the other ngx_http_apikey_conf_*.cpp.
 // Runs in the master, under `nginx -t` too: it changes nothing that runs.
+#include <algorithm>
+#include <array>
+
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
 #include "ngx_http_apikey_runtime.hpp"
@@ -11,6 +14,7 @@ namespace apikey::nginx {
 namespace {
 
 constexpr std::string_view kDefaultEnvironments[] = {"live"};
+constexpr std::string_view kOwnScheme = "ApiKey";
 constexpr std::size_t kNamedInWarning = 10;
 
 ngx_http_core_loc_conf_t& core_loc_conf(ngx_conf_t* cf) noexcept {
@@ -41,13 +45,16 @@ DigestMethod* make_methods(ngx_pool_t* pool) noexcept {
   return methods;
 }
 
+// A header of our own, and the scheme that our challenge asks for.
 ngx_array_t* make_default_sources(ngx_pool_t* pool) noexcept {
-  ngx_array_t* sources = ngx_array_create(pool, 1, sizeof(Source));
-  auto* source = sources == nullptr ? nullptr : push_to<Source>(sources);
-  if (source == nullptr) {
+  ngx_array_t* sources = ngx_array_create(pool, 2, sizeof(Source));
+  auto* header = sources == nullptr ? nullptr : push_to<Source>(sources);
+  auto* scheme = header == nullptr ? nullptr : push_to<Source>(sources);
+  if (scheme == nullptr) {
     return nullptr;
   }
-  *source = {SourceKind::header, to_ngx_str("x-api-key"), NGX_ERROR};
+  *header = {SourceKind::header, to_ngx_str("x-api-key"), NGX_ERROR};
+  *scheme = {SourceKind::scheme, to_ngx_str(kOwnScheme), NGX_ERROR};
   return sources;
 }
 
@@ -89,7 +96,7 @@ void merge_values(LocConf& conf, const LocConf& outer, ngx_array_t* default_sour
   merge_scopes(conf, outer);
   merge_environments(conf, outer);
   ngx_conf_merge_uint_value(conf.format, outer.format, static_cast<ngx_uint_t>(Format::strict));
-  ngx_conf_merge_value(conf.hides, outer.hides, 1);
+  merge_hiding(conf, outer);
   ngx_conf_merge_uint_value(conf.preflight, outer.preflight, static_cast<ngx_uint_t>(Preflight::allow));
   ngx_conf_merge_uint_value(conf.error_body, outer.error_body, static_cast<ngx_uint_t>(ErrorBody::problem));
   ngx_conf_merge_uint_value(conf.error_detail, outer.error_detail, static_cast<ngx_uint_t>(ErrorDetail::generic));
@@ -105,6 +112,8 @@ void merge_content(ngx_http_core_loc_conf_t& core, LocConf& conf, const LocConf&
   if (core.noname && conf.content == nullptr && core.handler == nullptr) {
     conf.content = outer.content;
     core.handler = outer.content;
+    conf.question = outer.question;
+    conf.verify_status = outer.verify_status;
   }
   conf.is_content = conf.content == on_verify || conf.content == on_whoami;
 }
@@ -147,20 +156,50 @@ char* resolve_store(ngx_conf_t* cf, const MainConf& main, LocConf& conf) noexcep
   return conf_error();
 }
 
-// `ApiKey realm="…"`, and the same for Bearer where that is a source.
+// Places outside of Authorization: HTTP has no challenge of their own for them.
+bool is_place_of_its_own(SourceKind kind) noexcept {
+  return kind != SourceKind::scheme && kind != SourceKind::bearer && kind != SourceKind::basic;
+}
+
+// One `<scheme> realm="…"` for each scheme of Authorization that is a source, in their order, and ApiKey for all places
+// outside of it. Basic only where there is nothing else to ask for, because browsers answer it with a dialog. Bearer
+// stands last: parameters such as error= are added behind it.
 bool make_challenge(ngx_pool_t* pool, LocConf& conf) noexcept {
-  conf.accepts_bearer = false;
-  for (const Source& source : std::span(static_cast<Source*>(conf.sources->elts), conf.sources->nelts)) {
-    conf.accepts_bearer = conf.accepts_bearer || source.kind == SourceKind::bearer;
+  const auto all = elements<Source>(conf.sources);
+  std::size_t size = 0;
+  bool has_place = false;
+  bool has_own_scheme = false;
+  for (const Source& source : all) {
+    size += sizeof(" realm=\"\", ") + std::max(source.name.len, kOwnScheme.size()) + conf.realm.len;
+    has_place = has_place || is_place_of_its_own(source.kind);
+    has_own_scheme =
+        has_own_scheme || (source.kind == SourceKind::scheme && is_same_ignoring_case(view(source.name), kOwnScheme));
   }
-  u_char* text = static_cast<u_char*>(
-      ngx_pnalloc(pool, sizeof("ApiKey realm=\"\"") + sizeof(", Bearer realm=\"\"") + 2 * conf.realm.len));
+  auto* const text = static_cast<u_char*>(ngx_pnalloc(pool, size));
   if (text == nullptr) {
     return false;
   }
-  u_char* end = ngx_sprintf(text, "ApiKey realm=\"%V\"", &conf.realm);
-  if (conf.accepts_bearer) {
-    end = ngx_sprintf(end, ", Bearer realm=\"%V\"", &conf.realm);
+  u_char* end = text;
+  const auto add = [&](const ngx_str_t& scheme) {
+    end = ngx_sprintf(end, "%s%V realm=\"%V\"", end == text ? "" : ", ", &scheme, &conf.realm);
+  };
+  const auto add_all = [&](SourceKind kind) {
+    for (const Source& source : all) {
+      if (source.kind == kind) {
+        add(source.name);
+      }
+    }
+  };
+  if (has_place && !has_own_scheme) {
+    const ngx_str_t own = to_ngx_str(kOwnScheme);
+    add(own);
+  }
+  add_all(SourceKind::scheme);
+  const u_char* const before_bearer = end;
+  add_all(SourceKind::bearer);
+  conf.accepts_bearer = end != before_bearer;
+  if (end == text) {
+    add_all(SourceKind::basic);
   }
   conf.challenge = {static_cast<std::size_t>(end - text), text};
   return true;
@@ -209,8 +248,15 @@ bool note_location(ngx_conf_t* cf, MainConf& main, const ngx_http_core_loc_conf_
   // Not where it is meant, where a key only asks about itself, where the outer location is named already, and where no
   // request gets to because every one has a location.
   const bool is_unreachable = &core == server && core.locations != nullptr;
-  if (conf.any_scope == 1 || conf.scope_lines != nullptr || conf.content == on_whoami || core.noname ||
-      is_unreachable) {
+  conf.loc_confs = core.loc_conf;
+  conf.server = &core_srv_conf(cf);
+  conf.is_place = !core.noname && !is_unreachable;
+  auto** location = push_to<LocConf*>(&main.locations);
+  if (location == nullptr) {
+    return false;
+  }
+  *location = &conf;
+  if (conf.any_scope == 1 || conf.scope_lines != nullptr || conf.content == on_whoami || !conf.is_place) {
     return true;
   }
   auto** place = push_to<LocConf*>(&main.unscoped);
@@ -241,7 +287,10 @@ void warn_of_unscoped(ngx_conf_t* cf, const MainConf& main) noexcept {
 void* create_main_conf(ngx_conf_t* cf) noexcept {
   auto* main = pool_new<MainConf>(cf->pool);
   if (main == nullptr || !init_array<StoreConf*>(main->stores, cf->pool) ||
-      !init_array<LocConf*>(main->unscoped, cf->pool) || !init_array<LimitConf>(main->named_limits, cf->pool) ||
+      !init_array<LocConf*>(main->locations, cf->pool) || !init_array<LocConf*>(main->unscoped, cf->pool) ||
+      !init_array<LimitConf>(main->named_limits, cf->pool) || !init_array<HidingLocation>(main->hiding, cf->pool) ||
+      !init_array<HiddenVariable*>(main->hidden_variables, cf->pool) ||
+      !init_array<DroppedHeader>(main->dropped_headers, cf->pool) ||
       !init_array<std::string_view>(main->settled_measures, cf->pool) ||
       !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
       !init_array<ngx_str_t>(main->own_sockets, cf->pool)) {
@@ -261,7 +310,20 @@ char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept {
                        "interfaces, no key can be decided; build the module against the libcrypto that nginx loads");
     return conf_error();
   }
+  if (const Status status = check_lmdb(); main.stores.nelts != 0 && !status.ok()) {
+    std::array<char, 256> buffer;
+    const ngx_str_t sentence = to_ngx_str(describe(status, buffer));
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_store: %V", &sentence);
+    return conf_error();
+  }
   return NGX_CONF_OK;
+}
+
+void* create_srv_conf(ngx_conf_t* cf) noexcept {
+  auto* conf = pool_new<SrvConf>(cf->pool);
+  const bool is_made = conf != nullptr && init_array<LocConf*>(conf->hidden, cf->pool) &&
+                       init_array<std::string_view>(conf->argument_names, cf->pool);
+  return is_made ? conf : nullptr;
 }
 
 void* create_loc_conf(ngx_conf_t* cf) noexcept {
@@ -278,6 +340,7 @@ void* create_loc_conf(ngx_conf_t* cf) noexcept {
   conf->environments = unset_array();
   conf->any_environment = NGX_CONF_UNSET;
   conf->hides = NGX_CONF_UNSET;
+  conf->keeps_redirects = NGX_CONF_UNSET;
   conf->preflight = NGX_CONF_UNSET_UINT;
   conf->error_body = NGX_CONF_UNSET_UINT;
   conf->error_detail = NGX_CONF_UNSET_UINT;
@@ -320,7 +383,8 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (!conf.is_on) {
     return NGX_CONF_OK;
   }
-  const bool is_done = make_challenge(cf->pool, conf) && make_policy(cf, conf) && note_location(cf, main, core, conf);
+  const bool is_done = make_challenge(cf->pool, conf) && make_policy(cf, conf) && note_location(cf, main, core, conf) &&
+                       note_hiding(cf, main, conf) && note_dropped_headers(cf, main, conf);
   return is_done ? NGX_CONF_OK : conf_error();
 }
 
@@ -334,7 +398,8 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
       return NGX_ERROR;
     }
   }
-  if (!find_own_sockets(cf, main)) {
+  if (finish_hiding(cf, main) != NGX_OK || finish_measures(cf, main) != NGX_OK || check_questions(cf, main) != NGX_OK ||
+      !find_own_sockets(cf, main) || check_dropped_headers(cf, main) != NGX_OK) {
     return NGX_ERROR;
   }
   if (main.zone != nullptr && ngx_test_config != 0 && ngx_quiet_mode == 0) {

@@ -8,6 +8,8 @@
 //   _conf_place.cpp     where in the configuration a limit without a name stands
 //   _conf_limit.cpp     apikey_limit, apikey_concurrency, apikey_fail_limit
 //   _conf_cost.cpp      apikey_cost, apikey_refund
+//   _conf_hide.cpp      apikey_hide, and what is hidden where
+//   _conf_verify.cpp    apikey_verify
 #pragma once
 
 #include <cstdint>
@@ -24,7 +26,8 @@ inline constexpr ngx_uint_t kMaxStores = 16;
 inline constexpr std::string_view kDefaultZoneName = "apikey";
 inline constexpr std::size_t kDefaultZoneSize = 16U << 20;
 
-struct StoreRuntime;  // ngx_http_apikey_store.hpp: what this process has open
+struct StoreRuntime;    // ngx_http_apikey_store.hpp: what this process has open
+struct HiddenVariable;  // ngx_http_apikey_pseudonym.hpp
 
 // One apikey_store line.
 struct StoreConf {
@@ -50,6 +53,13 @@ struct CheckpointConf {
   ngx_str_t next;  // beside it, while it is written
 };
 
+// A source of a name that nginx passes on only with a setting of its own.
+struct DroppedHeader {
+  const ngx_http_core_srv_conf_t* server;
+  ngx_str_t name;
+  ngx_str_t location;
+};
+
 struct Node;  // ngx_http_apikey_node.hpp: the memory that outlives nginx
 
 struct MainConf {
@@ -64,14 +74,20 @@ struct MainConf {
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`
   bool has_mapped_store;
-  bool has_metrics;              // some location says `apikey_metrics` or `apikey_usage`
-  bool meets_debug_log;          // some location with apikey writes a log at debug
-  ngx_array_t unscoped;          // LocConf*: locations that let every valid key in without saying so
-  ngx_array_t named_limits;      // LimitConf: all that have a name of their own
-  ngx_array_t settled_measures;  // std::string_view: of all costs that a response settles; each once
-  ngx_array_t answering;         // ngx_http_core_srv_conf_t*: servers with a location that we answer in
-  ngx_array_t own_sockets;       // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
-  ngx_array_t* default_sources;  // Source: what apikey_from means where it is not written
+  bool has_metrics;                   // some location says `apikey_metrics` or `apikey_usage`
+  bool meets_debug_log;               // some location with apikey writes a log at debug
+  bool cleans_lines;                  // some hidden source is in the URI: request lines and redirects are cleaned
+  ngx_array_t locations;              // LocConf*: all with apikey
+  ngx_array_t unscoped;               // LocConf*: locations that let every valid key in without saying so
+  ngx_array_t named_limits;           // LimitConf: all that have a name of their own
+  ngx_array_t settled_measures;       // std::string_view: of all costs that a response settles; each once
+  ngx_array_t answering;              // ngx_http_core_srv_conf_t*: servers with a location that we answer in
+  ngx_array_t own_sockets;            // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
+  ngx_array_t dropped_headers;        // DroppedHeader: each once per server
+  ngx_array_t hiding;                 // HidingLocation: all with apikey that hide the key
+  ngx_array_t hidden_variables;       // HiddenVariable*
+  const HiddenVariable* hidden_user;  // $remote_user; null: no hidden source is Basic
+  ngx_array_t* default_sources;       // Source: what apikey_from means where it is not written
 };
 
 // One of the words a directive takes; `post` of its command points to the first of a list that ends with an empty word.
@@ -82,8 +98,29 @@ struct Choice {
 
 struct Source {
   SourceKind kind;
-  ngx_str_t name;      // header (lower case), argument or cookie name
-  ngx_int_t variable;  // index of the variable
+  ngx_str_t name;      // of a header (lower case), scheme, argument or cookie; the prefix of a protocol
+  ngx_int_t variable;  // index of the variable; NGX_ERROR: it names a place, and is asked by its name
+  // Of a variable that names a place in the request ($http_…, $arg_…, $cookie_…): that place; null for every other.
+  Source* place = nullptr;
+  ngx_uint_t hash = 0;                    // of the variable's name
+  bool is_any_dash = false;               // a header by the name of its variable: `-` and `_` are one
+  const HiddenVariable* named = nullptr;  // nginx's variable for this place, where it is hidden
+};
+
+struct LocConf;
+
+// Where a key is hidden, and in which server.
+struct HidingLocation {
+  LocConf* location;
+  const ngx_http_core_srv_conf_t* server;
+};
+
+// What the servers of a port hide. A server that shares its ports with others has what all of them hide.
+struct SrvConf {
+  ngx_array_t hidden;          // LocConf*: one for each list of sources and format
+  ngx_array_t argument_names;  // std::string_view: query sources and $arg_… among them
+  bool takes_from_line;        // one of them may be in the URI …
+  bool takes_from_path;        // … even in its path
 };
 
 enum class ErrorBody : ngx_uint_t { problem, nginx };
@@ -119,6 +156,8 @@ struct Block {
   std::uint64_t server;       // of a server: hash of its addresses and first name, 0: not known yet
 };
 
+struct QuestionConf;  // ngx_http_apikey_question.hpp
+
 struct LocConf {
   Block block;
   ngx_flag_t is_on;  // unset until merged
@@ -133,6 +172,10 @@ struct LocConf {
   ngx_array_t* environments;  // std::string_view
   ngx_flag_t any_environment;
   ngx_flag_t hides;
+  ngx_flag_t keeps_redirects;    // of apikey_hide: redirects=keep
+  ngx_array_t* before_hiding;    // ngx_int_t: variables of its before=; null: none
+  ngx_flag_t takes_from_line;    // a source may be in the URI; made when merged
+  ngx_array_t* argument_names;   // std::string_view: arguments that are sources here; made when merged
   ngx_uint_t preflight;          // Preflight
   ngx_uint_t error_body;         // ErrorBody
   ngx_uint_t error_detail;       // ErrorDetail
@@ -150,10 +193,15 @@ struct LocConf {
   ngx_array_t* cost_lines;       // CostLine
   ngx_array_t* refund_statuses;  // ngx_uint_t
   LocationPolicy* policy;        // what decide() is given; made when merged
-  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent: ApiKey realm="…"[, Bearer realm="…"]
+  ngx_str_t challenge;           // WWW-Authenticate when nothing was sent; `Bearer` stands last in it
   bool accepts_bearer;
-  bool is_content;              // apikey_verify or apikey_whoami decides here itself
-  ngx_http_handler_pt content;  // of apikey_metrics, apikey_usage, … written here; null: none
+  void** loc_confs;                  // of all modules, where this one's is
+  ngx_http_core_srv_conf_t* server;  // likewise
+  bool is_place;                     // a location that requests get to, and that is named in messages
+  bool is_content;                   // apikey_verify or apikey_whoami decides here itself
+  ngx_uint_t verify_status;          // of apikey_verify, when it lets in
+  QuestionConf* question;            // what apikey_verify is told of the original request; null: nothing
+  ngx_http_handler_pt content;       // of apikey_metrics, apikey_usage, … written here; null: none
 };
 static_assert(std::is_standard_layout_v<LocConf> && std::is_trivially_destructible_v<LocConf>);
 static_assert(std::is_standard_layout_v<MainConf> && std::is_trivially_destructible_v<MainConf>);
@@ -164,12 +212,16 @@ inline MainConf* main_conf(ngx_http_request_t* r) noexcept {
 inline MainConf* main_conf(ngx_cycle_t* cycle) noexcept {
   return static_cast<MainConf*>(ngx_http_cycle_get_module_main_conf(cycle, ngx_http_apikey_module));
 }
+inline SrvConf* srv_conf(ngx_http_request_t* r) noexcept {
+  return static_cast<SrvConf*>(ngx_http_get_module_srv_conf(r, ngx_http_apikey_module));
+}
 inline LocConf* loc_conf(ngx_http_request_t* r) noexcept {
   return static_cast<LocConf*>(ngx_http_get_module_loc_conf(r, ngx_http_apikey_module));
 }
 
 void* create_main_conf(ngx_conf_t* cf) noexcept;
 char* init_main_conf(ngx_conf_t* cf, void* conf) noexcept;
+void* create_srv_conf(ngx_conf_t* cf) noexcept;
 void* create_loc_conf(ngx_conf_t* cf) noexcept;
 char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
 
@@ -191,10 +243,26 @@ std::uint64_t place_of(ngx_conf_t* cf, const LocConf& conf) noexcept;
 
 // Gives the limits that are written in this block their place. REQUIRES: before they are merged.
 void place_limits(ngx_conf_t* cf, LocConf& conf) noexcept;
+// For a `$variable` source: fills `place` when the variable names one. RETURNS: false without memory.
+bool find_place(ngx_conf_t* cf, Source& source) noexcept;
+void merge_hiding(LocConf& conf, const LocConf& outer) noexcept;
+// For every location with apikey, once merged. RETURNS: false without memory.
+bool note_hiding(ngx_conf_t* cf, MainConf& main, LocConf& conf) noexcept;
+// When all is read: what each port hides, and what `nginx -t` says of it.
+ngx_int_t finish_hiding(ngx_conf_t* cf, MainConf& main) noexcept;
+// For every location: remembers what check_dropped_headers() judges when all servers are known. RETURNS: false without
+// memory.
+bool note_dropped_headers(ngx_conf_t* cf, MainConf& main, const LocConf& conf) noexcept;
+ngx_int_t check_dropped_headers(ngx_conf_t* cf, const MainConf& main) noexcept;
+
 void merge_limits(LocConf& conf, const LocConf& outer) noexcept;
 // Puts the limits of a merged location into its policy. RETURNS: NGX_CONF_OK, or an error that has been logged.
 char* make_limit_policy(ngx_conf_t* cf, LocConf& conf, LocationPolicy& policy) noexcept;
 void merge_costs(LocConf& conf, const LocConf& outer) noexcept;
+// Finds out what is counted in some locations of a store only, and lists where it is not. REQUIRES: all is merged.
+ngx_int_t finish_measures(ngx_conf_t* cf, MainConf& main) noexcept;
+// Refuses an apikey_verify that believes whoever asks. REQUIRES: all is merged.
+ngx_int_t check_questions(ngx_conf_t* cf, const MainConf& main) noexcept;
 
 // Directive setters, one per directive of the same name.
 // set_choice serves all whose value is one of a few words.
@@ -204,6 +272,7 @@ char* set_use(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_zone(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_apikey(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_from(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+char* set_hide(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_scope(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_environment(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_limit(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
@@ -213,6 +282,8 @@ char* set_cost(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_refund(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_metrics(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
+// Makes a directive answer in its location, for those whose content is ours.
+char* set_content(ngx_conf_t* cf, ngx_command_t* cmd, LocConf& location, ngx_http_handler_pt handler) noexcept;
 char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 char* set_whoami(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept;
 

@@ -5,6 +5,7 @@
 
 #include "apikey/limit_gathering.hpp"
 #include "ngx_http_apikey_conf.hpp"
+#include "ngx_http_apikey_content.hpp"
 #include "ngx_http_apikey_cost.hpp"
 
 namespace apikey::nginx {
@@ -51,10 +52,14 @@ bool is_measure(std::string_view text) noexcept {
 }
 
 char* parse_measure(ngx_conf_t* cf, const ngx_str_t& text, std::string_view value, CostLine& line) noexcept {
+  if (value == "*") {
+    line.counts_all = true;
+    return NGX_CONF_OK;
+  }
   if (!is_measure(value)) {
     return refuse(cf, text,
                   "is not a measure, write the first part of the names of the limits it is for, such as of=tokens for "
-                  "tokens and tokens.month");
+                  "tokens and tokens.month, or of=* for all that no other line is for");
   }
   if (measure_of(value).empty()) {
     return refuse(cf, text, "counts requests, as all limits do that have no name of their own: write of=requests");
@@ -131,24 +136,97 @@ char* parse_line(ngx_conf_t* cf, CostLine& line) noexcept {
   return NGX_CONF_OK;
 }
 
-template <typename T>
-std::span<T> elements(const ngx_array_t* array) noexcept {
-  return {static_cast<T*>(array->elts), array->nelts};
+constexpr std::size_t kPlacesInLine = 10;
+
+bool contains(const ngx_array_t& measures, std::string_view measure) noexcept {
+  const auto all = elements<std::string_view>(&measures);
+  return std::find(all.begin(), all.end(), measure) != all.end();
+}
+
+bool add(ngx_array_t& measures, std::string_view measure) noexcept {
+  auto* place = push_to<std::string_view>(&measures);
+  if (place != nullptr) {
+    *place = measure;
+  }
+  return place != nullptr;
 }
 
 // So that every location knows which limits may be charged after the fact.
 bool note_settled_measure(ngx_conf_t* cf, std::string_view measure) noexcept {
   auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
-  const auto known = elements<std::string_view>(&main->settled_measures);
-  if (std::find(known.begin(), known.end(), measure) != known.end()) {
-    return true;
+  return contains(main->settled_measures, measure) || add(main->settled_measures, measure);
+}
+
+// By a cost for it, for everything, or by asking for a limit of it.
+bool names(const LocConf& conf, std::string_view measure) noexcept {
+  const auto lines = cost_lines_of(conf);
+  const auto& required = conf.policy->required_limits;
+  return std::any_of(lines.begin(), lines.end(),
+                     [measure](const CostLine& line) { return line.counts_all || line.measure == measure; }) ||
+         std::any_of(required.begin(), required.end(),
+                     [measure](std::string_view name) { return measure_of(name) == measure; });
+}
+
+std::span<LocConf*> locations_of(const MainConf& main) noexcept { return elements<LocConf*>(&main.locations); }
+
+// What any location of the store names. Limits that have no name of their own count everywhere.
+bool gather_measures(const MainConf& main, const StoreConf& store, ngx_array_t& measures) noexcept {
+  for (const LocConf* conf : locations_of(main)) {
+    for (const CostLine& line : conf->store == &store ? cost_lines_of(*conf) : std::span<const CostLine>()) {
+      const bool is_new = !line.measure.empty() && line.measure != "requests" && !contains(measures, line.measure);
+      if (is_new && !add(measures, line.measure)) {
+        return false;
+      }
+    }
   }
-  auto* added = push_to<std::string_view>(&main->settled_measures);
-  if (added == nullptr) {
+  return true;
+}
+
+bool leave_out(ngx_pool_t* pool, const LocConf& conf, const ngx_array_t& measures) noexcept {
+  ngx_array_t uncounted;
+  if (!init_array<std::string_view>(uncounted, pool)) {
     return false;
   }
-  *added = measure;
+  for (const std::string_view measure : elements<std::string_view>(&measures)) {
+    if (!names(conf, measure) && !add(uncounted, measure)) {
+      return false;
+    }
+  }
+  const auto all = elements<std::string_view>(&uncounted);
+  conf.policy->uncounted_measures = {all.data(), all.size()};
   return true;
+}
+
+void list_places(ngx_conf_t* cf, const StoreConf& store, std::string_view measure, std::string_view places) noexcept {
+  const ngx_str_t name = to_ngx_str(measure);
+  const ngx_str_t list = to_ngx_str(places);
+  // Meant as it is: a start need not warn of it.
+  ngx_conf_log_error(
+      ngx_test_config != 0 ? NGX_LOG_WARN : NGX_LOG_NOTICE, cf, 0,
+      "apikey_cost: limits of \"%V\" count only where of=%V is written for store \"%V\", and so no longer "
+      "in %V; write apikey_cost 1 of=* where they are meant to",
+      &name, &name, &store.name, &list);
+}
+
+void list_uncounted(ngx_conf_t* cf, const MainConf& main, const StoreConf& store, std::string_view measure) noexcept {
+  u_char list[1024];
+  u_char* end = list;
+  std::size_t count = 0;
+  for (const LocConf* conf : locations_of(main)) {
+    const auto& uncounted = conf->policy->uncounted_measures;
+    if (conf->store != &store || !conf->is_place ||
+        std::find(uncounted.begin(), uncounted.end(), measure) == uncounted.end()) {
+      continue;
+    }
+    end = ngx_slprintf(end, list + sizeof(list), "%s\"%V\"", end == list ? "" : ", ", &conf->location_name);
+    if (++count % kPlacesInLine == 0) {
+      list_places(cf, store, measure, {text_of(list), static_cast<std::size_t>(end - list)});
+      end = list;
+    }
+  }
+  if (end != list) {
+    list_places(cf, store, measure, {text_of(list), static_cast<std::size_t>(end - list)});
+  }
 }
 
 }  // namespace
@@ -160,7 +238,7 @@ char* set_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     return conf_error();
   }
   if (location.cost_lines == unset_array()) {
-    location.cost_lines = ngx_array_create(cf->pool, kMaxCosts, sizeof(CostLine));
+    location.cost_lines = ngx_array_create(cf->pool, 4, sizeof(CostLine));
   }
   if (location.cost_lines == nullptr) {
     return conf_error();
@@ -168,10 +246,10 @@ char* set_cost(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   const ngx_str_t& first = arguments(cf)[0];
   const auto others = elements<CostLine>(location.cost_lines);
   if (std::any_of(others.begin(), others.end(), [&](const CostLine& line) { return line.measure == parsed.measure; })) {
-    return refuse(cf, first, "is the second cost of the same measure, write one line for each of=<measure>");
-  }
-  if (others.size() == kMaxCosts) {
-    return refuse(cf, first, "is one apikey_cost too many, at most 4 lines are possible");
+    return refuse(
+        cf, first,
+        "is the second cost of the same measure, write one line for each of=<measure>, and one for all others, with "
+        "of=* or without of=");
   }
   auto* line = push_to<CostLine>(location.cost_lines);
   if (line == nullptr || (parsed.is_settled() && !note_settled_measure(cf, parsed.measure))) {
@@ -206,6 +284,25 @@ char* set_refund(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
     *place = static_cast<ngx_uint_t>(status);
   }
   return NGX_CONF_OK;
+}
+
+ngx_int_t finish_measures(ngx_conf_t* cf, MainConf& main) noexcept {
+  for (const StoreConf* store : elements<StoreConf*>(&main.stores)) {
+    ngx_array_t measures;
+    if (!init_array<std::string_view>(measures, cf->pool) || !gather_measures(main, *store, measures)) {
+      return NGX_ERROR;
+    }
+    for (const LocConf* conf : locations_of(main)) {
+      // apikey_whoami shows all that the key has.
+      if (conf->store == store && conf->content != on_whoami && !leave_out(cf->pool, *conf, measures)) {
+        return NGX_ERROR;
+      }
+    }
+    for (const std::string_view measure : elements<std::string_view>(&measures)) {
+      list_uncounted(cf, main, *store, measure);
+    }
+  }
+  return NGX_OK;
 }
 
 void merge_costs(LocConf& conf, const LocConf& outer) noexcept {

@@ -98,6 +98,11 @@ void name_by_location(ngx_conf_t* cf, LimitConf& limit) noexcept {
   limit.policy.limit.name = core.name.len == 0 ? std::string_view("server") : view(core.name);
 }
 
+// Not in a server or in http, whose lines are for many places.
+bool is_in_location(const ngx_conf_t* cf) noexcept {
+  return (cf->cmd_type & (NGX_HTTP_LOC_CONF | NGX_HTTP_LIF_CONF | NGX_HTTP_LMT_CONF)) != 0;
+}
+
 ngx_array_t* limit_array(ngx_conf_t* cf, ngx_array_t*& array) noexcept {
   if (array == unset_array()) {
     array = ngx_array_create(cf->pool, 4, sizeof(LimitConf));
@@ -116,7 +121,7 @@ bool is_same(const LimitConf& a, const LimitConf& b) noexcept {
 char* check_name(ngx_conf_t* cf, const LimitConf& limit) noexcept {
   auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
   const ngx_str_t name = to_ngx_str(limit.policy.limit.name);
-  for (const LimitConf& other : std::span(static_cast<LimitConf*>(main->named_limits.elts), main->named_limits.nelts)) {
+  for (const LimitConf& other : elements<LimitConf>(main->named_limits)) {
     if (other.policy.limit.name == limit.policy.limit.name && other.policy.limit.kind == limit.policy.limit.kind &&
         !is_same(other, limit)) {
       ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
@@ -139,6 +144,7 @@ char* add_limit(ngx_conf_t* cf, ngx_array_t*& array, LimitConf limit) noexcept {
   if (limit_array(cf, array) == nullptr) {
     return conf_error();
   }
+  limit.policy.stands_here = limit.policy.limit.name.empty() || is_in_location(cf);
   if (limit.policy.limit.name.empty()) {
     name_by_location(cf, limit);
   } else if (check_name(cf, limit) != NGX_CONF_OK) {
@@ -164,11 +170,6 @@ char* add_required(ngx_conf_t* cf, LocConf& location, std::string_view name) noe
   }
   *place = name;
   return NGX_CONF_OK;
-}
-
-template <typename T>
-std::span<T> elements(ngx_array_t* array) noexcept {
-  return array == nullptr ? std::span<T>() : std::span(static_cast<T*>(array->elts), array->nelts);
 }
 
 // The lines of one kind that are written in one block. Lines with a name are not counted: they have no place.

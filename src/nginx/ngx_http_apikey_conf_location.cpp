@@ -85,6 +85,8 @@ char* parse_scope_line(ngx_conf_t* cf, ScopeLine& line) noexcept {
   return NGX_CONF_OK;
 }
 
+}  // namespace
+
 char* set_content(ngx_conf_t* cf, ngx_command_t* cmd, LocConf& location, ngx_http_handler_pt handler) noexcept {
   if (location.content == handler) {
     return duplicate();
@@ -100,8 +102,6 @@ char* set_content(ngx_conf_t* cf, ngx_command_t* cmd, LocConf& location, ngx_htt
   location.content = handler;
   return NGX_CONF_OK;
 }
-
-}  // namespace
 
 char* set_apikey(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
   auto& location = *static_cast<LocConf*>(conf);
@@ -229,10 +229,6 @@ char* set_usage(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
   auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
   main->has_metrics = true;
   return set_content(cf, cmd, *static_cast<LocConf*>(conf), on_usage);
-}
-
-char* set_verify(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {
-  return set_content(cf, cmd, *static_cast<LocConf*>(conf), on_verify);
 }
 
 char* set_whoami(ngx_conf_t* cf, ngx_command_t* cmd, void* conf) noexcept {

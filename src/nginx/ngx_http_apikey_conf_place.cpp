@@ -48,12 +48,10 @@ bool may_repeat(std::span<const ngx_str_t> words) noexcept {
 // A server's addresses, in whatever order they are written.
 std::uint64_t sum_of_addresses(const ngx_http_core_main_conf_t& core, const ngx_http_core_srv_conf_t& server) noexcept {
   std::uint64_t sum = 0;
-  const auto ports = core.ports == nullptr
-                         ? std::span<ngx_http_conf_port_t>()
-                         : std::span(static_cast<ngx_http_conf_port_t*>(core.ports->elts), core.ports->nelts);
+  const auto ports =
+      core.ports == nullptr ? std::span<ngx_http_conf_port_t>() : elements<ngx_http_conf_port_t>(core.ports);
   for (const ngx_http_conf_port_t& port : ports) {
-    for (ngx_http_conf_addr_t& address :
-         std::span(static_cast<ngx_http_conf_addr_t*>(port.addrs.elts), port.addrs.nelts)) {
+    for (ngx_http_conf_addr_t& address : elements<ngx_http_conf_addr_t>(port.addrs)) {
       auto** servers = static_cast<ngx_http_core_srv_conf_t**>(address.servers.elts);
       if (std::find(servers, servers + address.servers.nelts, &server) == servers + address.servers.nelts) {
         continue;
@@ -112,7 +110,7 @@ void add_inner(const LocConf& conf, PlaceHash& hash) noexcept {
 }  // namespace
 
 void note_block(ngx_conf_t* cf, LocConf& conf) noexcept {
-  const auto words = std::span(static_cast<const ngx_str_t*>(cf->args->elts), cf->args->nelts);
+  const auto words = elements<const ngx_str_t>(cf->args);
   conf.block.text = hash_words(words);
   conf.block.may_repeat = may_repeat(words);
   if (cf->module_type != NGX_HTTP_MODULE) {

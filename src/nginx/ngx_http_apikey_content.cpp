@@ -16,12 +16,18 @@ namespace {
 constexpr std::string_view kJsonType = "application/json";
 
 // Decides and answers a refusal. RETURNS: NGX_OK to go on, or what the content handler has to return.
-ngx_int_t admit(ngx_http_request_t* r, bool charges) noexcept {
+ngx_int_t admit(ngx_http_request_t* r, bool charges, RequestCtx*& ctx) noexcept {
   if (loc_conf(r)->is_on == 0) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  RequestCtx* ctx = get_ctx(r);
-  if (ctx == nullptr || decide_request(r, charges) == nullptr) {
+  ctx = get_own_ctx(r);
+  if (ctx == nullptr) {
+    return NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
+  if (ctx->is_refused) {
+    return repeat(r, *ctx);
+  }
+  if (decide_request(r, charges) == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   const ngx_int_t status = reply(r, *ctx);
@@ -103,10 +109,10 @@ void add_limit(Text& json, const LimitTables& tables, const LimitUse& use, const
   json.add("}");
 }
 
-bool add_limit_array(Text& json, ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
+bool add_limit_array(Text& json, const RequestCtx& ctx) noexcept {
   std::array<LimitUse, kMaxUses> uses;
   std::size_t count = 0;
-  if (!limits_here(r, ctx, uses, count)) {
+  if (!limits_here(ctx, uses, count)) {
     return false;
   }
   const Clocks clocks = read_clocks();
@@ -121,7 +127,7 @@ bool add_limit_array(Text& json, ngx_http_request_t* r, const RequestCtx& ctx) n
   return true;
 }
 
-bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, const Identity& identity) noexcept {
+bool compose_whoami(Text& json, const RequestCtx& ctx, const Identity& identity) noexcept {
   json.add("{\"id\":");
   json.add_json(identity.id);
   add_text_member(json, "name", identity.name);
@@ -131,7 +137,7 @@ bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, co
   add_scope_array(json, identity.scopes);
   add_time_member(json, "not_before", ctx.known.record.not_before);
   add_time_member(json, "expires", ctx.known.record.expires);
-  if (!add_limit_array(json, r, ctx)) {
+  if (!add_limit_array(json, ctx)) {
     return false;
   }
   json.add(",\"generation\":");
@@ -143,19 +149,22 @@ bool compose_whoami(Text& json, ngx_http_request_t* r, const RequestCtx& ctx, co
 }  // namespace
 
 ngx_int_t on_verify(ngx_http_request_t* r) noexcept {
-  const ngx_int_t admitted = admit(r, true);
+  RequestCtx* ctx = nullptr;
+  const ngx_int_t admitted = admit(r, true, ctx);
   if (admitted != NGX_OK) {
     return admitted;
   }
   if (const ngx_int_t rc = ngx_http_discard_request_body(r); rc != NGX_OK) {
     return rc;
   }
-  RequestCtx* ctx = find_ctx(r);
   const Identity* identity = ctx->verdict.outcome == Outcome::ok ? identity_of(r, *ctx) : nullptr;
   if (identity != nullptr && !add_identity_headers(r, *identity)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
-  r->headers_out.status = NGX_HTTP_NO_CONTENT;
+  r->headers_out.status = loc_conf(r)->verify_status;
+  if (r->headers_out.status == NGX_HTTP_OK) {
+    r->headers_out.content_length_n = 0;
+  }
   r->header_only = 1;
   return ngx_http_send_header(r);
 }
@@ -164,14 +173,14 @@ ngx_int_t on_whoami(ngx_http_request_t* r) noexcept {
   if ((r->method & (NGX_HTTP_GET | NGX_HTTP_HEAD | NGX_HTTP_OPTIONS)) == 0) {
     return NGX_HTTP_NOT_ALLOWED;
   }
-  const ngx_int_t admitted = admit(r, false);
+  RequestCtx* ctx = nullptr;
+  const ngx_int_t admitted = admit(r, false, ctx);
   if (admitted != NGX_OK) {
     return admitted;
   }
   if (const ngx_int_t rc = ngx_http_discard_request_body(r); rc != NGX_OK) {
     return rc;
   }
-  RequestCtx* ctx = find_ctx(r);
   const Identity* identity = ctx->verdict.outcome == Outcome::ok ? identity_of(r, *ctx) : nullptr;
   if (identity == nullptr) {
     // Let in without a key: there is nobody to speak of.
@@ -180,7 +189,7 @@ ngx_int_t on_whoami(ngx_http_request_t* r) noexcept {
     return ngx_http_send_header(r);
   }
   Text json(r->pool);
-  if (!compose_whoami(json, r, *ctx, *identity)) {
+  if (!compose_whoami(json, *ctx, *identity)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   return send_text(r, NGX_HTTP_OK, kJsonType, json.str());

@@ -24,6 +24,7 @@ struct Amount {
 // An apikey_cost line.
 struct CostLine {
   std::string_view measure;        // empty: all limits that no other line is for
+  bool counts_all = false;         // of=*: also what only other locations name
   Amount first;                    // the reserve, or where there is none the cost
   ngx_int_t response = NGX_ERROR;  // index of the variable of response=
   NumberPath path;                 // of response=json:
@@ -31,17 +32,22 @@ struct CostLine {
   [[nodiscard]] bool is_settled() const noexcept { return response != NGX_ERROR || reads_body(); }
 };
 
-// Reads what the lines of the location say of this request into ctx.costs, in their order. What is no number costs 1.
-// RETURNS: one for each line. LIFETIME: the ctx's.
-[[nodiscard]] std::span<const MeasuredCost> read_costs(ngx_http_request_t* r, const LocConf& conf,
-                                                       RequestCtx& ctx) noexcept;
+[[nodiscard]] std::span<const CostLine> cost_lines_of(const LocConf& conf) noexcept;
+// Whether a line of the location looks for the cost in the body: then the whole of it has to come by.
+[[nodiscard]] bool meters_body(const LocConf& conf) noexcept;
 
-// Looks for figures in the body that is about to be sent, where a line asks for one: called by the header filter.
-void begin_watching(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
-// Called for each piece of the body. REQUIRES: ctx.watch is not null.
-void watch(RequestCtx& ctx, const ngx_chain_t* in) noexcept;
+// Reads what the lines of the location say of this request into the ctx's charge, in their order; where nothing may be
+// charged, nothing. What is no number costs 1. RETURNS: false without memory.
+[[nodiscard]] bool read_costs(ngx_http_request_t* r, const LocConf& conf, RequestCtx& ctx, bool may_charge) noexcept;
 
-// Charges or gives back what the answer says, or gives back everything. Called once, when the request has ended.
-void settle(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
+// Looks for figures in the body that is about to be sent, where a line of the location that decided asks for one, and
+// sees to it that it is sent as a whole: called by the header filter.
+void begin_watching(ngx_http_request_t* r, const RequestCtx& deciding) noexcept;
+// Called for each piece of the body. REQUIRES: client.watch is not null.
+void watch(RequestCtx& client, const ngx_chain_t* in) noexcept;
+
+// Charges or gives back what the answer says, or gives back everything. What has reached an upstream is given back by
+// apikey_refund alone. Called once, when the client request has ended.
+void settle(ngx_http_request_t* r, RequestCtx& client) noexcept;
 
 }  // namespace apikey::nginx

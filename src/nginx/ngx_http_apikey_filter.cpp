@@ -8,8 +8,10 @@
 #include "ngx_http_apikey_cost.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_problem.hpp"
+#include "ngx_http_apikey_redirect.hpp"
 #include "ngx_http_apikey_reply.hpp"
 #include "ngx_http_apikey_text.hpp"
+#include "ngx_http_apikey_vary.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -33,7 +35,7 @@ bool is_named(const ngx_table_elt_t& line, std::string_view name) noexcept {
 // What an upstream says of its own limits must not stand beside ours.
 void drop_headers(ngx_http_request_t* r, std::span<const std::string_view> names) noexcept {
   for (ngx_list_part_t* part = &r->headers_out.headers.part; part != nullptr; part = part->next) {
-    for (ngx_table_elt_t& line : std::span(static_cast<ngx_table_elt_t*>(part->elts), part->nelts)) {
+    for (ngx_table_elt_t& line : elements<ngx_table_elt_t>(part)) {
       if (std::any_of(names.begin(), names.end(), [&](std::string_view name) { return is_named(line, name); })) {
         line.hash = 0;
       }
@@ -99,7 +101,7 @@ void add_item(Text& policy, Text& state, const LimitUse& use, const LimitLevel& 
 bool add_draft_headers(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   std::array<LimitUse, kMaxUses> uses;
   std::size_t count = 0;
-  if (!limits_here(r, ctx, uses, count) || count == 0) {
+  if (!limits_here(ctx, uses, count) || count == 0) {
     return true;  // nobody knows what applies: nothing is said of it
   }
   const Clocks clocks = read_clocks();
@@ -135,12 +137,13 @@ bool add_rate_headers(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
 bool is_our_refusal(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   const ngx_int_t status = ctx.verdict.is_dry_run ? NGX_OK : status_of(ctx.verdict.outcome);
   return status >= NGX_HTTP_BAD_REQUEST && r->headers_out.status == static_cast<ngx_uint_t>(status) &&
-         (ctx.is_refused || r->upstream == nullptr) && loc_conf(r) == ctx.shown_in &&
+         (ctx.client->is_refused || r->upstream == nullptr) && loc_conf(r) == ctx.shown_in &&
          ctx.decided_by->error_body == static_cast<ngx_uint_t>(ErrorBody::problem);
 }
 
-bool replace_body(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
-  ctx.body = problem_body(r, ctx);
+// REQUIRES: `ctx` is the client request's, `refusal` that of the verdict.
+bool replace_body(ngx_http_request_t* r, RequestCtx& ctx, const RequestCtx& refusal) noexcept {
+  ctx.body = problem_body(r, refusal);
   if (ctx.body.len == 0) {
     return false;
   }
@@ -162,22 +165,26 @@ bool takes_long(const ngx_http_request_t* r) noexcept {
 }
 
 ngx_int_t filter_header(ngx_http_request_t* r) noexcept {
+  forbid_storing(r);
+  if (r == r->main && !clean_redirect(r)) {
+    return NGX_ERROR;
+  }
   RequestCtx* ctx = r == r->main ? find_ctx(r) : nullptr;
   if (ctx == nullptr || ctx->has_filtered_header) {
     return next_header_filter(r);
   }
   ctx->has_filtered_header = true;
-  if (ctx->is_decided) {
-    if (!add_rate_headers(r, *ctx)) {
+  if (const RequestCtx* deciding = deciding_ctx(r)) {
+    if (!add_rate_headers(r, *deciding)) {
       return NGX_ERROR;
     }
-    if (is_our_refusal(r, *ctx) && !replace_body(r, *ctx)) {
+    if (is_our_refusal(r, *deciding) && !replace_body(r, *ctx, *deciding)) {
       return NGX_ERROR;
     }
-    begin_watching(r, *ctx);
+    begin_watching(r, *deciding);
   }
   if (takes_long(r)) {
-    release_snapshots(r, *ctx);
+    release_snapshots(*ctx);
   }
   return next_header_filter(r);
 }

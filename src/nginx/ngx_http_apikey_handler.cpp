@@ -6,7 +6,9 @@
 #include <algorithm>
 
 #include "ngx_http_apikey_cost.hpp"
+#include "ngx_http_apikey_early_end.hpp"
 #include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_strip.hpp"
 #include "ngx_http_apikey_usage.hpp"
 #include "ngx_http_apikey_zone.hpp"
 
@@ -28,10 +30,18 @@ void count(ngx_http_request_t* r, RequestCtx& ctx, Outcome outcome, bool is_dry_
   count_request(*main_conf(r), outcome, is_dry_run, env, form_of(ctx.credential));
 }
 
-ngx_int_t repeat_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
-  ctx.decided_by = loc_conf(r);
-  ctx.shown_in = loc_conf(r);
-  return status_of(ctx.verdict.outcome);
+// RETURNS: false without memory.
+bool note_subrequest(ngx_http_request_t* r) noexcept {
+  RequestCtx* client = find_ctx(r);
+  if (client == nullptr || (!client->is_decided && client->asked == nullptr)) {
+    return true;
+  }
+  auto* started = static_cast<StartedSubrequest*>(ngx_palloc(r->pool, sizeof(StartedSubrequest)));
+  if (started == nullptr) {
+    return false;
+  }
+  client->started = ::new (started) StartedSubrequest{r, client->started};
+  return true;
 }
 
 ngx_http_handler_pt* push_handler(ngx_http_core_main_conf_t& core, ngx_uint_t phase) noexcept {
@@ -49,12 +59,15 @@ ngx_http_handler_pt* make_room_in_front(ngx_http_core_main_conf_t& core, ngx_uin
 }  // namespace
 
 ngx_int_t on_preaccess(ngx_http_request_t* r) noexcept {
+  if (r != r->main) {
+    return note_subrequest(r) ? NGX_DECLINED : NGX_HTTP_INTERNAL_SERVER_ERROR;
+  }
   const LocConf& conf = *loc_conf(r);
-  if (!conf.is_on || r != r->main) {
+  if (!conf.is_on) {
     return NGX_DECLINED;
   }
   RequestCtx* ctx = get_ctx(r);
-  if (ctx == nullptr || !extract(r, conf, *ctx)) {
+  if (ctx == nullptr || !extract(r, conf, *ctx) || (meters_body(conf) && !ask_for_whole(r))) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   return NGX_DECLINED;
@@ -69,8 +82,11 @@ ngx_int_t on_access(ngx_http_request_t* r) noexcept {
   if (ctx == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
+  if (RequestCtx* question = refused_question(r)) {
+    return repeat(r, *question);
+  }
   if (ctx->is_refused) {
-    return repeat_refusal(r, *ctx);
+    return repeat(r, *ctx);
   }
   if (decide_request(r, true) == nullptr) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -80,13 +96,17 @@ ngx_int_t on_access(ngx_http_request_t* r) noexcept {
 
 ngx_int_t on_log(ngx_http_request_t* r) noexcept {
   RequestCtx* ctx = r == r->main ? find_ctx(r) : nullptr;
+  if (r == r->main) {
+    hide_at_end(r, on_preaccess);
+  }
   if (ctx == nullptr) {
     return NGX_OK;
   }
+  ctx->is_logged = true;
   settle(r, *ctx);
-  if (ctx->is_decided) {
-    count(r, *ctx, ctx->verdict.outcome, ctx->verdict.is_dry_run);
-    count_usage(r, *ctx);
+  if (RequestCtx* deciding = deciding_ctx(r)) {
+    count(r, *deciding, deciding->verdict.outcome, deciding->verdict.is_dry_run);
+    count_usage(r, *deciding);
   } else if (current_outcome(r) == Outcome::skipped) {
     count(r, *ctx, Outcome::skipped, false);
   }
@@ -107,6 +127,15 @@ ngx_int_t install_handlers(ngx_conf_t* cf) noexcept {
   *preaccess = on_preaccess;
   *make_room_in_front(core, NGX_HTTP_ACCESS_PHASE, access) = on_access;
   *make_room_in_front(core, NGX_HTTP_LOG_PHASE, log) = on_log;
+  const auto* main = static_cast<MainConf*>(ngx_http_conf_get_module_main_conf(cf, ngx_http_apikey_module));
+  if (!main->cleans_lines) {
+    return NGX_OK;
+  }
+  ngx_http_handler_pt* post_read = push_handler(core, NGX_HTTP_POST_READ_PHASE);
+  if (post_read == nullptr) {
+    return NGX_ERROR;
+  }
+  *post_read = on_post_read;
   return NGX_OK;
 }
 

@@ -6,10 +6,6 @@
 namespace apikey::nginx {
 namespace {
 
-std::span<ngx_table_elt_t> elements(const ngx_list_part_t& part) noexcept {
-  return {static_cast<ngx_table_elt_t*>(part.elts), part.nelts};
-}
-
 // The only element of its part: the part goes. The first part lives in the list itself, so the second moves there.
 void unlink_part(ngx_list_t& list, ngx_list_part_t* part, ngx_list_part_t* before) noexcept {
   if (before == nullptr) {
@@ -36,7 +32,7 @@ bool split_part(ngx_list_t& list, ngx_list_part_t* part, std::size_t index) noex
   if (tail == nullptr) {
     return false;
   }
-  tail->elts = elements(*part).data() + index + 1;
+  tail->elts = elements<ngx_table_elt_t>(part).data() + index + 1;
   tail->nelts = part->nelts - index - 1;
   tail->next = part->next;
   part->nelts = index;
@@ -60,7 +56,7 @@ bool remove_element(ngx_list_t& list, ngx_list_part_t* part, ngx_list_part_t* be
   if (index > 0) {
     return split_part(list, part, index);
   }
-  part->elts = elements(*part).data() + 1;
+  part->elts = elements<ngx_table_elt_t>(part).data() + 1;
   --part->nelts;
   if (list.last == part) {
     list.nalloc = part->nelts;
@@ -71,7 +67,7 @@ bool remove_element(ngx_list_t& list, ngx_list_part_t* part, ngx_list_part_t* be
 bool remove_from_list(ngx_list_t& list, const ngx_table_elt_t* line) noexcept {
   ngx_list_part_t* before = nullptr;
   for (ngx_list_part_t* part = &list.part; part != nullptr; before = part, part = part->next) {
-    const auto all = elements(*part);
+    const auto all = elements<ngx_table_elt_t>(part);
     for (std::size_t i = 0; i < all.size(); ++i) {
       if (&all[i] == line) {
         return remove_element(list, part, before, i);
@@ -142,13 +138,30 @@ void forget_known(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept {
 ngx_table_elt_t* HeaderLines::next() noexcept {
   for (; part_ != nullptr; part_ = part_->next, index_ = 0) {
     while (index_ < part_->nelts) {
-      ngx_table_elt_t& line = elements(*part_)[index_++];
-      if (line.hash != 0 && std::string_view(text_of(line.lowcase_key), line.key.len) == name_) {
+      ngx_table_elt_t& line = elements<ngx_table_elt_t>(part_)[index_++];
+      // nginx may have run out of memory in the middle of a line.
+      if (line.hash == 0 || line.lowcase_key == nullptr) {
+        continue;
+      }
+      if (name_.empty() || std::string_view(text_of(line.lowcase_key), line.key.len) == name_) {
         return &line;
       }
     }
   }
   return nullptr;
+}
+
+bool is_alike(const ngx_table_elt_t& line, std::string_view name) noexcept {
+  if (line.key.len != name.size() || line.lowcase_key == nullptr) {
+    return false;
+  }
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const auto c = static_cast<char>(line.lowcase_key[i]);
+    if ((c == '-' ? '_' : c) != name[i]) {
+      return false;
+    }
+  }
+  return true;
 }
 
 bool remove_header(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept {

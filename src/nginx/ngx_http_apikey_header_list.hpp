@@ -7,7 +7,7 @@
 
 namespace apikey::nginx {
 
-// Iterates over the lines of one (lower-case) name.
+// Iterates over the lines of one (lower-case) name, or over all for an empty one.
 //   for (HeaderLines lines(r, "cookie"); ngx_table_elt_t* line = lines.next();) …
 class HeaderLines {
  public:
@@ -20,6 +20,10 @@ class HeaderLines {
   ngx_uint_t index_ = 0;
   std::string_view name_;
 };
+
+// Whether the name of a line is this one for whoever reads `_` and `-` alike, as variables and CGI do. REQUIRES: `name`
+// is in lower case, with `_`.
+[[nodiscard]] bool is_alike(const ngx_table_elt_t& line, std::string_view name) noexcept;
 
 // Takes `line` out of the list and out of headers_in's own pointers, of this request alone: a subrequest has a copy of
 // headers_in. Nothing happens when it is not there. RETURNS: false without memory.

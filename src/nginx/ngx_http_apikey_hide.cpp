@@ -1,25 +1,23 @@
 // Hiding: header lines are taken out of the list, cookies and queries are rebuilt without the key, and the bytes that
-// held it are overwritten, so that a variable that was read before shows asterisks.
-// Called in the preaccess phase, or by the first variable that needs the key. Must leave alone what is not a key of
-// ours in a source that others share, and memory that is not the client's (arguments may come from the configuration).
+// held it are overwritten, so that whoever kept a pointer to them has the pseudonym.
+// Called in the preaccess phase, by the first variable that needs the key, or when a request is logged that came to
+// neither. Must leave alone what is not a key of ours in a source that others share, and memory that is not the
+// request's.
 #include "ngx_http_apikey_hide.hpp"
 
+#include <algorithm>
 #include <array>
 
 #include "apikey/credential.hpp"
 #include "apikey/digest.hpp"
+#include "ngx_http_apikey_ctx.hpp"
 #include "ngx_http_apikey_header_list.hpp"
+#include "ngx_http_apikey_own_memory.hpp"
 #include "ngx_http_apikey_query.hpp"
 #include "ngx_http_apikey_request.hpp"
 
 namespace apikey::nginx {
 namespace {
-
-void overwrite(const ngx_str_t& text) noexcept {
-  if (text.len > 0) {
-    ngx_memset(text.data, '*', text.len);
-  }
-}
 
 // Calls `act` for r and each of its parents. RETURNS: false as soon as `act` does.
 template <typename Act>
@@ -35,17 +33,42 @@ bool up_to_main(ngx_http_request_t* r, Act act) noexcept {
   return true;
 }
 
-bool hide_line(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept {
-  if (!up_to_main(r, [line](ngx_http_request_t* each) noexcept { return remove_header(each, line); })) {
+struct Hiding {
+  ngx_http_request_t* r;
+  RequestCtx& ctx;
+  Format format;
+};
+
+bool hide_line(const Hiding& hiding, ngx_table_elt_t* line, Pseudonym pseudonym) noexcept {
+  if (!up_to_main(hiding.r, [line](ngx_http_request_t* each) noexcept { return remove_header(each, line); })) {
     return false;
   }
-  overwrite(line->value);
+  overwrite(hiding.r, view(line->value), pseudonym);
   return true;
 }
 
-bool hide_lines(ngx_http_request_t* r, std::string_view name) noexcept {
-  while (ngx_table_elt_t* line = find_header(r->main, name)) {
-    if (!hide_line(r, line)) {
+bool is_same_but_dashes(std::string_view a, std::string_view b) noexcept {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char x, char y) { return x == y || ((x == '-' || x == '_') && (y == '-' || y == '_')); });
+}
+
+ngx_table_elt_t* find_line(ngx_http_request_t* r, const Source& source) noexcept {
+  if (!source.is_any_dash) {
+    return find_header(r, view(source.name));
+  }
+  HeaderLines lines(r, {});
+  ngx_table_elt_t* line = lines.next();
+  while (line != nullptr && !is_same_but_dashes({text_of(line->lowcase_key), line->key.len}, view(source.name))) {
+    line = lines.next();
+  }
+  return line;
+}
+
+bool hide_lines(const Hiding& hiding, const Source& source) noexcept {
+  while (ngx_table_elt_t* line = find_line(hiding.r->main, source)) {
+    const Pseudonym pseudonym = pseudonym_of(hiding.r, view(line->value));
+    const bool is_remembered = line->value.len == 0 || remember_hidden(hiding.r, hiding.ctx, source.named, pseudonym);
+    if (!is_remembered || !hide_line(hiding, line, pseudonym)) {
       return false;
     }
   }
@@ -54,67 +77,95 @@ bool hide_lines(ngx_http_request_t* r, std::string_view name) noexcept {
 
 bool is_ours(Found found) noexcept { return found == Found::key || found == Found::malformed; }
 
-bool hide_authorization(ngx_http_request_t* r, SourceKind kind, Format format) noexcept {
-  ngx_table_elt_t* line = find_header(r->main, "authorization");
-  if (line == nullptr) {
-    return true;
-  }
-  std::array<char, kBasicBufferSize> buffer;
-  const bool is_credential = is_ours(judge_credential(kind, format, authorization_value(kind, *line, buffer)));
-  wipe(std::span<char>(buffer));
-  if (!is_credential) {
-    return true;
-  }
-  // auth_basic and $remote_user keep what they decoded.
-  up_to_main(r, [kind](ngx_http_request_t* each) noexcept {
+// auth_basic and $remote_user keep what they decoded.
+bool forget_user(ngx_http_request_t* r, Pseudonym pseudonym) noexcept {
+  return up_to_main(r, [pseudonym](ngx_http_request_t* each) noexcept {
     ngx_http_headers_in_t& headers = each->headers_in;
-    if (kind == SourceKind::basic && headers.user.len > 0) {
-      overwrite(headers.user);
-      overwrite(headers.passwd);
+    if (headers.user.len > 0) {
+      overwrite(each, view(headers.user), pseudonym);
+      overwrite(each, view(headers.passwd), pseudonym);
       headers.user.len = 0;
       ngx_str_null(&headers.passwd);
     }
     return true;
   });
-  return hide_line(r, line);
 }
 
-// Rebuilds one Cookie line without our pairs. RETURNS: false without memory.
-bool cut_cookie(ngx_http_request_t* r, ngx_table_elt_t* line, std::string_view name, Format format) noexcept {
+// $remote_user names the key, or somebody whose password it is.
+bool remember_user(const Hiding& hiding, Pseudonym pseudonym, std::string_view key, std::string_view pair) noexcept {
+  ngx_str_t name{0, nullptr};
+  if (key.data() != pair.data()) {
+    name = copy_to_pool(hiding.r->pool, pair.substr(0, pair.find(':')));
+    if (name.len == 0) {
+      return true;
+    }
+  }
+  return remember_hidden(hiding.r, hiding.ctx, main_conf(hiding.r)->hidden_user, pseudonym, name);
+}
+
+bool hide_authorization(const Hiding& hiding, const Source& source) noexcept {
+  ngx_table_elt_t* line = find_header(hiding.r->main, "authorization");
+  if (line == nullptr) {
+    return true;
+  }
+  std::array<char, kBasicBufferSize> buffer;
+  const auto [found, key] = judge_authorization(source, hiding.format, *line, buffer);
+  bool is_hidden = true;
+  if (is_ours(found)) {
+    const Pseudonym pseudonym = pseudonym_of(hiding.r, key);
+    is_hidden = remember_hidden(hiding.r, hiding.ctx, source.named, pseudonym);
+    if (source.kind == SourceKind::basic) {
+      is_hidden = is_hidden && remember_user(hiding, pseudonym, key, {buffer.data(), buffer.size()}) &&
+                  forget_user(hiding.r, pseudonym);
+    }
+    is_hidden = is_hidden && hide_line(hiding, line, pseudonym);
+  }
+  wipe(std::span<char>(buffer));
+  return is_hidden;
+}
+
+// Rebuilds a line that others share without what is ours. RETURNS: false without memory.
+bool cut_line(const Hiding& hiding, ngx_table_elt_t* line, const Source& source) noexcept {
+  const SharedLine shared = shared_line(source.kind);
+  Pseudonym pseudonym = 0;
   const std::string_view old = view(line->value);
-  auto* memory = static_cast<u_char*>(ngx_pnalloc(r->pool, old.size() + 1));
+  auto* memory = static_cast<u_char*>(ngx_pnalloc(hiding.r->pool, old.size() + 1));
   if (memory == nullptr) {
     return false;
   }
   u_char* end = memory;
   const char* copied = old.data();
   std::string_view rest = old;
-  for (NamedValue found; next_in_cookie(rest, name, found);) {
-    if (is_ours(judge_credential(SourceKind::cookie, format, found.value))) {
+  for (NamedValue found; shared.next(rest, view(source.name), found);) {
+    if (is_ours(judge_credential(source.kind, hiding.format, found.value))) {
       end = ngx_cpymem(end, copied, found.whole.data() - copied);
       copied = found.whole.data() + found.whole.size();
-      ngx_memset(line->value.data + (found.value.data() - old.data()), '*', found.value.size());
+      pseudonym = pseudonym_of(hiding.r, found.value);
+      if (!remember_hidden(hiding.r, hiding.ctx, source.named, pseudonym)) {
+        return false;
+      }
+      overwrite(hiding.r, found.value, pseudonym);
     }
   }
   if (copied == old.data()) {
     return true;
   }
   end = ngx_cpymem(end, copied, old.data() + old.size() - copied);
-  // What is left may end in the separator of a pair that is gone.
-  while (end > memory && (end[-1] == ';' || end[-1] == ' ')) {
+  // What is left may end in the separator of a member that is gone.
+  while (end > memory && shared.separators.find(static_cast<char>(end[-1])) != std::string_view::npos) {
     --end;
   }
   *end = '\0';
   line->value = {static_cast<std::size_t>(end - memory), memory};
-  return line->value.len > 0 || hide_line(r, line);
+  return line->value.len > 0 || hide_line(hiding, line, pseudonym);
 }
 
-bool hide_cookie(ngx_http_request_t* r, std::string_view name, Format format) noexcept {
+bool hide_in_lines(const Hiding& hiding, const Source& source) noexcept {
   // A line that becomes empty is taken out: the next one is looked for before.
-  HeaderLines lines(r->main, "cookie");
+  HeaderLines lines(hiding.r->main, shared_line(source.kind).header);
   for (ngx_table_elt_t* line = lines.next(); line != nullptr;) {
     ngx_table_elt_t* next = lines.next();
-    if (!cut_cookie(r, line, name, format)) {
+    if (!cut_line(hiding, line, source)) {
       return false;
     }
     line = next;
@@ -122,50 +173,86 @@ bool hide_cookie(ngx_http_request_t* r, std::string_view name, Format format) no
   return true;
 }
 
-bool hide_argument(ngx_http_request_t* r, std::string_view name) noexcept {
-  return up_to_main(r, [name](ngx_http_request_t* each) noexcept {
-    const ngx_str_t old_uri = each->unparsed_uri;
-    const ngx_str_t old_line = each->request_line;
-    const std::string_view uri_query = query_of_uri(view(old_uri));
-    const std::string_view line_query = query_of_request_line(view(old_line));
-    if (!edit_query(each->pool, each->args, view(each->args), name, QueryEdit::cut) ||
-        !edit_query(each->pool, each->unparsed_uri, uri_query, name, QueryEdit::cut) ||
-        !edit_query(each->pool, each->request_line, line_query, name, QueryEdit::cut)) {
+void overwrite_values(ngx_http_request_t* r, std::string_view query, std::string_view name,
+                      Pseudonym pseudonym) noexcept {
+  for (NamedValue found; next_in_query(query, name, found);) {
+    overwrite(r, found.value, pseudonym);
+  }
+}
+
+// Of the first value of that name. RETURNS: false when there is none.
+bool find_argument(ngx_http_request_t* r, std::string_view query, std::string_view name,
+                   Pseudonym& pseudonym) noexcept {
+  for (NamedValue found; next_in_query(query, name, found);) {
+    if (found.value.empty()) {
+      continue;
+    }
+    std::array<char, kMaxKeyLength> buffer;
+    std::string_view value;
+    pseudonym = pseudonym_of(r, percent_decode(found.value, buffer, value) ? value : found.value);
+    wipe(std::span<char>(buffer));
+    return true;
+  }
+  return false;
+}
+
+bool cut_argument(ngx_http_request_t* each, std::string_view name, Pseudonym pseudonym) noexcept {
+  const ngx_str_t args = each->args;
+  const ngx_str_t uri = each->unparsed_uri;
+  const ngx_str_t line = each->request_line;
+  const std::string_view uri_query = query_of_uri(view(uri));
+  const std::string_view line_query = query_of_request_line(view(line));
+  if (!cut_query(each->pool, each->args, view(args), name) ||
+      !cut_query(each->pool, each->unparsed_uri, uri_query, name) ||
+      !cut_query(each->pool, each->request_line, line_query, name)) {
+    return false;
+  }
+  // In HTTP/1 they are views of one buffer: nothing is overwritten before all are cut.
+  for (const std::string_view query : {view(args), uri_query, line_query}) {
+    overwrite_values(each, query, name, pseudonym);
+  }
+  return true;
+}
+
+bool hide_argument(const Hiding& hiding, const Source& source) noexcept {
+  return up_to_main(hiding.r, [&](ngx_http_request_t* each) noexcept {
+    Pseudonym pseudonym = 0;
+    const bool has_value = find_argument(each, view(each->args), view(source.name), pseudonym) ||
+                           find_argument(each, query_of_uri(view(each->unparsed_uri)), view(source.name), pseudonym);
+    if (has_value && !remember_hidden(hiding.r, hiding.ctx, source.named, pseudonym)) {
       return false;
     }
-    // In HTTP/1 both are views of one buffer; the second pass then finds asterisks.
-    overwrite_values(old_uri, uri_query, name);
-    overwrite_values(old_line, line_query, name);
-    return true;
+    return cut_argument(each, view(source.name), pseudonym);
   });
 }
 
-bool hide_source(ngx_http_request_t* r, const Source& source, Format format) noexcept {
+bool hide_source(const Hiding& hiding, const Source& source) noexcept {
   switch (source.kind) {
     case SourceKind::header:
-      return hide_lines(r, view(source.name));
+      return hide_lines(hiding, source);
+    case SourceKind::scheme:
     case SourceKind::bearer:
     case SourceKind::basic:
-      return hide_authorization(r, source.kind, format);
+      return hide_authorization(hiding, source);
     case SourceKind::cookie:
-      return hide_cookie(r, view(source.name), format);
+    case SourceKind::protocol:
+      return hide_in_lines(hiding, source);
     case SourceKind::query:
-      return hide_argument(r, view(source.name));
+      return hide_argument(hiding, source);
     case SourceKind::variable:
-      break;
+      return source.place == nullptr || hide_source(hiding, *source.place);
   }
   return true;
 }
 
 }  // namespace
 
-ngx_int_t hide_credential(ngx_http_request_t* r, const LocConf& conf) noexcept {
-  for (const Source& source : sources_of(conf)) {
-    if (!hide_source(r, source, static_cast<Format>(conf.format))) {
-      return NGX_ERROR;
-    }
-  }
-  return NGX_OK;
+ngx_int_t hide_credential(ngx_http_request_t* r, RequestCtx& ctx, const LocConf& conf) noexcept {
+  const Hiding hiding{r, ctx, static_cast<Format>(conf.format)};
+  const auto all = sources_of(conf);
+  return std::all_of(all.begin(), all.end(), [&](const Source& source) { return hide_source(hiding, source); })
+             ? NGX_OK
+             : NGX_ERROR;
 }
 
 }  // namespace apikey::nginx

@@ -8,9 +8,12 @@
 
 namespace apikey::nginx {
 
+struct RequestCtx;
+
 // Removes what the sources of `conf` hold, from `r` and its parents up to the main request; what is somebody else's (a
-// JWT, a session cookie) stays. Harmless when repeated. RETURNS: NGX_OK, or NGX_ERROR without memory: then some of it
-// is still there, and the request must not go on.
-ngx_int_t hide_credential(ngx_http_request_t* r, const LocConf& conf) noexcept;
+// JWT, a session cookie) stays. nginx's variables for these places show a pseudonym from then on. Harmless when
+// repeated. RETURNS: NGX_OK, or NGX_ERROR without memory: then some of it is still there, and the request must not go
+// on.
+ngx_int_t hide_credential(ngx_http_request_t* r, RequestCtx& ctx, const LocConf& conf) noexcept;
 
 }  // namespace apikey::nginx

@@ -24,8 +24,9 @@ constexpr std::size_t kChunk = 16384;
 constexpr std::array<std::string_view, kCredentialForms> kForms = {"none", "own", "foreign"};
 constexpr std::array<std::string_view, kAdoptionResultCount> kResults = {
     "adopted", "refused", "damaged", "not_trusted", "unsupported", "unreadable", "failed", "veto", "taken_over"};
-constexpr std::array<std::string_view, kCostMissCount> kCostMisses = {"no_figure", "not_a_number", "too_large",
-                                                                      "not_json",  "encoded",      "bad_variable"};
+constexpr std::array<std::string_view, kCostMissCount> kCostMisses = {
+    "no_figure", "not_a_number", "too_large", "not_json", "encoded", "bad_variable",
+    "head",      "not_modified", "partial",   "slice",    "aborted"};
 
 // A response body that grows by buffers of the request's pool.
 class Text {

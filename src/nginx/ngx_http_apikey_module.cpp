@@ -55,8 +55,7 @@ ngx_command_t commands[] = {
     {ngx_string("apikey_scope"), kAnywhere | NGX_CONF_1MORE, set_scope, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("apikey_environment"), kAnywhere | NGX_CONF_1MORE, set_environment, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
-    {ngx_string("apikey_hide"), kAnywhere | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
-     offsetof(LocConf, hides), nullptr},
+    {ngx_string("apikey_hide"), kAnywhere | NGX_CONF_1MORE, set_hide, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("apikey_format"), kAnywhere | NGX_CONF_TAKE1, set_choice, NGX_HTTP_LOC_CONF_OFFSET,
      offsetof(LocConf, format), format_words},
     {ngx_string("apikey_preflight"), kAnywhere | NGX_CONF_TAKE1, set_choice, NGX_HTTP_LOC_CONF_OFFSET,
@@ -82,8 +81,7 @@ ngx_command_t commands[] = {
     {ngx_string("apikey_metrics"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_metrics, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
     {ngx_string("apikey_usage"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_usage, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
-    {ngx_string("apikey_verify"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_verify, NGX_HTTP_LOC_CONF_OFFSET, 0,
-     nullptr},
+    {ngx_string("apikey_verify"), NGX_HTTP_LOC_CONF | NGX_CONF_ANY, set_verify, NGX_HTTP_LOC_CONF_OFFSET, 0, nullptr},
     {ngx_string("apikey_whoami"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, set_whoami, NGX_HTTP_LOC_CONF_OFFSET, 0,
      nullptr},
 
@@ -94,7 +92,7 @@ ngx_http_module_t module_context = {
     on_configured,     // postconfiguration
     create_main_conf,  // create main configuration
     init_main_conf,    // init main configuration
-    nullptr,           // create server configuration
+    create_srv_conf,   // create server configuration
     nullptr,           // merge server configuration
     create_loc_conf,   // create location configuration
     merge_loc_conf,    // merge location configuration

@@ -52,6 +52,20 @@ inline std::span<ngx_str_t> arguments(ngx_conf_t* cf) noexcept {
 // An array of this configuration level that no directive has made yet.
 inline ngx_array_t* unset_array() noexcept { return static_cast<ngx_array_t*>(NGX_CONF_UNSET_PTR); }
 
+// What an array holds; nothing for null.
+template <typename T>
+std::span<T> elements(const ngx_array_t& array) noexcept {
+  return {static_cast<T*>(array.elts), array.nelts};
+}
+template <typename T>
+std::span<T> elements(const ngx_array_t* array) noexcept {
+  return array == nullptr ? std::span<T>() : elements<T>(*array);
+}
+template <typename T>
+std::span<T> elements(const ngx_list_part_t* part) noexcept {
+  return {static_cast<T*>(part->elts), part->nelts};
+}
+
 // RETURNS: false without memory.
 template <typename T>
 bool init_array(ngx_array_t& array, ngx_pool_t* pool) noexcept {

@@ -1,37 +1,13 @@
-// Cuts or redacts the pairs of one name in a query, wherever the query stands.
+// Cuts the pairs of one name out of a query, wherever the query stands.
 // Called in the preaccess phase. The old text is left to the caller, who overwrites what must not stay.
 #include "ngx_http_apikey_query.hpp"
 
-#include <array>
-
 #include "apikey/credential.hpp"
-#include "apikey/digest.hpp"
-#include "apikey/key_form.hpp"
 
 namespace apikey::nginx {
 namespace {
 
-constexpr std::size_t kRedactedSize = kMaxPrefixLength + kMaxEnvLength + 6;
-
-std::size_t count_pairs(std::string_view query, std::string_view name) noexcept {
-  std::size_t count = 0;
-  for (NamedValue found; next_in_query(query, name, found);) {
-    ++count;
-  }
-  return count;
-}
-
-// The redacted form of a value as it stands in a query.
-std::string_view redact_value(std::string_view value, std::span<char, kRedactedSize> out) noexcept {
-  std::array<char, kMaxKeyLength> buffer;
-  std::string_view decoded;
-  if (!percent_decode(value, buffer, decoded)) {
-    decoded = {};
-  }
-  const std::string_view redacted = redact_key(decoded, out);
-  wipe(std::span<char>(buffer));
-  return redacted;
-}
+constexpr std::string_view kLineEnd = "\r\n";
 
 // A place in new memory to which pieces of the old text are copied; it never writes more than it was made for.
 struct Copy {
@@ -58,14 +34,14 @@ std::string_view query_of_request_line(std::string_view line) noexcept {
   return query_of_uri(line);
 }
 
-bool edit_query(ngx_pool_t* pool, ngx_str_t& text, std::string_view query, std::string_view name,
-                QueryEdit edit) noexcept {
-  const std::size_t pairs = count_pairs(query, name);
-  if (pairs == 0) {
+bool cut_query(ngx_pool_t* pool, ngx_str_t& text, std::string_view query, std::string_view name) noexcept {
+  NamedValue found;
+  std::string_view rest = query;
+  if (!next_in_query(rest, name, found)) {
     return true;
   }
   const std::string_view old = view(text);
-  auto* memory = static_cast<u_char*>(ngx_pnalloc(pool, old.size() + pairs * kRedactedSize));
+  auto* memory = static_cast<u_char*>(ngx_pnalloc(pool, old.size() + kLineEnd.size()));
   if (memory == nullptr) {
     return false;
   }
@@ -73,15 +49,9 @@ bool edit_query(ngx_pool_t* pool, ngx_str_t& text, std::string_view query, std::
   copy.add(between(old.data(), query.data()));
   u_char* const start = copy.at;
   const char* copied = query.data();
-  std::string_view rest = query;
-  for (NamedValue found; next_in_query(rest, name, found);) {
-    const std::string_view gone = edit == QueryEdit::cut ? found.whole : found.value;
-    copy.add(between(copied, gone.data()));
-    if (edit == QueryEdit::redact) {
-      std::array<char, kRedactedSize> redacted;
-      copy.add(redact_value(found.value, redacted));
-    }
-    copied = gone.data() + gone.size();
+  for (rest = query; next_in_query(rest, name, found);) {
+    copy.add(between(copied, found.whole.data()));
+    copied = found.whole.data() + found.whole.size();
   }
   copy.add(between(copied, query.data() + query.size()));
   if (copy.at == start && start > memory && start[-1] == '?') {
@@ -89,13 +59,8 @@ bool edit_query(ngx_pool_t* pool, ngx_str_t& text, std::string_view query, std::
   }
   copy.add(between(query.data() + query.size(), old.data() + old.size()));
   text = {static_cast<std::size_t>(copy.at - memory), memory};
+  copy.add(kLineEnd);
   return true;
-}
-
-void overwrite_values(const ngx_str_t& text, std::string_view query, std::string_view name) noexcept {
-  for (NamedValue found; next_in_query(query, name, found);) {
-    ngx_memset(text.data + (found.value.data() - view(text).data()), '*', found.value.size());
-  }
 }
 
 }  // namespace apikey::nginx

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "apikey/plain_text.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_request.hpp"
 #include "ngx_http_apikey_text.hpp"
@@ -92,13 +93,20 @@ bool add_refusal_headers(ngx_http_request_t* r, const RequestCtx& ctx, ngx_int_t
   return add_retry_after(r, is_limited ? whole_seconds(ctx.verdict.retry_after_ns) : kRetryUnavailable);
 }
 
-// A name for a log line: cut, control characters and quotes replaced.
+// A name for a log line: cut between two characters, what is not plain as escapes, quotes replaced.
 class LoggedName {
  public:
   explicit LoggedName(std::string_view name) noexcept {
-    size_ = std::min(name.size(), text_.size());
-    std::transform(name.begin(), name.begin() + static_cast<std::ptrdiff_t>(size_), text_.begin(),
-                   [](char c) { return static_cast<u_char>(c) < 0x20 || c == 0x7f || c == '"' ? '?' : c; });
+    while (!name.empty()) {
+      std::array<char, kMaxShownCharacter> buffer;
+      const Character character = next_character(name);
+      const std::string_view piece = character.code == '"' ? "?" : shown(character, buffer);
+      if (piece.size() > text_.size() - size_) {
+        return;
+      }
+      std::copy(piece.begin(), piece.end(), text_.begin() + static_cast<std::ptrdiff_t>(size_));
+      size_ += piece.size();
+    }
   }
   [[nodiscard]] ngx_str_t str() const noexcept { return to_ngx_str({text_.data(), size_}); }
 
@@ -137,8 +145,8 @@ void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
 }
 
 // A guesser would fill the log: one line per address and minute.
-void log_throttled(ngx_http_request_t* r) noexcept {
-  if (!takes_notice(limit_tables(*main_conf(r)), request_facts(r).address, {monotonic_ns()})) {
+void log_throttled(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
+  if (!takes_notice(limit_tables(*main_conf(r)), ctx.facts.address, {monotonic_ns()})) {
     return;
   }
   ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
@@ -247,18 +255,23 @@ ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   if (status == NGX_OK || status == NGX_DECLINED) {
     return status;
   }
-  ctx.is_refused = ctx.is_refused || r == r->main;
+  ctx.is_refused = true;
   if (!add_refusal_headers(r, ctx, status)) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
   }
   if (status == NGX_HTTP_SERVICE_UNAVAILABLE) {
     log_unavailable(r, ctx);
   } else if (ctx.verdict.outcome == Outcome::throttled) {
-    log_throttled(r);
+    log_throttled(r, ctx);
   } else {
     log_refusal(r, ctx);
   }
   return status;
+}
+
+ngx_int_t repeat(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
+  ctx.shown_in = loc_conf(r->main);
+  return status_of(ctx.verdict.outcome);
 }
 
 ngx_int_t send_text(ngx_http_request_t* r, ngx_uint_t status, std::string_view type, ngx_str_t body) noexcept {

@@ -14,6 +14,9 @@ namespace apikey::nginx {
 // RETURNS: status_of() the verdict, or 500 without memory.
 ngx_int_t reply(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
 
+// A refusal of an earlier pass, in a later one: its headers are there already. RETURNS: its status.
+ngx_int_t repeat(ngx_http_request_t* r, RequestCtx& ctx) noexcept;
+
 // Nanoseconds as whole seconds, rounded up.
 [[nodiscard]] std::int64_t whole_seconds(std::uint64_t ns) noexcept;
 

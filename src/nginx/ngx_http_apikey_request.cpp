@@ -10,6 +10,7 @@
 #include "apikey/key_form.hpp"
 #include "ngx_http_apikey_header_list.hpp"
 #include "ngx_http_apikey_query.hpp"
+#include "ngx_http_apikey_question.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -32,15 +33,28 @@ class Gathering {
     switch (source.kind) {
       case SourceKind::header:
         return read_header(r, view(source.name));
+      case SourceKind::scheme:
       case SourceKind::bearer:
       case SourceKind::basic:
-        return read_authorization(r, source.kind);
+        return read_authorization(r, source);
       case SourceKind::query:
         return read_query(view(r->args), view(source.name));
       case SourceKind::cookie:
-        return read_cookies(r, view(source.name));
+      case SourceKind::protocol:
+        return read_shared_lines(r, source);
       case SourceKind::variable:
-        return read_variable(r, source.variable);
+        return read_variable(r, source);
+    }
+  }
+
+  void read_query(std::string_view query, std::string_view name) noexcept {
+    for (NamedValue found; next_in_query(query, name, found);) {
+      std::string_view decoded;
+      if (!percent_decode(found.value, buffer(), decoded)) {
+        add(Found::malformed, found.value);
+        continue;
+      }
+      judge(SourceKind::query, decoded);
     }
   }
 
@@ -56,7 +70,7 @@ class Gathering {
 
   void add(Found found, std::string_view value) noexcept {
     if (found == Found::key || found == Found::malformed) {
-      has_own_form_ = has_own_form_ || has_own_shape(value);
+      has_own_form_ = has_own_form_ || apikey::has_own_form(value);
     }
     presented_.add(found, value);
   }
@@ -74,35 +88,30 @@ class Gathering {
     judge(SourceKind::header, view(line->value));
   }
 
-  void read_authorization(ngx_http_request_t* r, SourceKind kind) noexcept {
-    if (const ngx_table_elt_t* line = find_header(r, "authorization")) {
-      judge(kind, authorization_value(kind, *line, buffer()));
+  void read_authorization(ngx_http_request_t* r, const Source& source) noexcept {
+    // nginx refuses a second line of this name.
+    if (const ngx_table_elt_t* line = r->headers_in.authorization) {
+      const Judged judged = judge_authorization(source, format_, *line, buffer());
+      add(judged.found, judged.value);
     }
   }
 
-  void read_query(std::string_view query, std::string_view name) noexcept {
-    for (NamedValue found; next_in_query(query, name, found);) {
-      std::string_view decoded;
-      if (!percent_decode(found.value, buffer(), decoded)) {
-        add(Found::malformed, found.value);
-        continue;
-      }
-      judge(SourceKind::query, decoded);
-    }
-  }
-
-  void read_cookies(ngx_http_request_t* r, std::string_view name) noexcept {
-    HeaderLines lines(r, "cookie");
+  void read_shared_lines(ngx_http_request_t* r, const Source& source) noexcept {
+    const SharedLine shared = shared_line(source.kind);
+    HeaderLines lines(r, shared.header);
     while (const ngx_table_elt_t* line = lines.next()) {
       std::string_view rest = view(line->value);
-      for (NamedValue found; next_in_cookie(rest, name, found);) {
-        judge(SourceKind::cookie, found.value);
+      for (NamedValue found; shared.next(rest, view(source.name), found);) {
+        judge(source.kind, found.value);
       }
     }
   }
 
-  void read_variable(ngx_http_request_t* r, ngx_int_t index) noexcept {
-    const ngx_http_variable_value_t* value = ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(index));
+  void read_variable(ngx_http_request_t* r, const Source& source) noexcept {
+    ngx_str_t name = source.name;
+    const ngx_http_variable_value_t* value =
+        source.place == nullptr ? ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(source.variable))
+                                : ngx_http_get_variable(r, &name, source.hash);
     if (value != nullptr && value->not_found == 0) {
       judge(SourceKind::variable, {text_of(value->data), value->len});
     }
@@ -154,38 +163,48 @@ std::string_view header_value(const ngx_table_elt_t* line) noexcept {
 
 }  // namespace
 
-std::string_view authorization_value(SourceKind kind, const ngx_table_elt_t& line, std::span<char> buffer) noexcept {
-  if (kind == SourceKind::bearer) {
-    return bearer_token(view(line.value));
+Judged judge_authorization(const Source& source, Format format, const ngx_table_elt_t& line,
+                           std::span<char> buffer) noexcept {
+  const std::string_view token = scheme_token(view(line.value), view(source.name));
+  if (token.empty()) {
+    return {};
   }
-  const std::string_view token = basic_token(view(line.value));
-  return token.empty() ? std::string_view() : decode_basic(token, buffer);
+  if (source.kind == SourceKind::basic) {
+    return judge_basic(format, token, buffer);
+  }
+  return {judge_credential(source.kind, format, token), token};
 }
 
-void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main,
-                     Credential& credential) noexcept {
+SharedLine shared_line(SourceKind kind) noexcept {
+  return kind == SourceKind::cookie ? SharedLine{"cookie", next_in_cookie, "; "}
+                                    : SharedLine{"sec-websocket-protocol", next_in_protocols, ", "};
+}
+
+void read_credential(ngx_http_request_t* r, const LocConf& conf, const MainConf& main, Credential& credential,
+                     PresentedKey& key) noexcept {
   Gathering gathering(static_cast<Format>(conf.format));
   for (const Source& source : sources_of(conf)) {
     gathering.read(r->main, source);
+    if (source.kind == SourceKind::query) {
+      gathering.read_query(query_of_uri(asked_uri(r, conf)), view(source.name));
+    }
   }
   credential.found = gathering.presented().found();
   credential.has_own_form = gathering.has_own_form();
   if (credential.found == Found::key) {
-    compute_digests(gathering.presented().key(), conf, main, credential);
+    key.keep(gathering.presented().key());
+    compute_digests(key.text(), conf, main, credential);
   }
 }
 
-bool redact_request_line(ngx_http_request_t* r, const LocConf& conf, ngx_str_t& redacted) noexcept {
-  if (redacted.data == nullptr) {
-    redacted = r->main->request_line;
-  }
+void read_key_again(ngx_http_request_t* r, const LocConf& conf, PresentedKey& key) noexcept {
+  Gathering gathering(static_cast<Format>(conf.format));
   for (const Source& source : sources_of(conf)) {
-    if (source.kind == SourceKind::query &&
-        !edit_query(r->pool, redacted, query_of_request_line(view(redacted)), view(source.name), QueryEdit::redact)) {
-      return false;
-    }
+    gathering.read(r->main, source);
   }
-  return true;
+  if (gathering.presented().found() == Found::key) {
+    key.keep(gathering.presented().key());
+  }
 }
 
 RequestFacts request_facts(ngx_http_request_t* r) noexcept {
@@ -202,8 +221,8 @@ RequestFacts request_facts(ngx_http_request_t* r) noexcept {
   return facts;
 }
 
-bool is_cors_preflight(ngx_http_request_t* r) noexcept {
-  return r->main->method == NGX_HTTP_OPTIONS && find_header(r->main, "origin") != nullptr &&
+bool is_cors_preflight(ngx_http_request_t* r, const RequestFacts& facts) noexcept {
+  return facts.method == kMethodOptions && find_header(r->main, "origin") != nullptr &&
          find_header(r->main, "access-control-request-method") != nullptr;
 }
 

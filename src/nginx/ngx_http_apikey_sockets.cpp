@@ -21,11 +21,6 @@ namespace {
 // Between two looks: a server that starts binds first and listens then.
 constexpr ngx_msec_t kBindToListen = 50;
 
-template <typename T>
-std::span<T> elements(const ngx_array_t& array) noexcept {
-  return {static_cast<T*>(array.elts), array.nelts};
-}
-
 bool is_answering(const MainConf& main, const ngx_http_conf_addr_t& address) noexcept {
   const auto servers = elements<ngx_http_core_srv_conf_t*>(address.servers);
   const auto answering = elements<ngx_http_core_srv_conf_t*>(main.answering);

@@ -354,9 +354,7 @@ AckState fenced_state(const StoreConf& store) noexcept {
   return store.allows_on_error ? AckState::unchecked : AckState::fenced;
 }
 
-AckState open_state(const Adopted& adopted) noexcept {
-  return adopted.has_veto() ? AckState::vetoed : AckState::open;
-}
+AckState open_state(const Adopted& adopted) noexcept { return adopted.has_veto() ? AckState::vetoed : AckState::open; }
 
 void acknowledge(const StoreConf& store, const Adopted& adopted, AckState state) noexcept {
   // Before the first change there may be something known from before, which nobody has open.

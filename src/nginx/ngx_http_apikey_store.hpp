@@ -61,18 +61,19 @@ struct StoreRuntime {
   bool has_root_master = false;       // else everything belongs to one user, and a worker could change it anyway
   Opened opened[kMaxLoaded + 2];
   Loaded loaded[kMaxLoaded + 1];
-  Loaded* current = nullptr;          // null: nothing decides
-  std::uint64_t change = 0;           // Adopted::change that this worker has open: `current` is all of it
-  bool is_waiting = false;            // it cannot open the newest, because requests hold every slot or descriptor
-  bool needs_copy = false;            // … because no copy could be had
-  bool has_closed_peers = false;      // other workers' copies cannot be opened here, so this worker verifies for itself
-  ngx_msec_t tried_at = 0;            // when it last tried to switch
-  std::uint64_t tried = 0;            // … to which change
-  std::uint64_t complained = 0;       // the change it said it cannot open
-  std::uint64_t tried_permission = 0; // Permission::granted_us of the last one by which it looked at a refused file again
-  std::uint64_t birth = 0;            // of the inode that was adopted last, ns; 0: not known
-  Copy verified;                      // what this worker's own verification left, until it is opened …
-  SealHash verified_seal{};           // … and which snapshot that is
+  Loaded* current = nullptr;      // null: nothing decides
+  std::uint64_t change = 0;       // Adopted::change that this worker has open: `current` is all of it
+  bool is_waiting = false;        // it cannot open the newest, because requests hold every slot or descriptor
+  bool needs_copy = false;        // … because no copy could be had
+  bool has_closed_peers = false;  // other workers' copies cannot be opened here, so this worker verifies for itself
+  ngx_msec_t tried_at = 0;        // when it last tried to switch
+  std::uint64_t tried = 0;        // … to which change
+  std::uint64_t complained = 0;   // the change it said it cannot open
+  std::uint64_t tried_permission =
+      0;                     // Permission::granted_us of the last one by which it looked at a refused file again
+  std::uint64_t birth = 0;   // of the inode that was adopted last, ns; 0: not known
+  Copy verified;             // what this worker's own verification left, until it is opened …
+  SealHash verified_seal{};  // … and which snapshot that is
   std::uint64_t verified_change = 0;  // … and the change it is held for; 0: not adopted yet
 };
 

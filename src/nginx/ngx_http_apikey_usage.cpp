@@ -31,8 +31,7 @@ std::uint64_t upstream_us(const ngx_http_request_t* r) noexcept {
   if (r->upstream_states == nullptr) {
     return 0;
   }
-  const std::span states(static_cast<const ngx_http_upstream_state_t*>(r->upstream_states->elts),
-                         r->upstream_states->nelts);
+  const auto states = elements<const ngx_http_upstream_state_t>(r->upstream_states);
   std::uint64_t sum = 0;
   for (const ngx_http_upstream_state_t& state : states) {
     // Not set where an internal redirect stands between two groups of servers.
@@ -53,7 +52,8 @@ UsageEvent event_of(const ngx_http_request_t* r, const RequestCtx& ctx) noexcept
   event.outcome = ctx.verdict.is_dry_run ? Outcome::ok : ctx.verdict.outcome;
   if (event.outcome == Outcome::ok) {
     event.cost = ctx.charge.costs.empty() ? 1 : ctx.charge.costs.front().cost;
-    event.refunded = ctx.is_refunded ? event.cost : 0;
+    event.cost = ctx.is_free ? 0 : event.cost;
+    event.refunded = ctx.client->is_refunded ? event.cost : 0;
   }
   event.bytes = static_cast<std::uint64_t>(std::max<off_t>(r->connection->sent, 0));
   event.upstream_us = upstream_us(r);

@@ -6,6 +6,7 @@
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_meta.hpp"
 #include "ngx_http_apikey_reply.hpp"
+#include "ngx_http_apikey_request_line.hpp"
 #include "ngx_http_apikey_text.hpp"
 
 namespace apikey::nginx {
@@ -141,8 +142,7 @@ bool is_authenticated(const Verdict& verdict, const Recognition& known) noexcept
 
 // The key of this request, when its verdict is `ok` (or, for logs, whatever the verdict is). Null: show nothing.
 const Identity* shown_identity(ngx_http_request_t* r, bool whatever_the_verdict, RequestCtx*& ctx) noexcept {
-  const Verdict* verdict = current_verdict(r);
-  ctx = find_ctx(r);
+  const Verdict* verdict = current_verdict(r, ctx);
   if (ctx == nullptr || (!whatever_the_verdict && (verdict == nullptr || !is_authenticated(*verdict, ctx->known)))) {
     return nullptr;
   }
@@ -151,17 +151,21 @@ const Identity* shown_identity(ngx_http_request_t* r, bool whatever_the_verdict,
 
 ngx_int_t show_request(ngx_http_request_t* r, ngx_http_variable_value_t* v) noexcept {
   const LocConf& conf = *loc_conf(r);
-  RequestCtx* ctx = conf.is_on ? get_ctx(r) : find_ctx(r);
-  if (conf.is_on && (ctx == nullptr || (!ctx->is_reading && !extract(r, conf, *ctx)))) {
+  RequestCtx* ctx = conf.is_on ? get_own_ctx(r) : find_ctx(r);
+  if (conf.is_on && (ctx == nullptr || (!ctx->client->is_reading && !extract(r, conf, *ctx)))) {
     return NGX_ERROR;
   }
-  const bool is_redacted = ctx != nullptr && ctx->redacted_request.data != nullptr;
-  return show(v, view(is_redacted ? ctx->redacted_request : r->main->request_line));
+  if (ctx != nullptr && ctx->client->redacted_request.data != nullptr) {
+    return show(v, view(ctx->client->redacted_request));
+  }
+  ngx_str_t line = r->main->request_line;
+  return clean_line(r->pool, line, {names_in(srv_conf(r)->argument_names), {}}, Shown::form) ? show(v, view(line))
+                                                                                             : NGX_ERROR;
 }
 
 ngx_int_t show_generation(ngx_http_request_t* r, ngx_http_variable_value_t* v) noexcept {
-  current_verdict(r);
-  const RequestCtx* ctx = find_ctx(r);
+  RequestCtx* ctx = nullptr;
+  current_verdict(r, ctx);
   return ctx == nullptr || ctx->generation == 0 ? show(v, {})
                                                 : show_number(r, v, static_cast<std::int64_t>(ctx->generation));
 }
@@ -177,7 +181,8 @@ ngx_int_t get_verdict_variable(ngx_http_request_t* r, ngx_http_variable_value_t*
   if (field == Field::generation) {
     return show_generation(r, v);
   }
-  const Verdict* verdict = current_verdict(r);
+  RequestCtx* ctx = nullptr;
+  const Verdict* verdict = current_verdict(r, ctx);
   if (verdict == nullptr) {
     return show(v, {});
   }

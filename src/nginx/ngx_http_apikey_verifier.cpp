@@ -129,10 +129,8 @@ const Inbox& inbox_of(const StoreConf& store) noexcept { return store.runtime->m
 
 // Of this very file, for this store.
 Permission permission_for(const StoreConf& store, const AdoptedFile& file) noexcept {
-  return {.seal = file.seal,
-          .registry_id = file.registry_id,
-          .generation = file.generation,
-          .store = store.runtime->key};
+  return {
+      .seal = file.seal, .registry_id = file.registry_id, .generation = file.generation, .store = store.runtime->key};
 }
 
 bool is_permitted(const StoreConf& store, const AdoptedFile& file) noexcept {

@@ -75,6 +75,8 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 
 NodeCounters& node_counters(const MainConf& conf) noexcept { return *conf.node->tables.counters; }
 
+const SipKey& node_seed(const MainConf& conf) noexcept { return conf.node->file->memory.head().seed; }
+
 std::uint64_t bucket_slots(const MainConf& conf) noexcept { return conf.node->tables.bucket_slots; }
 
 Adoption& adoption_of(const MainConf&, const StoreConf& store) noexcept { return store.runtime->slot->adoption; }

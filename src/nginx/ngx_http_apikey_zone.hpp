@@ -33,8 +33,14 @@ enum class CostMiss : std::uint8_t {
   not_json,
   encoded,       // the body is compressed
   bad_variable,  // of the cost or the reserve
+  // The body did not come by in one piece, as nobody asked for all of it:
+  head,
+  not_modified,
+  partial,
+  slice,    // nginx puts it together from parts
+  aborted,  // or somebody went away
 };
-inline constexpr std::size_t kCostMissCount = static_cast<std::size_t>(CostMiss::bad_variable) + 1;
+inline constexpr std::size_t kCostMissCount = static_cast<std::size_t>(CostMiss::aborted) + 1;
 
 inline constexpr std::size_t kCounterShards = 16;  // workers add to different cache lines
 inline constexpr std::size_t kMaxEnvLabels = 15;
@@ -87,6 +93,7 @@ ngx_shm_zone_t* add_zone(ngx_conf_t* cf, ngx_str_t* name, std::size_t size) noex
 
 // Memory of the running configuration; only valid in a worker.
 NodeCounters& node_counters(const MainConf& conf) noexcept;
+const SipKey& node_seed(const MainConf& conf) noexcept;     // a secret of the node, the same in all workers and reloads
 std::uint64_t bucket_slots(const MainConf& conf) noexcept;  // how many buckets of keys and owners there is room for
 // All tables of limits, with this node's share and who holds what this process has in flight.
 const LimitTables& limit_tables(const MainConf& conf) noexcept;

@@ -61,19 +61,24 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view text = input.remaining_text();
   judge(text);
   redact(text);
-  require(is_within(apikey::bearer_token(text), text));
+  require(is_within(apikey::scheme_token(text, name), text));
   std::array<char, apikey::kBasicBufferSize> buffer;
-  const std::string_view key = apikey::decode_basic(apikey::basic_token(text), buffer);
-  require(is_within(key, {buffer.data(), buffer.size()}));
-  require(is_within(apikey::decode_basic(text, buffer), {buffer.data(), buffer.size()}));
+  for (const Format format : {Format::strict, Format::any}) {
+    for (const std::string_view token : {apikey::scheme_token(text, "Basic"), text}) {
+      const apikey::Judged judged = apikey::judge_basic(format, token, buffer);
+      require(is_within(judged.value, {buffer.data(), buffer.size()}));
+      require(judged.found != Found::key || apikey::is_presentable(judged.value));
+    }
+  }
   std::string_view decoded;
   if (apikey::percent_decode(text, buffer, decoded)) {
     require(is_within(decoded, text) || is_within(decoded, {buffer.data(), buffer.size()}));
     require(decoded.size() <= text.size());
   }
-  if (!name.empty() && name.find_first_of("=;&% \t") == std::string_view::npos) {
+  if (!name.empty() && name.find_first_of("=;&,% \t") == std::string_view::npos) {
     hide(apikey::next_in_query, text, name);
     hide(apikey::next_in_cookie, text, name);
+    hide(apikey::next_in_protocols, text, name);
   }
   return 0;
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.paths import IS_ROOT, KEYLOADER, worker_user
+from harness.waiting import wait_until
 
 
 class Key(NamedTuple):
@@ -96,6 +97,12 @@ class Registry:
             words.append("--no-publish")
         made = self.json(*words, *arguments)
         return Key(made["id"], made["key"])
+
+    def expired_key(self, owner="tester", **fields) -> Key:
+        """One that has just ended; keyloader makes none that has ended already."""
+        key = self.key(owner, expires="1s", **fields)
+        wait_until(lambda: self.json("key", "show", key.id)["state"] == "expired", what="the end of the key")
+        return key
 
     def revoke(self, key, *arguments):
         return self.run("key", "revoke", key.id if isinstance(key, Key) else key, *arguments)

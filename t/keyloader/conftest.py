@@ -56,6 +56,14 @@ def bare(tmp_path):
     return Keyloader(tmp_path / "node")
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """One registry for all examples of a property."""
+    tool = Keyloader(tmp_path_factory.mktemp("lasting") / "node")
+    tool("init")
+    return tool
+
+
 @pytest.fixture
 def keyloader(bare):
     bare("init")

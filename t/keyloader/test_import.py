@@ -73,6 +73,26 @@ def test_a_file_of_own_keys(keyloader, tmp_path):
     assert [(line["line"], line["column"]) for line in report["refused"]] == [(2, "key"), (3, "env")]
 
 
+@pytest.mark.parametrize("key", [
+    "sk_live_51HxYz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+    "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+    "sb_secret_N7UND0UgjKTVK-Uodkm0Hg_xSvEMPvz",
+    "github_pat_11ABCDEFG0123456789abc_0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw",
+    "acme_prod_0123456789abcdef0123456789abcdef",
+    "ak_live_0123456789ABCDEFGHIJKLMNOPQRSTUV06nxX",  # shorter than ours by one
+])
+def test_foreign_keys_that_begin_like_ours(keyloader, key):
+    import_csv(keyloader, f"key,owner\n{key},acme\n")
+    found = keyloader.json("find", stdin=key)
+    assert (found["prefix"], found["env"]) == ("", "live")
+
+
+def test_find_names_a_wrong_checksum(keyloader):
+    key = keyloader.key()["key"]
+    assert "checksum" in keyloader.refused("find", stdin=key[:-1] + ("0" if key[-1] != "0" else "1"))
+    assert "checksum" not in keyloader.refused("find", stdin=key[:-1])
+
+
 @pytest.mark.parametrize("form", ["plain", "upper", "pepper"])
 def test_ready_digests(bare, form):
     bare("init", "--pepper", "2026")

@@ -78,7 +78,7 @@ def test_every_field(keyloader):
         "effective_limits": [{**made["limits"][0], "from": "key"}]}
     cleared = keyloader.json(
         "key", "set", made["id"], "--name", "none", "--scope", "none", "--role", "none", "--plan", "none", "--rate", "none",
-        "--expires", "none", "--not-before", "", "--allow-ip", "none", "--allow-origin", "none", "--allow-method", "none",
+        "--expires", "none", "--not-before", "none", "--allow-ip", "none", "--allow-origin", "none", "--allow-method", "none",
         "--allow-host", "none", "--no-require-tls", "--meta", "none")
     assert cleared["state"] == "active" and cleared["plan"] == "default" and cleared["require_tls"] is False
     assert [name for name in ("name", "scopes", "roles", "limits", "allow_ip", "allow_origin", "allow_method",

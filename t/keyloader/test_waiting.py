@@ -205,7 +205,7 @@ def test_a_refusal_ends_the_wait_with_its_sentence(keyloader, nginx):
     code, _, err = run(keyloader, nginx, "plan", "create", "a", "--wait", "50s",
                        play=lambda _, __, seal: nginx.refuse(seal, "too few keys\x1b[31m"))
     assert code == 3 and time.monotonic() - began < 40
-    assert "nginx (pid 4242) still uses generation 1: too few keys?[31m" in err
+    assert "nginx (pid 4242) still uses generation 1: too few keys\\x1b[31m" in err
 
 
 @pytest.mark.parametrize("about", ["another file", "an older configuration", "a misfortune of one worker"])

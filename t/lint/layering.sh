@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Who may know whom: the core knows no nginx, one file opens LMDB for reading, one header brings nginx in.
+# Who may know whom: the core knows no nginx, one file opens LMDB for reading, one header brings nginx in, one file of
+# keyloader prints.
 # Called by scripts/test and by people: t/lint/layering.sh [folder of the sources]
 # Reads sources only.
 set -euo pipefail
@@ -38,7 +39,11 @@ refuse "only src/nginx/ngx_http_apikey_ngx.hpp may include nginx's headers" "$fo
 found=$(search "${include}\"(.*/)?ngx_http_apikey" include src/apikey tools)
 refuse "the core and keyloader must not include the adapter (src/nginx)" "$found"
 
+found=$(search 'fmt::(print|println)|std::(cout|cerr|clog)|\b(printf|fprintf|fputs|puts|fwrite)\(' tools/keyloader |
+  except 'tools/keyloader/(output|progress)\.cpp')
+refuse "only tools/keyloader/output.cpp and progress.cpp may print: texts from outside are shown in one way" "$found"
+
 if [ "$broken" = yes ]; then
   exit 1
 fi
-echo "layering: the core knows no nginx; lmdb.h and nginx's headers come in only where they may"
+echo "layering: the core knows no nginx; lmdb.h and nginx's headers come in, and texts go out, only where they may"

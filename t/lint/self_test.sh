@@ -58,6 +58,8 @@ breaks_layering src/apikey/record.cpp '#include <lmdb.h>'
 breaks_layering tools/keyloader/main.cpp '#  include "lmdb.h"'
 breaks_layering src/nginx/ngx_http_apikey_module.cpp '#include <ngx_core.h>'
 breaks_layering src/nginx/ngx_http_apikey_module.cpp '#include <nginx.h>'
+breaks_layering tools/keyloader/main.cpp 'void f() { fmt::print("{}", name); }'
+breaks_layering tools/keyloader/table.cpp 'void f() { std::cerr << name; }'
 breaks_layering tools/keyloader/main.cpp '#include "../../src/nginx/ngx_http_apikey_conf.hpp"'
 
 copy_sources

@@ -21,6 +21,15 @@ LOCATION_MISTAKES = [
     ('apikey_from "header:X Key";', ["apikey_from", "X Key"]),
     ("apikey_from query:;", ["apikey_from", "query:"]),
     ("apikey_from cookie:;", ["apikey_from", "cookie:"]),
+    ("apikey_from scheme:;", ["apikey_from", "scheme:", "scheme:ApiKey"]),
+    ('apikey_from "scheme:Api Key";', ["apikey_from", "Api Key"]),
+    ("apikey_from scheme:bearer;", ["apikey_from", "scheme:bearer", "write bearer"]),
+    ("apikey_from scheme:BASIC;", ["apikey_from", "scheme:BASIC", "write basic"]),
+    ("apikey_from protocol:;", ["apikey_from", "protocol:", "Sec-WebSocket-Protocol"]),
+    ('apikey_from "protocol:a,b";', ["apikey_from", "protocol:a,b"]),
+    ("apikey_from query:key query:KEY;", ["apikey_from", "query:KEY", "stands twice"]),
+    ("apikey_from cookie:key cookie:Key;", ["apikey_from", "cookie:Key", "stands twice"]),
+    ("apikey_from scheme:ApiKey scheme:apikey;", ["apikey_from", "scheme:apikey", "stands twice"]),
     ("apikey_from bearer; apikey_from basic;", ["apikey_from", "is duplicate"]),
     ("apikey_format loose;", ["loose"]),
     ("apikey_format strict; apikey_format any;", ["apikey_format", "is duplicate"]),
@@ -33,7 +42,17 @@ LOCATION_MISTAKES = [
     ("apikey_environment;", ["apikey_environment"]),
     ("apikey_environment LIVE;", ["apikey_environment", "LIVE"]),
     ("apikey_environment live; apikey_environment test;", ["apikey_environment", "is duplicate"]),
-    ("apikey_hide perhaps;", ["perhaps"]),
+    ("apikey_hide perhaps;", ["apikey_hide", "invalid value", "perhaps"]),
+    ("apikey_hide;", ["apikey_hide"]),
+    ("apikey_hide on sometimes;", ["apikey_hide", "invalid parameter", "sometimes"]),
+    ("apikey_hide on before=client;", ["apikey_hide", "before=client", "is not a list of variables"]),
+    ("apikey_hide on before=;", ["apikey_hide", "before="]),
+    ("apikey_hide on before=$uri,;", ["apikey_hide", "before=$uri,"]),
+    ("apikey_hide on before=$uri before=$args;", ["apikey_hide", "duplicate parameter", "before=$args"]),
+    ("apikey_hide on redirects=keep redirects=keep;", ["apikey_hide", "duplicate parameter", "redirects=keep"]),
+    ("apikey_hide on redirects=drop;", ["apikey_hide", "redirects=drop"]),
+    ("apikey_hide off redirects=keep;", ["apikey_hide", "redirects=keep", "no meaning"]),
+    ("apikey_from header:X-A; apikey_hide on before=$http_x_a;", ["apikey_hide", "before=$http_x_a", "the key itself"]),
     ("apikey_hide on; apikey_hide off;", ["apikey_hide", "is duplicate"]),
     ("apikey_preflight maybe;", ["maybe"]),
     ("apikey_error_body html;", ["html"]),
@@ -93,8 +112,9 @@ LOCATION_MISTAKES = [
     ("apikey_cost 1 response=json:a.b.c.d.e.f.g.h.i;", ["apikey_cost", "1 to 8"]),
     ("apikey_cost 1; apikey_cost 2;", ["apikey_cost", "second cost of the same measure"]),
     ("apikey_cost 1 of=a; apikey_cost 2 of=a;", ["apikey_cost", "second cost of the same measure"]),
-    ("apikey_cost 1; apikey_cost 1 of=a; apikey_cost 1 of=b; apikey_cost 1 of=c; apikey_cost 7 of=d;",
-     ["apikey_cost", "at most 4"]),
+    ("apikey_cost 1; apikey_cost 2 of=*;", ["apikey_cost", "second cost of the same measure", "of=*"]),
+    ("apikey_cost 1 of=*; apikey_cost 2 of=*;", ["apikey_cost", "second cost of the same measure"]),
+    ("apikey_cost 1 of=a*;", ["apikey_cost", "of=a*", "of=*"]),
     ("apikey_refund;", ["apikey_refund"]),
     ("apikey_refund often;", ["apikey_refund", "often", "200 to 599"]),
     ("apikey_refund 502 600;", ["apikey_refund", "600"]),
@@ -212,6 +232,67 @@ def test_warns_once_of_locations_without_scope(nginx):
     assert len(warnings) == 1
     assert "/one" in warnings[0] and "/two" in warnings[0]
     assert "/meant" not in warnings[0] and "/scoped" not in warnings[0]
+
+
+DROPPED = f"location /l {{ {ON} apikey_from header:api_key; }}"
+
+
+def second_server(port, *, is_default, inside=""):
+    return f"server {{ listen 127.0.0.1:{port}{' default_server' if is_default else ''}; server_name other; {inside} }}"
+
+
+@pytest.mark.parametrize("server,http,needle", [
+    ("", "", "underscores_in_headers on"),
+    ("underscores_in_headers off;", "", "underscores_in_headers on"),
+    ("listen 127.0.0.1:1;", second_server(1, is_default=True), "underscores_in_headers on"),
+    ("listen 127.0.0.1:1;", second_server(2, is_default=True, inside="underscores_in_headers on;"), "underscores_in"),
+    ("listen 127.0.0.1:1 default_server;", second_server(1, is_default=False, inside="underscores_in_headers on;"),
+     "underscores_in_headers on"),
+])
+def test_a_header_that_nginx_always_drops_is_refused(nginx, server, http, needle):
+    right, said = nginx.check(DROPPED, server=server, http=http, store="/nonexistent/keys.mdb")
+    assert not right
+    line = next(line for line in said.splitlines() if "[emerg]" in line)
+    assert "header:api_key" in line and '"/l"' in line and needle in line, line
+
+
+@pytest.mark.parametrize("server,http", [
+    ("underscores_in_headers on;", ""),
+    ("ignore_invalid_headers off;", ""),
+    ("", "underscores_in_headers on;"),
+    ("listen 127.0.0.1:1;", second_server(1, is_default=True, inside="underscores_in_headers on;")),
+    ("listen 127.0.0.1:1;", second_server(1, is_default=True, inside="ignore_invalid_headers off;")),
+])
+def test_a_header_that_nginx_may_drop_is_warned_of_once(nginx, server, http):
+    right, said = nginx.check(DROPPED + f" location /m {{ {ON} apikey_from bearer header:API_Key; }}", server=server,
+                              http=http, store="/nonexistent/keys.mdb")
+    assert right, said
+    warnings = [line for line in said.splitlines() if "[warn]" in line]
+    assert len(warnings) == 1 and "header:api_key" in warnings[0] and "underscores_in_headers on" in warnings[0]
+
+
+def test_a_header_of_other_letters_needs_another_setting(nginx):
+    dotted = f"location /l {{ {ON} apikey_from header:x.key; }}"
+    right, said = nginx.check(dotted, server="underscores_in_headers on;", store="/nonexistent/keys.mdb")
+    assert not right and "ignore_invalid_headers off" in said
+    right, said = nginx.check(dotted, server="ignore_invalid_headers off;", store="/nonexistent/keys.mdb")
+    assert right, said
+    assert "x.key" in said and "ignore_invalid_headers off" in said
+
+
+def test_a_header_with_an_underscore_in_a_location_without_keys_is_nobodys_matter(nginx):
+    right, said = nginx.check(f"apikey_from header:api_key; location /l {{ {ON} apikey_from bearer; }}",
+                              store="/nonexistent/keys.mdb")
+    assert right, said
+    assert "api_key" not in said
+
+
+def test_a_header_with_an_underscore_is_taken_and_hidden_where_it_passes(nginx, registry, upstream):
+    key = registry.key()
+    server = nginx(f"location /l {{ {ON} apikey_from header:api_key; proxy_pass {upstream.url}; }}",
+                   server="underscores_in_headers on;")
+    assert server.status("/l", headers={"API_Key": key.secret}) == 200
+    assert key.secret not in upstream.last.text()
 
 
 def test_warns_of_the_debug_log(nginx):

@@ -151,7 +151,7 @@ def leave(server, key, chat, start, whole):
 def test_a_client_that_leaves_before_the_figure_pays_the_reserve(nginx, chat, key):
     server = gateway(nginx, chat, SETTLED + "proxy_buffering off;")
     leave(server, key, chat, events(42)[:40], events(42))
-    assert (left(server, key), misses(server, "no_figure")) == (900, 1)
+    assert (left(server, key), misses(server, "aborted")) == (900, 1)
 
 
 def test_a_client_that_leaves_after_the_figure_pays_it(nginx, chat, key):
@@ -218,7 +218,7 @@ def test_a_head_has_no_body(nginx, chat, key):
     server = gateway(nginx, chat, "apikey_cost 7 of=tokens response=json:usage.total_tokens;")
     assert server.request("HEAD", "/v1/x", key=key).status_code in (200, 501)
     server.logged(1)
-    assert (left(server, key), misses(server, "no_figure")) == (993, 1)
+    assert (left(server, key), misses(server, "head")) == (993, 1)
 
 
 @pytest.mark.parametrize("status, remains", [(502, 1000), (503, 1000), (504, 1000), (500, 979), (200, 979)])
@@ -393,6 +393,212 @@ def test_forgotten_by_a_later_refusal(nginx, chat, registry):
                              location @other {{ apikey_scope b; proxy_pass {chat.url}; }}""")
     assert ask(server, key, path="/try").status_code == 403
     assert left(server, key) == 1000
+
+
+# What nobody may cut: an answer that says what it costs comes as a whole
+
+DOCUMENT = b'{"padding":"' + b"x" * 4000 + b'",' + completion(500)[1:]
+PART = {"Range": "bytes=0-9"}
+
+
+@pytest.fixture
+def ranged(nginx, upstream, place):
+    html = place / "html"
+    html.mkdir()
+    (html / "document").write_bytes(DOCUMENT)
+    upstream.answers["/whole"] = (200, {"Accept-Ranges": "bytes", "ETag": '"1"'}, DOCUMENT)
+    upstream.answers["/later"] = upstream.answers["/whole"]
+    upstream.answers["/part"] = (206, {"Content-Range": f"bytes 0-9/{len(DOCUMENT)}"}, DOCUMENT[:10])
+    upstream.answers["/unchanged"] = (304, {"ETag": '"1"'}, b"")
+    upstream.answers["/none"] = (204, {}, b"")
+    upstream.answers["/accel"] = (200, {"X-Accel-Redirect": "/document"}, b"")
+    up, metered = upstream.url, "apikey_cost 1 of=tokens response=json:usage.total_tokens;"
+    return nginx(f"""
+        root {html};
+        location = /whoami {{ apikey_whoami; }}
+        location = /document {{ {metered} }}
+        location = /forced {{ {metered} proxy_force_ranges on; proxy_pass {up}/whole; }}
+        location = /proxied {{ {metered} proxy_pass {up}/whole; }}
+        location = /cached {{ {metered} proxy_cache answers; proxy_cache_valid 200 1m; proxy_pass {up}/whole; }}
+        location = /part {{ {metered} proxy_pass {up}; }}
+        location = /unchanged {{ {metered} proxy_pass {up}; }}
+        location = /none {{ {metered} proxy_pass {up}; }}
+        location = /sliced {{ {metered} slice 1k; proxy_set_header Range $slice_range; proxy_pass {up}/sliced; }}
+        location = /later {{ try_files /absent @later; }}
+        location @later {{ {metered} proxy_force_ranges on; proxy_pass {up}; }}
+        location = /asks {{ apikey off; auth_request /question; proxy_force_ranges on; proxy_pass {up}/whole; }}
+        location = /question {{ internal; {metered} apikey_verify; }}
+        location = /accel {{ {metered} proxy_pass {up}; }}
+        location = /plain {{ apikey_cost 1 of=*; proxy_force_ranges on; proxy_pass {up}/whole; }}
+    """, server=LIMITS, http=f"proxy_cache_path {place}/cache keys_zone=answers:1m;")
+
+
+def fetch(server, key, path, method="GET", **headers):
+    """Once it is logged it is settled."""
+    def count():
+        return sum(line["request_uri"] == path for line in server.access_log())
+
+    before = count()
+    answer = server.request(method, path, key=key, headers={n.replace("_", "-"): v for n, v in headers.items()})
+    wait_until(lambda: count() > before, what="the end of the request")
+    return answer
+
+
+@pytest.mark.parametrize("path", ["/document", "/forced", "/proxied", "/cached", "/later", "/asks"])
+@pytest.mark.parametrize("headers", [PART, {"Range": "bytes=-5"}, {"Range": "bytes=0-1,3-4"},
+                                     {"Range": "bytes=0-9", "If_Range": '"1"'}, {"Range": "bytes=99999-"}, {}])
+def test_a_part_is_not_to_be_had(ranged, upstream, key, path, headers):
+    for number in (1, 2):
+        answer = fetch(ranged, key, path, **headers)
+        assert (answer.status_code, answer.content) == (200, DOCUMENT)
+        assert "Accept-Ranges" not in answer.headers and "Content-Range" not in answer.headers
+        assert left(ranged, key) == 1000 - number * 500
+    assert [seen for seen in upstream.requests if seen.header("Range") or seen.header("If-Range")] == []
+
+
+def test_what_is_not_metered_may_be_cut(ranged, key):
+    assert fetch(ranged, key, "/plain", **PART).status_code == 206
+
+
+@pytest.mark.parametrize("path, method, headers, reason", [
+    ("/document", "HEAD", {}, "head"), ("/proxied", "HEAD", {}, "head"), ("/cached", "HEAD", {}, "head"),
+    ("/unchanged", "GET", {}, "not_modified"), ("/cached", "GET", {"If_None_Match": '"1"'}, "not_modified"),
+    ("/part", "GET", {}, "partial"), ("/none", "GET", {}, "no_figure")])
+def test_what_has_no_body_keeps_the_reserve_and_is_counted_by_kind(ranged, key, path, method, headers, reason):
+    fetch(ranged, key, path, method, **headers)
+    assert (left(ranged, key), misses(ranged, reason)) == (999, 1)
+    assert ranged.metric("apikey_cost_misses_total") == 1
+
+
+def test_a_static_file_that_has_not_changed(ranged, key):
+    since = fetch(ranged, key, "/document").headers["Last-Modified"]
+    answer = fetch(ranged, key, "/document", If_Modified_Since=since)
+    assert (answer.status_code, left(ranged, key), misses(ranged, "not_modified")) == (304, 499, 1)
+
+
+def test_slices_are_parts(ranged, upstream, key):
+    answers = upstream.answers
+
+    class Slices(dict):
+        def get(self, path, default=None):
+            if path != "/sliced":
+                return answers.get(path, default)
+            first, last = (int(n) for n in upstream.last.header("Range").removeprefix("bytes=").split("-"))
+            piece = DOCUMENT[first:last + 1]
+            whole = f"bytes {first}-{first + len(piece) - 1}/{len(DOCUMENT)}"
+            return 206, {"Content-Range": whole, "ETag": '"1"'}, piece
+
+    upstream.answers = Slices()
+    answer = fetch(ranged, key, "/sliced")
+    assert (answer.status_code, answer.content) == (200, DOCUMENT)
+    assert (left(ranged, key), misses(ranged, "slice")) == (999, 1)
+
+
+def test_an_internal_redirect_takes_the_range_along_to_nobody(ranged, key):
+    answer = fetch(ranged, key, "/accel", **PART)
+    assert (answer.status_code, answer.content, left(ranged, key)) == (200, DOCUMENT, 500)
+
+
+# Measures
+
+def test_costs_are_matched_by_measure_over_redirects(nginx, chat, key):
+    limits = "apikey_limit rate=1r/h burst=1000 name=calls; apikey_limit rate=1r/h burst=1000 name=tokens;"
+    server = nginx(f"""
+        location /try {{ {limits} apikey_cost 1 of=calls; apikey_cost 10 of=tokens; try_files /none @model; }}
+        location @model {{ apikey_cost 10 of=tokens response=json:usage.total_tokens; apikey_cost 5 of=calls;
+                           proxy_pass {chat.url}; }}
+        location = /whoami {{ {limits} apikey_whoami; }}""", server='apikey "chat"; apikey_scope any;')
+    chat.answer(completion(400))
+    assert ask(server, key, path="/try").status_code == 200
+    assert (left(server, key, "calls"), left(server, key, "tokens")) == (999, 600)
+
+
+@pytest.fixture
+def endpoints(nginx, registry, upstream):
+    """A plan with limits for single endpoints. RETURNS: what makes a server, a key."""
+    registry.plan("gold", "--rate", "search=2/h", "--rate", "export.big=1/h", "--rate", "100/h", "--rate", "images=5/h")
+    key = registry.key(plan="gold")
+
+    def make(locations="", **parts):
+        return nginx(f"""
+            location = /search {{ apikey_cost 1 of=search; proxy_pass {upstream.url}; }}
+            location = /export {{ apikey_cost 1 of=export; proxy_pass {upstream.url}; }}
+            location = /other {{ proxy_pass {upstream.url}; }}
+            location = /priced {{ apikey_cost 3; proxy_pass {upstream.url}; }}
+            location = /all {{ apikey_cost 1 of=*; proxy_pass {upstream.url}; }}
+            location = /required {{ apikey_limit require=search; proxy_pass {upstream.url}; }}
+            location = /open {{ apikey off; return 204; }}
+            location = /whoami {{ apikey_whoami; }}
+            {locations}""", server='apikey "api"; apikey_scope any;', **parts)
+    return make, key
+
+
+def taken(server, key):
+    limits = server.get("/whoami", key=key).json()["limits"]
+    return {limit["name"]: limit["limit"] - limit["remaining"] for limit in limits if limit["limit"] != limit["remaining"]}
+
+
+def test_what_a_location_names_counts_only_where_it_is_named(endpoints):
+    make, key = endpoints
+    server = make()
+    for path, wanted in (("/other", {"rate": 1, "images": 1}), ("/search", {"rate": 2, "images": 2, "search": 1}),
+                         ("/priced", {"rate": 5, "images": 5, "search": 1})):
+        assert ask(server, key, path=path).status_code == 200
+        assert taken(server, key) == wanted
+    assert ask(server, key, path="/priced").status_code == 429, "images"
+
+
+def test_of_all_restores_what_counts(endpoints):
+    make, key = endpoints
+    server = make()
+    assert ask(server, key, path="/all").status_code == 200
+    assert taken(server, key) == {"rate": 1, "images": 1, "search": 1, "export.big": 1}
+    assert ask(server, key, path="/all").status_code == 429
+    assert ask(server, key, path="/required").status_code == 200
+    assert taken(server, key)["search"] == 2, "who asks for a limit counts it"
+    assert ask(server, key, path="/search").status_code == 429
+    assert ask(server, key, path="/other").status_code == 200
+
+
+def test_limits_of_a_location_itself_count_there_and_of_a_server_where_they_are_named(nginx, registry, upstream):
+    key = registry.key()
+    server = nginx(f"""
+        location = /search {{ apikey_cost 1 of=search; proxy_pass {upstream.url}; }}
+        location = /own {{ apikey_limit rate=1r/h burst=9 name=search.own; proxy_pass {upstream.url}; }}
+        location = /other {{ proxy_pass {upstream.url}; }}""",
+        server='apikey "api"; apikey_scope any; apikey_limit rate=1r/h burst=7 name=search;')
+    names = {}
+    for path in ("/search", "/own", "/other"):
+        names[path] = server.request("POST", path, key=key).headers.get("X-RateLimit-Limit")
+    assert names == {"/search": "7", "/own": "9", "/other": None}
+
+
+def test_the_test_of_the_configuration_lists_where_it_no_longer_counts(endpoints, nginx, registry):
+    make, _ = endpoints
+    said = make().check()[1]
+    lines = re.findall(r'limits of "(\w+)" count only .* no longer in (.*); write', said)
+    assert lines == [("search", '"/export", "/other", "/priced"'), ("export", '"/search", "/other", "/priced", "/required"')]
+    many = "".join(f"location = /x{number} {{ apikey_limit rate=1r/s; }}" for number in range(25))
+    said = make(many).check()[1]
+    assert all(f'"/x{number}"' in said for number in range(25))
+    # Another store knows nothing of it.
+    second = type(registry)(registry.dir.parent / "second")
+    text = ('apikey "x"; apikey_scope any; apikey_use first; location = /a { apikey_cost 1 of=search; } '
+            'location = /b { apikey_use second; }')
+    good, said = nginx.check(server=text, store=f"{registry.snapshot} name=first",
+                             http=f"apikey_store {second.snapshot} name=second;")
+    assert good and "count only" not in said
+
+
+def test_a_level_has_as_many_costs_as_it_likes(nginx, registry, upstream):
+    names = [f"m{number}" for number in range(12)]
+    registry.plan("wide", *(word for name in names for word in ("--rate", f"{name}=1/h", "--burst", f"{name}=1000")))
+    key = registry.key(plan="wide")
+    costs = "".join(f"apikey_cost {number + 1} of={name};" for number, name in enumerate(names))
+    server = nginx(f"location / {{ {costs} proxy_pass {upstream.url}; }} location = /whoami {{ apikey_whoami; }}",
+                   server='apikey "api"; apikey_scope any;')
+    assert ask(server, key, path="/").status_code == 200
+    assert taken(server, key) == {name: number + 1 for number, name in enumerate(names)}
 
 
 def test_survives_a_reload_in_the_middle(nginx, chat, key):

@@ -1,6 +1,7 @@
 """The configurations shown in README and docs/ are run through nginx -t, and links lead somewhere.
 
-A block is marked by what it belongs into: ```nginx main, ```nginx http, ```nginx server or ```nginx location.
+A block is marked by what it belongs into: ```nginx main, ```nginx http, ```nginx server or ```nginx location. One that
+directly follows an http block is tested together with it.
 """
 
 import re
@@ -16,8 +17,12 @@ DOCUMENTS += sorted((REPOSITORY / "docs").glob("*.md")) + [REPOSITORY / "conf" /
 
 def blocks():
     for path in DOCUMENTS:
-        for number, match in enumerate(re.finditer(r"^```nginx ?(\w*)\n(.*?)^```", path.read_text(), re.M | re.S), 1):
-            yield pytest.param(match.group(1), match.group(2), id=f"{path.name}-{number}")
+        text, http, end = path.read_text(), "", 0
+        for number, match in enumerate(re.finditer(r"^```nginx ?(\w*)\n(.*?)^```", text, re.M | re.S), 1):
+            level, block = match.groups()
+            before = http if text[end:match.start()].strip() == "" and level != "http" else ""
+            http, end = (block if level == "http" else ""), match.end()
+            yield pytest.param(level, block, before, id=f"{path.name}-{number}")
 
 
 def adapted(text, place):
@@ -27,20 +32,22 @@ def adapted(text, place):
     return text.replace("/var/lib/apikey", f"{place}/apikey").replace("listen 8080", "listen 127.0.0.1:8080")
 
 
-@pytest.mark.parametrize("level,text", blocks())
-def test_shown_configuration_is_right(level, text, nginx, place):
-    text = adapted(text, place)
+@pytest.mark.parametrize("level,text,http", blocks())
+def test_shown_configuration_is_right(level, text, http, nginx, place):
+    text, http = adapted(text, place), adapted(http, place)
     assert level in ("main", "http", "server", "location"), "say where the block belongs: ```nginx server"
     if level == "main":
         server = nginx.make(store=None)
         server.config_path.write_text(f"pid {server.prefix}/nginx.pid;\n{text}")
+        # Where an nginx that was built without paths writes its access log.
+        (server.prefix / "logs").mkdir()
         right, said = server.check()
     elif level == "http":
         right, said = nginx.check(http=text, store=None)
     elif level == "server":
-        right, said = nginx.check(server=text, store=f"{place}/apikey/keys.mdb")
+        right, said = nginx.check(server=text, http=http, store=f"{place}/apikey/keys.mdb")
     else:
-        right, said = nginx.check(f"location /shown {{ {text} }}", store=f"{place}/apikey/keys.mdb")
+        right, said = nginx.check(f"location /shown {{ {text} }}", http=http, store=f"{place}/apikey/keys.mdb")
     assert right, said
 
 

@@ -67,7 +67,7 @@ def test_it_is_counted_and_logged_once_an_address_and_minute(registry, nginx, up
     registry.key()
     server = nginx(location(upstream, "apikey_fail_limit rate=1r/h;"), workers=2)
     assert [server.status(key=WRONG) for _ in range(6)] == [401] + [429] * 5
-    assert server.logged(6)[-1]["outcome"] == "throttled"
+    assert sorted(entry["outcome"] for entry in server.logged(6)) == ["throttled"] * 5 + ["unknown"]
     assert server.metric("apikey_requests_total", outcome="throttled") == 5
     assert server.error_log().count("apikey: throttled: too many failed attempts from 127.0.0.1") == 1
     assert WRONG not in server.error_log()
@@ -94,6 +94,46 @@ def test_block_all_hides_the_key_all_the_same(registry, nginx, upstream):
     assert server.status("/?k=" + good.secret, key=good) == 200, "what error_page shows"
     assert good.secret not in upstream.last.text()
     assert good.secret not in server.error_log()
+
+
+def test_block_all_refuses_nobody_who_shows_no_key(registry, nginx, upstream):
+    good = registry.key()
+    blocking = "apikey_fail_limit rate=1r/h block=all;"
+    server = nginx(location(upstream, path="/open", optional=" optional") + location(upstream)
+                   + location(upstream, "apikey_from query:k;", path="/query", optional=" optional"), server=blocking)
+    assert server.status(key=WRONG) == 401
+    assert [server.status("/open"), server.status("/query"), server.status()] == [200, 200, 401]
+    lines = sorted((line["uri"], line["outcome"]) for line in server.logged(4))
+    assert lines == [("/", "missing"), ("/", "unknown"), ("/open", "anonymous"), ("/query", "anonymous")]
+    assert [server.status("/open", key=good), server.status("/query?k=" + good.secret), server.status(key=good)] == [429] * 3
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "PUT"}
+    assert server.request("OPTIONS", "/", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("early", ["", "set $early $apikey_owner;"])
+def test_block_all_judges_the_address_that_realip_says_in_the_location(registry, nginx, upstream, early):
+    good = registry.key()
+    real = "set_real_ip_from 127.0.0.1; real_ip_header X-Real-IP;"
+    server = nginx(location(upstream, "apikey_fail_limit rate=1r/h block=all;", real, early))
+
+    def attempt(address, key):
+        return server.status(key=key, headers={"X-Real-IP": address})
+
+    assert [attempt("192.0.2.1", WRONG), attempt("192.0.2.1", good), attempt("192.0.2.2", good)] == [401, 429, 200]
+    # The proxy's own address has not failed, and when it has, its clients have not.
+    assert server.status(key=WRONG) == 401
+    assert [server.status(key=good), attempt("192.0.2.2", good)] == [429, 200]
+
+
+def test_block_all_does_not_cut_off_who_was_let_in_by_an_earlier_pass(registry, nginx, upstream):
+    good = registry.key()
+    blocking = "apikey_fail_limit rate=1r/h block=all;"
+    server = nginx(f'location /first {{ apikey "api"; apikey_scope any; try_files /none @second; }}'
+                   f'location @second {{ apikey "api"; apikey_scope any; {blocking} proxy_pass {upstream.url}; }}'
+                   + location(upstream, blocking))
+    assert server.status(key=WRONG) == 401
+    assert server.status("/first", key=good) == 200, "it was looked up where nobody blocks"
+    assert server.status(key=good) == 429
 
 
 def test_it_survives_a_reload_and_can_be_off_further_in(registry, nginx, upstream):

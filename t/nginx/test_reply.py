@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sqlite3
 
 import pytest
 
@@ -14,7 +15,7 @@ def server(stage):
     stage.revoked = registry.key("alice", publish=False)
     stage.suspended = registry.key("alice", publish=False)
     stage.early = registry.key("alice", not_before="2099-01-01", publish=False)
-    stage.expired = registry.key("alice", not_before="2019-01-01", expires="2020-01-01", publish=False)
+    stage.expired = registry.expired_key("alice", publish=False)
     stage.elsewhere = registry.key("alice", allow_ip="192.0.2.1", publish=False)
     registry.revoke(stage.revoked, "--no-publish")
     registry.run("key", "suspend", stage.suspended.id)
@@ -28,6 +29,12 @@ def server(stage):
         location /plain    {{ proxy_pass {up}; }}
         location /own-rates {{ proxy_pass {up}; }}
         location /bearer   {{ apikey_from header:X-API-Key bearer; proxy_pass {up}; }}
+        location /only-bearer {{ apikey_from bearer; proxy_pass {up}; }}
+        location /only-basic {{ apikey_from basic; proxy_pass {up}; }}
+        location /only-scheme {{ apikey_from scheme:Token; proxy_pass {up}; }}
+        location /only-query {{ apikey_from query:api_key; proxy_pass {up}; }}
+        location /header-basic {{ apikey_from header:X-API-Key basic; proxy_pass {up}; }}
+        location /schemes  {{ apikey_from bearer scheme:Token cookie:k scheme:apikey; proxy_pass {up}; }}
         location /scoped   {{ apikey_scope a:b c:d; proxy_pass {up}; }}
         location /scoped-bearer {{ apikey_from bearer; apikey_scope a:b c:d; proxy_pass {up}; }}
         location /unlisted {{ apikey_scope a:b methods=POST; proxy_pass {up}; }}
@@ -54,6 +61,12 @@ REALM = r'realm="say \"hi\""'
     ("/plain", "ak_live_bad", 401, f"ApiKey {REALM}"),
     ("/bearer", None, 401, f"ApiKey {REALM}, Bearer {REALM}"),
     ("/bearer", "ak_live_bad", 401, f'ApiKey {REALM}, Bearer {REALM}, error="invalid_token"'),
+    ("/only-bearer", None, 401, f"Bearer {REALM}"),
+    ("/only-basic", None, 401, f"Basic {REALM}"),
+    ("/only-scheme", None, 401, f"Token {REALM}"),
+    ("/only-query", None, 401, f"ApiKey {REALM}"),
+    ("/header-basic", None, 401, f"ApiKey {REALM}"),
+    ("/schemes", None, 401, f"Token {REALM}, apikey {REALM}, Bearer {REALM}"),
     ("/scoped", "good", 403, f'ApiKey {REALM}, error="insufficient_scope", scope="a:b c:d"'),
     ("/unlisted", "good", 403, f'ApiKey {REALM}, error="insufficient_scope"'),
 ])
@@ -203,3 +216,17 @@ def test_a_large_upload_is_refused_unread(server):
         connection.sendall(b"PUT /plain HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000000\r\n\r\n")
         answer = connection.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ") or answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_names_in_the_log_are_shown_as_escapes(registry, nginx):
+    """A name that an older keyloader let in, or another machine's snapshot brought."""
+    key = registry.key("alice", scope="a")
+    with sqlite3.connect(registry.dir / "registry.db") as database:
+        database.execute("UPDATE owners SET name = ?", ('x\u009b31m\u202e"\x1b' + 200 * "ü",))
+    database.close()
+    registry.publish()
+    server = nginx('location / { apikey "api"; apikey_scope b; return 204; location /in { empty_gif; } }')
+    assert server.status("/in", key=key) == 403
+    line = server.wait_for_log(r"refused: scope.*").group(0)
+    assert 'owner "x\\u009b31m\\u202e?\\x1büü' in line
+    assert not {"\u009b", "\u202e", "\x1b", "\ufffd"} & set(line)

@@ -114,6 +114,40 @@ def test_an_internal_redirect_and_a_subrequest_are_one_request(registry, nginx):
     billing.wait_for(2)
 
 
+def test_what_a_page_includes_does_not_change_what_it_costs(registry, nginx, place, upstream):
+    key = registry.key()
+    (place / "html").mkdir()
+    (place / "html" / "page").write_text('<!--# include virtual="/verify" --><!--# include virtual="/me" -->')
+    upstream.answers["/told"] = (200, {"X-Tokens": "70"}, (place / "html" / "page").read_bytes())
+    billing = Billing(nginx, registry, f"""
+        root {place}/html; ssi on; ssi_types *; apikey "api"; apikey_scope any;
+        location = /page {{ apikey_cost 600; }}
+        location = /told {{ apikey_cost 600 response=$upstream_http_x_tokens; proxy_pass {upstream.url}; }}
+        location = /verify {{ apikey_verify; }}
+        location = /me {{ apikey_whoami; }}
+    """)
+    assert billing.server.status("/page", key=key) == 200
+    billing.wait_for(1)
+    assert billing.counted("cost") == 600
+    assert billing.server.status("/told", key=key) == 200
+    billing.wait_for(2)
+    assert billing.counted("cost") == 670
+
+
+def test_whoami_is_free(registry, nginx):
+    key = registry.key()
+    billing = Billing(nginx, registry, """
+        location / { apikey "api"; apikey_scope any; apikey_cost 1; empty_gif; }
+        location = /me { apikey "api"; apikey_scope any; apikey_whoami; }
+        location = /dear-me { apikey "api"; apikey_scope any; apikey_cost 100; apikey_whoami; }
+        location = /asked { auth_request /me; empty_gif; }
+    """)
+    for path in ["/me"] * 7 + ["/"] * 2 + ["/dear-me", "/asked"]:
+        assert billing.server.status(path, key=key) == 200
+    billing.wait_for(11)
+    assert billing.counted("cost") == 2
+
+
 def test_what_dry_run_would_refuse_is_admitted(registry, nginx):
     registry.plan("slow", rate="1/h", burst=1)
     key = registry.key(plan="slow")
@@ -285,7 +319,7 @@ def test_requests_that_outlive_many_snapshots_are_counted_for_their_owner(regist
         threads[-1].start()
         wait_until(lambda n=n: upstream.waiting == n + 1, what="the upstream's turn")
         fresh = registry.key("other")
-        wait_until(lambda key=fresh: billing.server.status("/quick", key=key) == 204, what="the new snapshot")
+        wait_until(lambda key=fresh: billing.server.status("/quick", key=key) == 200, what="the new snapshot")
     upstream.finish()
     for thread in threads:
         thread.join()

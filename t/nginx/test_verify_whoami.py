@@ -37,7 +37,7 @@ def key(stage, server):
 
 def test_verify_tells_who_it_is(server, stage):
     answer = server.get("/verify", key=stage.key)
-    assert (answer.status_code, answer.content) == (204, b"")
+    assert (answer.status_code, answer.content) == (200, b"")
     headers = {name: value for name, value in answer.headers.items() if name.startswith("x-apikey-")}
     plan = {"x-apikey-plan": headers["x-apikey-plan"]} if "x-apikey-plan" in headers else {}
     assert headers == {"x-apikey-id": stage.key.id, "x-apikey-owner": "alice", "x-apikey-name": "one",
@@ -46,7 +46,7 @@ def test_verify_tells_who_it_is(server, stage):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT"])
 def test_verify_takes_any_method(server, stage, method):
-    assert server.request(method, "/verify", key=stage.key).status_code == 204
+    assert server.request(method, "/verify", key=stage.key).status_code == 200
 
 
 def test_verify_refuses_as_the_access_phase_does(server, stage):
@@ -59,13 +59,13 @@ def test_verify_refuses_as_the_access_phase_does(server, stage):
 
 def test_verify_of_an_anonymous_request_names_nobody(server):
     answer = server.get("/optional")
-    assert answer.status_code == 204
+    assert answer.status_code == 200
     assert not any(name.startswith("x-apikey-") for name in answer.headers)
 
 
 def test_verify_charges_once(server, key):
     answers = [server.get("/verify", key=key) for _ in range(6)]
-    assert [answer.status_code for answer in answers] == [204] * 5 + [429]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
     assert answers[0].headers["X-RateLimit-Remaining"] == "4"
     assert int(answers[5].headers["Retry-After"]) >= 1
 
@@ -122,7 +122,7 @@ def test_whoami_charges_nothing(server, key):
     for _ in range(8):
         limits = server.get("/whoami", key=key).json()["limits"]
         assert [(limit["limit"], limit["remaining"], limit["reset"]) for limit in limits] == [(5, 5, 0)]
-    assert server.status("/verify", key=key) == 204
+    assert server.status("/verify", key=key) == 200
     left = server.get("/whoami", key=key).json()["limits"][0]
     assert (left["remaining"], left["reset"] > 0) == (4, True)
 

@@ -4,6 +4,7 @@
 #include "apikey/authenticator.hpp"
 
 #include <array>
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -82,6 +83,7 @@ class Bench {
   [[nodiscard]] Charge charge() const {
     Charge charge;
     charge.tables = &tables_;
+    charge.takings = &takings_.emplace_back();
     return charge;
   }
 
@@ -150,6 +152,7 @@ class Bench {
   BucketTable client_table_;
   QuotaTable quotas_;
   FlightTable flights_;
+  mutable std::deque<Takings> takings_;
   LimitTables tables_{&table_, &quotas_, &flights_, {}, {}, &client_table_, &flights_, {}};
 };
 
@@ -475,11 +478,84 @@ void a_client_request_is_charged_once(void**) {
     assert_int_equal(verdict.remaining, 2);
     assert_true(verdict.has_limit);
   }
-  assert_int_equal(charge.takings.count, 1);
+  assert_int_equal(charge.takings->count, 1);
   charge = bench.charge();
   const std::array<MeasuredCost, 1> costs = {MeasuredCost{{}, 2}};
   charge.costs = costs;
   assert_int_equal(bench.decide("a", &charge).remaining, 0);
+}
+
+void an_unsaid_method_is_not_guessed(void**) {
+  std::array<std::byte, 64> buffer;
+  const auto rest = encode_methods(kMethodGet | kMethodHead, buffer);
+  const std::string bound(static_cast<const char*>(static_cast<const void*>(buffer.data())),
+                          buffer.size() - rest.size());
+  Bench bench({{"a", {.scopes = {"orders:read"}}}, {"b", {.bindings = bound, .scopes = {"orders:read"}}}});
+  bench.facts.method = 0;
+  bench.facts.has_method = false;
+  expect(bench.outcome("a"), Outcome::ok);
+  expect(bench.outcome("b"), Outcome::wrong_method);
+  // A line for all methods does not make up for one that names some.
+  const std::array<ScopeLine, 2> lines = {ScopeLine{~MethodSet{0}, kReadOrAdmin}, ScopeLine{kMethodPost, kWrite}};
+  bench.policy.scope_lines = lines;
+  expect(bench.outcome("a"), Outcome::wrong_method);
+  bench.policy.scope_lines = std::span(lines).first(1);
+  expect(bench.outcome("a"), Outcome::ok);
+}
+
+void an_unsaid_address_is_in_no_network(void**) {
+  std::array<std::byte, 64> buffer;
+  Network network;
+  assert_true(parse_network("10.0.0.0/8", network).ok());
+  const auto rest = encode_network(network, buffer);
+  const std::string bound(static_cast<const char*>(static_cast<const void*>(buffer.data())),
+                          buffer.size() - rest.size());
+  Bench bench({{"a", {.bindings = bound}}});
+  expect(bench.outcome("a"), Outcome::ok);
+  bench.facts.has_address = false;
+  expect(bench.outcome("a"), Outcome::wrong_address);
+}
+
+void a_preflight_counts_for_its_address(void**) {
+  Bench bench({{"a", {.scopes = {"orders:read"}}}});
+  const std::array<PolicyLimit, 1> limits = {
+      PolicyLimit{.limit = {LimitKind::rate, {1, 3600 * kNsPerSecond}, 2, "here"}}};
+  const std::array<std::string_view, 1> required = {"tokens"};
+  bench.policy.limits = limits;
+  bench.policy.required_limits = required;
+  const auto preflight = [&] {
+    Charge charge = bench.charge();
+    return decide_preflight(bench.policy, bench.facts, {{bench.now}, {bench.mono}, {}}, &charge).outcome;
+  };
+  expect(decide_preflight(bench.policy, bench.facts, {{bench.now}, {bench.mono}, {}}, nullptr).outcome,
+         Outcome::preflight);
+  expect(preflight(), Outcome::preflight);
+  expect(preflight(), Outcome::preflight);
+  expect(preflight(), Outcome::rate_limited);
+  bench.policy.required_limits = {};
+  Charge charge = bench.charge();
+  expect(bench.decide("a", &charge).outcome, Outcome::ok);  // not the key's
+  bench.facts.address.bytes[3] = 9;
+  expect(preflight(), Outcome::preflight);
+  bench.facts.address.bytes[3] = 3;
+  bench.policy.dry_run = DryRun::limits;
+  expect(preflight(), Outcome::rate_limited);
+}
+
+void what_is_counted_elsewhere_does_not_count_here(void**) {
+  Bench bench({{"a", {.plan = {rate("search", 1, 1), rate("default", 1, 3)}}}});
+  const std::array<std::string_view, 1> elsewhere = {"search"};
+  const std::array<PolicyLimit, 2> limits = {
+      PolicyLimit{.limit = {LimitKind::rate, {1, 3600 * kNsPerSecond}, 1, "search.here"}, .stands_here = false},
+      PolicyLimit{.limit = {LimitKind::rate, {1, 3600 * kNsPerSecond}, 2, "search.now"}, .stands_here = true}};
+  bench.policy.uncounted_measures = elsewhere;
+  bench.policy.limits = limits;
+  for (const Outcome wanted : {Outcome::ok, Outcome::ok, Outcome::rate_limited}) {
+    Charge charge = bench.charge();
+    const Verdict verdict = bench.decide("a", &charge);
+    expect(verdict.outcome, wanted);
+    assert_true(verdict.limit_name == "search.now");
+  }
 }
 
 void a_refused_request_stays_refused(void**) {
@@ -887,6 +963,10 @@ int main() {
       cmocka_unit_test(guesses_under_a_veto_count),
       cmocka_unit_test(a_damaged_veto_says_nothing_about_a_key),
       cmocka_unit_test(a_client_request_is_charged_once),
+      cmocka_unit_test(an_unsaid_method_is_not_guessed),
+      cmocka_unit_test(an_unsaid_address_is_in_no_network),
+      cmocka_unit_test(a_preflight_counts_for_its_address),
+      cmocka_unit_test(what_is_counted_elsewhere_does_not_count_here),
       cmocka_unit_test(a_refused_request_stays_refused),
       cmocka_unit_test(each_location_decides_anew_from_one_recognition),
   };

@@ -10,6 +10,7 @@
 using apikey::Format;
 using apikey::Found;
 using apikey::judge_credential;
+using apikey::Judged;
 using apikey::NamedValue;
 using apikey::Presented;
 using apikey::SourceKind;
@@ -21,8 +22,9 @@ constexpr std::string_view kWrongCheck = "ak_live_0123456789ABCDEFGHIJKLMNOPQRST
 constexpr std::string_view kOtherKey = "ab_0_0123456789ABCDEFGHIJKLMNOPQRSTUV1HOX8R";
 constexpr std::string_view kJwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl_-";
 constexpr std::string_view kStripeLike = "sk_live_4eC39HqLyjWDarjtT1zdp7dc";
-constexpr SourceKind kShared[] = {SourceKind::bearer, SourceKind::basic, SourceKind::cookie};
-constexpr SourceKind kOwn[] = {SourceKind::header, SourceKind::query, SourceKind::variable};
+constexpr std::string_view kTruncated = "ak_live_0123456789ABCDEFGHIJKLMNOPQRSTUV06nxX";
+constexpr SourceKind kShared[] = {SourceKind::scheme, SourceKind::bearer, SourceKind::basic, SourceKind::cookie};
+constexpr SourceKind kOwn[] = {SourceKind::header, SourceKind::query, SourceKind::protocol, SourceKind::variable};
 
 void nothing_is_nothing(void**) {
   for (const SourceKind kind : kShared) {
@@ -47,8 +49,8 @@ void strict_takes_our_form_alone(void**) {
   for (const SourceKind kind : kShared) {
     assert_true(judge_credential(kind, Format::strict, kKey) == Found::key);
     assert_true(judge_credential(kind, Format::strict, kWrongCheck) == Found::malformed);
-    assert_true(judge_credential(kind, Format::strict, kStripeLike) == Found::malformed);
-    for (const std::string_view foreign : {kJwt, std::string_view(endless), std::string_view("x")}) {
+    for (const std::string_view foreign :
+         {kJwt, kStripeLike, kTruncated, std::string_view(endless), std::string_view("x")}) {
       assert_true(judge_credential(kind, Format::strict, foreign) == Found::foreign);
     }
   }
@@ -109,47 +111,85 @@ void two_that_differ_are_malformed_for_good(void**) {
 }
 
 void authorization_headers(void**) {
-  expect_text(apikey::bearer_token("Bearer abc"), "abc");
-  expect_text(apikey::bearer_token("bEaReR abc"), "abc");
-  expect_text(apikey::bearer_token("Bearer   abc \t"), "abc");
-  expect_text(apikey::bearer_token("Bearer a b"), "a b");
+  expect_text(apikey::scheme_token("Bearer abc", "Bearer"), "abc");
+  expect_text(apikey::scheme_token("bEaReR abc", "Bearer"), "abc");
+  expect_text(apikey::scheme_token("Bearer   abc \t", "bearer"), "abc");
+  expect_text(apikey::scheme_token("Bearer a b", "Bearer"), "a b");
   for (const std::string_view none :
        {"", "Bearer", "Bearer ", "Bearer   ", "Bearerabc", "Basic abc", "Bear abc", "Bearer\tabc", " Bearer abc"}) {
-    expect_text(apikey::bearer_token(none), "");
+    expect_text(apikey::scheme_token(none, "Bearer"), "");
   }
-  expect_text(apikey::basic_token("Basic dTpw"), "dTpw");
-  expect_text(apikey::basic_token("BASIC dTpw"), "dTpw");
-  expect_text(apikey::basic_token("Bearer dTpw"), "");
+  expect_text(apikey::scheme_token("APIKEY abc", "ApiKey"), "abc");
+  expect_text(apikey::scheme_token("ApiKeys abc", "ApiKey"), "");
 }
 
-std::string_view basic(std::string_view token) {
+std::string base64(std::string_view text) {
+  constexpr std::string_view digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); i += 3) {
+    unsigned bits = 0;
+    for (std::size_t j = 0; j < 3; ++j) {
+      bits = bits << 8 | (i + j < text.size() ? static_cast<unsigned char>(text[i + j]) : 0U);
+    }
+    for (std::size_t j = 0; j < 4; ++j) {
+      out += i + j <= text.size() ? digits[bits >> (18 - 6 * j) & 63] : '=';
+    }
+  }
+  return out;
+}
+
+Judged basic(Format format, std::string_view token) {
   static std::array<char, apikey::kBasicBufferSize> buffer;
-  return apikey::decode_basic(token, buffer);
+  return apikey::judge_basic(format, token, buffer);
 }
 
-// echo -n 'user:password' | base64
+void expect_basic(std::string_view pair, Found found, std::string_view value) {
+  const Judged judged = basic(Format::any, base64(pair));
+  assert_true(judged.found == found);
+  expect_text(judged.value, value);
+}
+
 void basic_credentials(void**) {
-  expect_text(basic("QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), "Aladdin");    // RFC 7617
-  expect_text(basic("OnNlY3JldA=="), "secret");                     // :secret
-  expect_text(basic("OnNlY3JldA"), "secret");                       // without its padding
-  expect_text(basic("azo="), "k");                                  // k:
-  expect_text(basic("YWtfbGl2ZV94Og=="), "ak_live_x");              // ak_live_x:
-  expect_text(basic("bWU6YWtfbGl2ZV94"), "ak_live_x");              // me:ak_live_x
-  expect_text(basic("YWtfbGl2ZV94OmFrX2xpdmVfeQ=="), "ak_live_x");  // ak_live_x:ak_live_y
-  expect_text(basic("OmE6Yg=="), "a:b");                            // :a:b
+  expect_basic("Aladdin1:open sesame", Found::key, "Aladdin1");
+  expect_basic(":secret-1", Found::key, "secret-1");
+  expect_basic("secret-1:", Found::key, "secret-1");
+  expect_basic(":k:e:y:.:.:", Found::key, "k:e:y:.:.:");
+  expect_basic("sk_live_4eC39HqLyjWDarjtT1zdp7dc:me", Found::key, kStripeLike);
+  expect_basic("me:sk_live_4eC39HqLyjWDarjtT1zdp7dc", Found::malformed, "me");
+  const std::string key(kKey);
+  expect_basic(key + ":", Found::key, kKey);
+  expect_basic(":" + key, Found::key, kKey);
+  expect_basic("me:" + key, Found::key, kKey);
+  expect_basic("sk_live_4eC39HqLyjWDarjtT1zdp7dc:" + key, Found::key, kKey);
+  expect_basic(key + ":x", Found::key, kKey);
+  expect_basic(key + ":" + key, Found::key, kKey);
+  assert_true(basic(Format::any, "OnNlY3JldC0x").found == Found::key);  // without its padding: none is needed
+  assert_true(basic(Format::any, "OnNlY3JldC0xMg").found == Found::key);
   for (const std::string_view bad :
        {"", "bm8gY29sb24=", "Og==", "azo=x", "a", "azo-", "az o=", "====", "=azo", "azp=", "OnNlY3JldA=", "YTpi\n"}) {
-    expect_text(basic(bad), "");
+    assert_true(basic(Format::any, bad).found == Found::none);
+    expect_text(basic(Format::any, bad).value, "");
   }
+}
+
+void two_of_our_form_in_basic_are_malformed(void**) {
+  for (const Format format : {Format::strict, Format::any}) {
+    for (const std::string_view other : {kOtherKey, kWrongCheck}) {
+      assert_true(basic(format, base64(std::string(kKey) + ":" + std::string(other))).found == Found::malformed);
+      assert_true(basic(format, base64(std::string(other) + ":" + std::string(kKey))).found == Found::malformed);
+    }
+    assert_true(basic(format, base64(std::string(kKey) + ":" + std::string(kTruncated))).found == Found::key);
+  }
+  assert_true(basic(Format::strict, base64("alice:password")).found == Found::foreign);
 }
 
 void basic_credentials_have_to_fit(void**) {
-  std::array<char, 6> buffer;
-  expect_text(apikey::decode_basic("OmFiY2Rl", buffer), "abcde");
-  expect_text(apikey::decode_basic("OmFiY2RlZg==", buffer), "");
+  std::array<char, 9> buffer;
+  expect_text(apikey::judge_basic(Format::any, base64(":12345678"), buffer).value, "12345678");
+  expect_text(apikey::judge_basic(Format::any, base64(":123456789"), buffer).value, "");
   std::array<char, 0> none;
-  expect_text(apikey::decode_basic("Og==", none), "");
-  expect_text(basic(std::string(100'000, 'A')), "");
+  assert_true(apikey::judge_basic(Format::any, "Og==", none).found == Found::none);
+  assert_true(basic(Format::any, std::string(100'000, 'A')).found == Found::none);
 }
 
 using Next = bool (*)(std::string_view&, std::string_view, NamedValue&) noexcept;
@@ -193,19 +233,19 @@ void queries(void**) {
   assert_true(query("k", "") == Values{""});
   assert_true(query("k=", "") == Values{""});
   assert_true(query("k=a=b", "") == Values{"a=b"});
-  assert_true(query("K=v", "K=v") == Values{});
+  assert_true(query("K=v&a=1", "a=1") == Values{"v"});
   assert_true(query("kk=v&xk=v", "kk=v&xk=v") == Values{});
   assert_true(query("a=k=v", "a=k=v") == Values{});
   assert_true(query("&&k=v&&", "&&&") == Values{"v"});
   assert_true(query("&", "&") == Values{});
   assert_true(query("k=%41", "") == Values{"%41"});
-  assert_true(query("%6b=v&%6B=w&%4b=x", "%4b=x") == (Values{"v", "w"}));
+  assert_true(query("%6b=v&%6B=w&%4b=x", "") == (Values{"v", "w", "x"}));
   assert_true(query("%6=v&%=v&%zz=v&k%=v", "%6=v&%=v&%zz=v&k%=v") == Values{});
 }
 
-void names_in_queries_are_compared_decoded(void**) {
-  assert_true(values(apikey::next_in_query, "api%5Fkey=v&api_key=w&API_KEY=x", "api_key", "API_KEY=x") ==
-              (Values{"v", "w"}));
+void names_in_queries_are_compared_decoded_and_without_case(void**) {
+  assert_true(values(apikey::next_in_query, "api%5Fkey=v&api_key=w&API_KEY=x&api-key=y", "Api_Key", "api-key=y") ==
+              (Values{"v", "w", "x"}));
 }
 
 void cookies(void**) {
@@ -220,10 +260,28 @@ void cookies(void**) {
   assert_true((cookie("k=v; k=w", "") == Values{"v", "w"}));
   assert_true((cookie("k=v; a=1;k=w", "a=1") == Values{"v", "w"}));
   assert_true(cookie(" k = v ;a", "a") == Values{"v"});
-  assert_true(cookie("kk=v; %6b=v; K=v", "kk=v; %6b=v; K=v") == Values{});
+  assert_true(cookie("kk=v; %6b=v; K=v", "kk=v; %6b=v") == Values{"v"});
+  // As $cookie_ does: a name may follow a comma, a value ends at a semicolon only.
+  assert_true((cookie("a=1,k=v,w; b=2, k=x", "a=1; b=2") == Values{"v,w", "x"}));
+  assert_true(cookie("k=v,a=1", "") == Values{"v,a=1"});
   assert_true(cookie("k=a=b;", "") == Values{"a=b"});
   assert_true(cookie("k= ; k=;k", "") == (Values{"", "", ""}));
   assert_true(cookie(";;", ";;") == Values{});
+}
+
+void protocols(void**) {
+  const auto protocol = [](std::string_view text, std::string_view left) {
+    return values(apikey::next_in_protocols, text, "key.", left);
+  };
+  assert_true(protocol("", "") == Values{});
+  assert_true(protocol("chat", "chat") == Values{});
+  assert_true(protocol("key.v", "") == Values{"v"});
+  assert_true(protocol("key.v, chat", "chat") == Values{"v"});
+  assert_true(protocol("chat, key.v", "chat") == Values{"v"});
+  assert_true(protocol("a,key.v , b", "a, b") == Values{"v"});
+  assert_true((protocol("a, key.v, b, key.w", "a, b") == Values{"v", "w"}));
+  assert_true(protocol("key., KEY.v, akey.v", "KEY.v, akey.v") == Values{""});
+  assert_true(protocol("key.a=b;c", "") == Values{"a=b;c"});
 }
 
 void percent_decoding(void**) {
@@ -254,10 +312,12 @@ int main() {
       cmocka_unit_test(two_that_differ_are_malformed_for_good),
       cmocka_unit_test(authorization_headers),
       cmocka_unit_test(basic_credentials),
+      cmocka_unit_test(two_of_our_form_in_basic_are_malformed),
       cmocka_unit_test(basic_credentials_have_to_fit),
       cmocka_unit_test(queries),
-      cmocka_unit_test(names_in_queries_are_compared_decoded),
+      cmocka_unit_test(names_in_queries_are_compared_decoded_and_without_case),
       cmocka_unit_test(cookies),
+      cmocka_unit_test(protocols),
       cmocka_unit_test(percent_decoding),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -65,7 +65,6 @@ std::array<std::uint8_t, 8> id_of(std::uint64_t number) {
 LimitUse blank(LimitKind kind, const char* name, std::uint64_t cost) {
   LimitUse use{};
   use.kind = kind;
-  use.cost_number = kNoCost;
   use.cost = cost;
   use.name = {name, std::strlen(name)};
   return use;
@@ -98,6 +97,13 @@ LimitUse concurrency(const TestTables& tables, std::uint64_t number, std::uint64
   use.subject = tables.flights.subject("concurrency", id_of(number));
   use.size = most;
   return use;
+}
+
+// The answer has said what each limit of this measure costs; an empty one: whatever no other cost is for.
+void settle(const TestTables& tables, Takings& takings, std::uint64_t cost, std::uint64_t seconds,
+            std::string_view measure = {}) {
+  const std::array costs = {MeasuredCost{measure, cost, true}};
+  settle_costs(tables.all, takings, kMainTaker, costs, clocks_at(seconds));
 }
 
 void who_is_refused_by_one_takes_from_none(void**) {
@@ -214,14 +220,13 @@ void a_table_without_room_is_not_a_limit_that_is_used_up(void**) {
 void costs_are_settled_when_they_are_known(void**) {
   TestTables tables;
   std::array uses = {rate(tables, 1, 3600, 100, 10), quota(tables, 1, 1000, kWall, 10), rate(tables, 2, 3600, 50)};
-  uses[0].cost_number = 0;
-  uses[1].cost_number = 0;
+  uses[2].measure = {"calls", 5};
   const auto left = [&](std::size_t i, std::uint64_t seconds) {
     return look_at_limit(tables.all, uses[i], clocks_at(seconds)).remaining;
   };
   Takings more;
   assert_true(take_limits(tables.all, uses, clocks_at(0), more).outcome == Outcome::ok);
-  settle_cost(tables.all, more, 0, 300, clocks_at(0));
+  settle(tables, more, 300, 0, "requests");
   assert_int_equal(left(0, 0), 0);
   assert_int_equal(left(1, 0), 700);
   assert_int_equal(left(2, 0), 49);
@@ -230,18 +235,17 @@ void costs_are_settled_when_they_are_known(void**) {
   assert_int_equal(left(0, 201), 1);
   Takings less;
   assert_true(take_limits(tables.all, uses, clocks_at(300), less).outcome == Outcome::ok);
-  settle_cost(tables.all, less, 0, 4, clocks_at(300));
+  settle(tables, less, 4, 300, "requests");
   assert_int_equal(left(0, 300), 96);
   assert_int_equal(left(1, 300), 696);
-  settle_cost(tables.all, less, 1, 5000, clocks_at(300));  // the cost of nobody
+  settle(tables, less, 5000, 300, "tokens");  // which none of them counts
   assert_int_equal(left(2, 300), 49);
 }
 
 // The table in docs/limits.md.
 void the_documented_example(void**) {
   TestTables tables;
-  std::array uses = {rate(tables, 1, 100 * 3600, 1000, 200)};
-  uses[0].cost_number = 0;
+  const std::array uses = {rate(tables, 1, 100 * 3600, 1000, 200)};
   const auto left = [&](std::uint64_t seconds) {
     return look_at_limit(tables.all, uses[0], clocks_at(seconds)).remaining;
   };
@@ -252,9 +256,9 @@ void the_documented_example(void**) {
   assert_int_equal(left(0), 800);
   assert_true(take_limits(tables.all, uses, clocks_at(0), b).outcome == Outcome::ok);
   assert_int_equal(left(0), 600);
-  settle_cost(tables.all, a, 0, 50, clocks_at(1));
+  settle(tables, a, 50, 1);
   assert_int_equal(left(1), 800);
-  settle_cost(tables.all, b, 0, 1500, clocks_at(2));
+  settle(tables, b, 1500, 2);
   assert_int_equal(left(2), 0);
   const TakeResult refused = take_limits(tables.all, uses, clocks_at(3), c);
   assert_true(refused.outcome == Outcome::rate_limited);
@@ -263,16 +267,64 @@ void the_documented_example(void**) {
   assert_int_equal(left(8), 0);
 }
 
-void a_later_pass_says_by_which_cost_a_limit_is_settled(void**) {
+// Wherever a limit was taken: what settles it is the cost of its measure, not a line of the same number.
+void a_limit_is_settled_by_the_cost_of_its_measure(void**) {
   TestTables tables;
-  std::array uses = {rate(tables, 1, 1, 100), quota(tables, 1, 100, kWall)};
+  std::array uses = {rate(tables, 1, 1, 1000), rate(tables, 2, 1, 1000, 100), rate(tables, 3, 1, 1000)};
+  uses[0].measure = {"calls", 5};
+  uses[1].measure = {"tokens", 6};
+  uses[2].measure = {"images", 6};
   Takings takings;
   assert_true(take_limits(tables.all, uses, clocks_at(0), takings).outcome == Outcome::ok);
-  uses[0].cost_number = 1;
-  assert_true(take_limits(tables.all, uses, clocks_at(0), takings).outcome == Outcome::ok);
-  settle_cost(tables.all, takings, 1, 30, clocks_at(0));
-  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 70);
-  assert_int_equal(look_at_limit(tables.all, uses[1], clocks_at(0)).remaining, 99);
+  const std::array later = {MeasuredCost{"tokens", 400, true}, MeasuredCost{"calls", 7, false},
+                            MeasuredCost{{}, 3, true}};
+  settle_costs(tables.all, takings, kMainTaker, later, clocks_at(0));
+  assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 999);
+  assert_int_equal(look_at_limit(tables.all, uses[1], clocks_at(0)).remaining, 600);
+  assert_int_equal(look_at_limit(tables.all, uses[2], clocks_at(0)).remaining, 997);
+}
+
+void a_subrequest_takes_what_its_request_has_not_taken(void**) {
+  TestTables tables;
+  const std::array mine = {rate(tables, 1, 1, 1000, 600), concurrency(tables, 1, 1)};
+  const std::array its = {rate(tables, 1, 1, 1000), rate(tables, 2, 1, 10), concurrency(tables, 1, 1)};
+  const auto left = [&](const LimitUse& use) { return look_at_limit(tables.all, use, clocks_at(0)).remaining; };
+  Takings takings;
+  assert_true(take_limits(tables.all, mine, clocks_at(0), takings).outcome == Outcome::ok);
+  takings.taker = 1;
+  assert_true(take_limits(tables.all, its, clocks_at(0), takings).outcome == Outcome::ok);
+  assert_int_equal(left(mine[0]), 400);
+  assert_int_equal(left(its[1]), 9);
+  const std::array costs = {MeasuredCost{{}, 5, true}};
+  settle_costs(tables.all, takings, 1, costs, clocks_at(0));
+  assert_int_equal(left(mine[0]), 400);
+  assert_int_equal(left(its[1]), 5);
+  refund_costs(tables.all, takings, kMainTaker, clocks_at(0));
+  assert_int_equal(left(mine[0]), 1000);
+  assert_int_equal(left(its[1]), 5);
+  release_flights(tables.all, takings);
+}
+
+void a_request_takes_over_what_a_question_took_before(void**) {
+  TestTables tables;
+  const std::array question = {rate(tables, 1, 1, 1000), quota(tables, 1, 10, kWall), rate(tables, 2, 1, 10)};
+  std::array mine = {rate(tables, 1, 1, 1000, 600), quota(tables, 1, 10, kWall)};
+  const auto left = [&](const LimitUse& use) { return look_at_limit(tables.all, use, clocks_at(0)).remaining; };
+  Takings takings;
+  takings.taker = 1;
+  assert_true(take_limits(tables.all, question, clocks_at(0), takings).outcome == Outcome::ok);
+  takings.taker = kMainTaker;
+  assert_true(take_limits(tables.all, mine, clocks_at(0), takings).outcome == Outcome::ok);
+  assert_int_equal(left(mine[0]), 400);
+  assert_int_equal(left(mine[1]), 9);
+  assert_int_equal(left(question[2]), 9);
+  assert_int_equal(takings.count, 3);
+  // Refused, the request gives back what the question took too.
+  mine[0].cost = 5000;
+  refund_costs(tables.all, takings, 1, clocks_at(0));
+  assert_int_equal(left(mine[0]), 1000);
+  assert_int_equal(left(mine[1]), 10);
+  assert_int_equal(left(question[2]), 10);
 }
 
 void a_refund_gives_everything_back_but_the_flight(void**) {
@@ -280,8 +332,8 @@ void a_refund_gives_everything_back_but_the_flight(void**) {
   const std::array uses = {rate(tables, 1, 1, 10, 7), quota(tables, 1, 10, kWall, 7), concurrency(tables, 1, 5)};
   Takings takings;
   assert_true(take_limits(tables.all, uses, clocks_at(0), takings).outcome == Outcome::ok);
-  refund_costs(tables.all, takings, clocks_at(0));
-  refund_costs(tables.all, takings, clocks_at(0));
+  refund_costs(tables.all, takings, kMainTaker, clocks_at(0));
+  refund_costs(tables.all, takings, kMainTaker, clocks_at(0));
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 10);
   assert_int_equal(look_at_limit(tables.all, uses[1], clocks_at(0)).remaining, 10);
   assert_int_equal(look_at_limit(tables.all, uses[2], clocks_at(0)).remaining, 4);
@@ -322,7 +374,6 @@ void what_a_limit_measures_is_in_its_name(void**) {
   unnamed.place = 1;
   assert_int_equal(location_use(unnamed, 1, false, tables.all, costs).cost, 3);
   assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost, 1);
-  assert_int_equal(cost_of("tokens", LimitKind::concurrency).cost_number, kNoCost);
 }
 
 // Which limits may be overdrawn does not depend on the location that asks.
@@ -356,7 +407,6 @@ void a_limit_may_overdraw_where_any_location_settles_its_measure(void**) {
 void subjects_that_clients_choose_are_in_tables_of_their_own(void**) {
   TestTables tables;
   std::array uses = {rate(tables, 1, 1, 10, 2), concurrency(tables, 1, 3)};
-  uses[0].cost_number = 0;
   for (LimitUse& use : uses) {
     use.is_client_chosen = true;
   }
@@ -367,16 +417,16 @@ void subjects_that_clients_choose_are_in_tables_of_their_own(void**) {
   assert_int_equal(tables.client_flights.usage().in_flight, 1);
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 8);
   assert_int_equal(look_at_limit(tables.all, uses[1], clocks_at(0)).remaining, 2);
-  settle_cost(tables.all, takings, 0, 5, clocks_at(0));
+  settle_cost(tables.all, *takings.find(LimitKind::rate, uses[0].subject), 5, clocks_at(0));
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 5);
-  settle_cost(tables.all, takings, 0, 3, clocks_at(0));
+  settle_cost(tables.all, *takings.find(LimitKind::rate, uses[0].subject), 3, clocks_at(0));
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 7);
   release_flights(tables.all, takings);
   assert_int_equal(tables.client_flights.usage().in_flight, 0);
   Takings refunded;
   assert_true(take_limits(tables.all, uses, clocks_at(0), refunded).outcome == Outcome::ok);
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 5);
-  refund_costs(tables.all, refunded, clocks_at(0));
+  refund_costs(tables.all, refunded, kMainTaker, clocks_at(0));
   assert_int_equal(look_at_limit(tables.all, uses[0], clocks_at(0)).remaining, 7);
   release_flights(tables.all, refunded);
   assert_int_equal(used(tables.buckets), 0);
@@ -405,11 +455,10 @@ void a_settled_cost_beyond_the_burst_outlives_the_bucket(void**) {
   assert_true(BucketTable::format(tables.take(BucketTable::bytes_for(1)), kSeed, clock, one_set).ok());
   tables.all.buckets = &one_set;
   LimitUse use = rate(tables, 1, 6, 3);
-  use.cost_number = 0;
   use.may_overdraw = true;
   Takings takings;
   assert_true(take_limits(tables.all, {&use, 1}, clocks_at(0), takings).outcome == Outcome::ok);
-  settle_cost(tables.all, takings, 0, 5, clocks_at(0));
+  settle_cost(tables.all, *takings.find(LimitKind::rate, use.subject), 5, clocks_at(0));
   for (std::uint64_t n = 100; n < 100 + 2 * BucketTable::kSlotsPerSet; ++n) {
     Takings others;
     const LimitUse deep = rate(tables, n, 1, 9, 9);
@@ -483,8 +532,6 @@ class Model {
     std::array<LimitUse, 3> uses = {rate(tables_, key, kPerHour, kBurst, cost),
                                     quota(tables_, key, kDay, kWall + static_cast<std::int64_t>(seconds_), cost),
                                     concurrency(tables_, key, kAtOnce)};
-    uses[0].cost_number = 0;
-    uses[1].cost_number = 0;
     return uses;
   }
 
@@ -534,9 +581,9 @@ class Model {
       }
     }
     if (actual == 0) {
-      refund_costs(tables_.all, request.takings, clocks_at(seconds_));
+      refund_costs(tables_.all, request.takings, kMainTaker, clocks_at(seconds_));
     } else {
-      settle_cost(tables_.all, request.takings, 0, actual, clocks_at(seconds_));
+      settle(tables_, request.takings, actual, seconds_);
     }
     release_flights(tables_.all, request.takings);
     key.in_flight -= 1;
@@ -588,7 +635,7 @@ void eight_threads_take_all_or_none(void**) {
       }
       is_crowded = is_crowded || in_flight.fetch_add(1) >= 5;
       if (n % 3 == 0) {
-        refund_costs(mine, takings, clocks_at(0));
+        refund_costs(mine, takings, kMainTaker, clocks_at(0));
       } else {
         admitted.fetch_add(1);
       }
@@ -618,7 +665,9 @@ int main() {
       cmocka_unit_test(a_table_without_room_is_not_a_limit_that_is_used_up),
       cmocka_unit_test(costs_are_settled_when_they_are_known),
       cmocka_unit_test(the_documented_example),
-      cmocka_unit_test(a_later_pass_says_by_which_cost_a_limit_is_settled),
+      cmocka_unit_test(a_limit_is_settled_by_the_cost_of_its_measure),
+      cmocka_unit_test(a_subrequest_takes_what_its_request_has_not_taken),
+      cmocka_unit_test(a_request_takes_over_what_a_question_took_before),
       cmocka_unit_test(a_refund_gives_everything_back_but_the_flight),
       cmocka_unit_test(a_cost_of_nothing_is_free),
       cmocka_unit_test(what_a_limit_measures_is_in_its_name),

@@ -142,7 +142,8 @@ int main() {
       cmocka_unit_test(test_a_permission_is_for_one_file_in_one_store),
       cmocka_unit_test(test_earlier_permissions_are_withdrawn),
       cmocka_unit_test(test_the_bytes_are_as_drawn),
-      cmocka_unit_test(test_the_oldest_makes_room_last),   cmocka_unit_test(test_what_a_dead_writer_left_is_taken),
+      cmocka_unit_test(test_the_oldest_makes_room_last),
+      cmocka_unit_test(test_what_a_dead_writer_left_is_taken),
       cmocka_unit_test(test_others_inboxes_are_not_taken),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);

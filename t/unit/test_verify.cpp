@@ -329,7 +329,7 @@ void follows_a_chain_of_intended_changes(void** /*state*/) {
   const apikey::InService ten = apikey::in_service_of(counted_meta(10, 10, 0));
   // 10 -> 6 -> 4 keys, and none at all, seen or missed on the way.
   for (const unsigned min_keep : {0U, 50U, 80U, 100U}) {
-    for (const std::uint64_t removed : {0, 4, 6, 10}) {
+    for (const std::uint64_t removed : {0U, 4U, 6U, 10U}) {
       assert_true(apikey::may_follow(ten, counted_meta(11, 10, removed), min_keep).ok());
     }
     assert_true(apikey::may_follow(ten, counted_meta(11, 12, 8), min_keep).ok());

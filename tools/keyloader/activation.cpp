@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "nodes.hpp"
+#include "output.hpp"
 
 namespace keyloader {
 namespace {
@@ -105,8 +106,7 @@ class Watch {
     if (adopted == nullptr) {
       return not_adopted(node, std::move(verdict));
     }
-    std::uint64_t& first_change =
-        changes_.try_emplace({node.memory().instance(), row}, adopted->change).first->second;
+    std::uint64_t& first_change = changes_.try_emplace({node.memory().instance(), row}, adopted->change).first->second;
     first_change = std::min(first_change, adopted->change);
     for (const apikey::WorkerReport& worker : workers) {
       const apikey::Ack& ack = worker.acks.at(row);
@@ -153,7 +153,7 @@ class Watch {
     verdict.why = fmt::format(
         "{} lacks {}, so it takes only revocations, suspensions and deletions from this snapshot and decides the rest "
         "with generation {}; configure it and reload nginx",
-        node.name(), printable(report_->adopted.lack.name()), report_->adopted.active.generation);
+        node.name(), shown(report_->adopted.lack.name()), report_->adopted.active.generation);
     return verdict;
   }
 
@@ -166,7 +166,7 @@ class Watch {
         refusal.configuration >= report_->last_configuration) {
       const bool is_settled = apikey::is_final(static_cast<apikey::AdoptionResult>(refusal.result));
       verdict.activity = is_settled ? Activity::refused : Activity::not_yet;
-      verdict.why = fmt::format("{} {}: {}", node.name(), uses, printable(refusal.text()));
+      verdict.why = fmt::format("{} {}: {}", node.name(), uses, shown(refusal.text()));
       return verdict;
     }
     verdict.why = fmt::format(

@@ -21,10 +21,10 @@ struct Target {
 };
 
 enum class Activity : std::uint8_t {
-  active,      // in every nginx that is known
-  unknown,     // no nginx is known that reads this keys.mdb, or nobody waited
-  not_yet,     // it took too long
-  refused,     // an nginx has refused it, or has it as a veto only
+  active,   // in every nginx that is known
+  unknown,  // no nginx is known that reads this keys.mdb, or nobody waited
+  not_yet,  // it took too long
+  refused,  // an nginx has refused it, or has it as a veto only
 };
 
 struct Activation {

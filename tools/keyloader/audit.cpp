@@ -25,7 +25,7 @@ std::string difference(const Json& before, const Json& after) {
   for (const auto& [name, value] : after.items()) {
     const Json old = before.value(name, Json(nullptr));
     if (old != value) {
-      text += fmt::format("{}{}: {} → {}", text.empty() ? "" : ", ", name, old.dump(), value.dump());
+      text += fmt::format("{}{}: {} → {}", text.empty() ? "" : ", ", name, json_text(old), json_text(value));
     }
   }
   return text;

@@ -6,6 +6,20 @@
 
 namespace keyloader {
 
+namespace {
+
+// A shell variable that is not set must not clear a restriction, nor ask for everything.
+CLI::Option* refuse_empty(CLI::Option* option) {
+  return option->check(
+      [](const std::string& value) -> std::string {
+        return value.empty() ? "an empty value says nothing; leave it out, or write `none` where a value can be cleared"
+                             : "";
+      },
+      "");
+}
+
+}  // namespace
+
 Command Command::add(const std::string& name, const std::string& help) {
   return Command(*app_->add_subcommand(name, help));
 }
@@ -17,23 +31,23 @@ Command Command::add_group(const std::string& name, const std::string& help) {
 }
 
 Command& Command::argument(const std::string& name, std::string& value, const std::string& help) {
-  app_->add_option(name, value, help)->required();
+  refuse_empty(app_->add_option(name, value, help))->required();
   return *this;
 }
 
 Command& Command::optional_argument(const std::string& name, std::string& value, const std::string& help) {
-  app_->add_option(name, value, help);
+  refuse_empty(app_->add_option(name, value, help));
   return *this;
 }
 
 Command& Command::arguments(const std::string& name, std::vector<std::string>& values, const std::string& help) {
-  app_->add_option(name, values, help);
+  refuse_empty(app_->add_option(name, values, help));
   return *this;
 }
 
 Command& Command::option(const std::string& name, std::string& value, const std::string& type,
                          const std::string& help) {
-  CLI::Option* option = app_->add_option(name, value, help)->type_name(type);
+  CLI::Option* option = refuse_empty(app_->add_option(name, value, help))->type_name(type);
   if (!value.empty()) {
     option->capture_default_str();
   }
@@ -42,8 +56,8 @@ Command& Command::option(const std::string& name, std::string& value, const std:
 
 Command& Command::option(const std::string& name, std::optional<std::string>& value, const std::string& type,
                          const std::string& help) {
-  app_->add_option_function<std::string>(
-          name, [&value](const std::string& text) { value = text; }, help)
+  refuse_empty(app_->add_option_function<std::string>(
+                   name, [&value](const std::string& text) { value = text; }, help))
       ->type_name(type);
   return *this;
 }
@@ -56,7 +70,7 @@ Command& Command::option(const std::string& name, std::uint64_t& value, const st
 
 Command& Command::required_option(const std::string& name, std::string& value, const std::string& type,
                                   const std::string& help) {
-  app_->add_option(name, value, help)->type_name(type)->required();
+  refuse_empty(app_->add_option(name, value, help))->type_name(type)->required();
   return *this;
 }
 
@@ -68,7 +82,7 @@ Command& Command::choice(const std::string& name, std::string& value, const std:
 
 Command& Command::words(const std::string& name, std::vector<std::string>& values, const std::string& type,
                         const std::string& help) {
-  app_->add_option(name, values, help)->type_name(type)->allow_extra_args(false);
+  refuse_empty(app_->add_option(name, values, help))->type_name(type)->allow_extra_args(false);
   return *this;
 }
 
@@ -78,7 +92,8 @@ Command& Command::flag(const std::string& name, bool& value, const std::string& 
 }
 
 Command& Command::waits(DeliveryOptions& options) {
-  option("--wait", options.wait, "TIME", "How long to wait until nginx uses it (default: 2s); exit code 3 if it does not");
+  option("--wait", options.wait, "TIME",
+         "How long to wait until nginx uses it (default: 2s); exit code 3 if it does not");
   return flag("--no-wait", options.does_not_wait, "Return as soon as it is published");
 }
 

@@ -17,8 +17,8 @@ namespace keyloader {
 
 // How a changing command hands its change to nginx.
 struct DeliveryOptions {
-  bool is_quiet = false;       // --no-publish
-  bool does_not_wait = false;  // --no-wait
+  bool is_quiet = false;              // --no-publish
+  bool does_not_wait = false;         // --no-wait
   std::optional<std::string> wait{};  // --wait: how long
 };
 inline constexpr std::uint64_t kDefaultWaitMs = 2000;

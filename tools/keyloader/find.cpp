@@ -2,6 +2,7 @@
 // Must never print what it read.
 #include <fmt/format.h>
 
+#include "apikey/key_form.hpp"
 #include "secret.hpp"
 #include "session.hpp"
 
@@ -25,7 +26,10 @@ void find(const Session& session) {
   const SecretText secret = read_secret_from_stdin();
   const std::optional<Key> key = find_key(*registry, methods, secret.view());
   if (!key) {
-    throw Failure("the registry does not know this key");
+    apikey::KeyParts parts;
+    const bool is_mistyped = apikey::has_own_form(secret.view()) && !apikey::parse_key(secret.view(), parts);
+    throw Failure(is_mistyped ? "the checksum of this key is wrong, so it was mistyped or changed; no registry knows it"
+                              : "the registry does not know this key");
   }
   const std::string_view state = state_of(*key, wall_clock());
   Json json = to_json(*key);

@@ -11,6 +11,7 @@
 #include "delivery.hpp"
 #include "import_line.hpp"
 #include "progress.hpp"
+#include "registry/sqlite_rows.hpp"
 #include "session.hpp"
 
 namespace keyloader {
@@ -37,8 +38,21 @@ void add_line(LineImporter& importer, std::uint64_t line, Columns& columns, Impo
   } else {
     ++result.imported;
   }
-  for (auto& [name, value] : columns) {
-    apikey::wipe(std::span<char>{value.data(), value.size()});
+  for (auto& [name, values] : columns) {
+    for (std::string& value : values) {
+      apikey::wipe(std::span<char>{value.data(), value.size()});
+    }
+  }
+}
+
+// A text as it stands in the file: of a list column, words with a space between.
+void put(Columns& columns, const std::string& name, std::string&& text) {
+  if (is_list_column(name)) {
+    if (Texts words = split_words(text); !words.empty()) {
+      columns[name] = std::move(words);
+    }
+  } else if (!text.empty()) {
+    columns[name].push_back(std::move(text));
   }
 }
 
@@ -65,38 +79,31 @@ Imported import_csv(std::istream& in, LineImporter& importer) {
     }
     Columns columns;
     for (std::size_t i = 0; i < fields.size(); ++i) {
-      if (!fields[i].empty()) {
-        columns[header[i]] = std::move(fields[i]);
-      }
+      put(columns, header[i], std::move(fields[i]));
     }
     add_line(importer, reader.line(), columns, result);
   }
   return result;
 }
 
-constexpr std::array<std::string_view, 8> kListColumns{"scopes", "roles", "allow_ip",      "rate",
-                                                       "burst",  "quota", "rolling_quota", "concurrency"};
-
-// Lists may be arrays of strings or words in one string; null is the same as not there.
-std::string json_text(const std::string& name, const Json& value) {
+// Lists may be arrays of strings, or words in one string; null is the same as not there.
+void put_json(Columns& columns, const std::string& name, const Json& value) {
+  const bool is_list = is_list_column(name);
   if (value.is_null()) {
-    return {};
+    return;
   }
   if (value.is_string()) {
-    return value.get<std::string>();
+    return put(columns, name, value.get<std::string>());
   }
-  const bool is_list = std::find(kListColumns.begin(), kListColumns.end(), name) != kListColumns.end();
-  if (is_list && value.is_array()) {
-    std::string text;
-    for (const Json& word : value) {
-      if (!word.is_string()) {
-        throw UsageError(name + " must be a list of strings");
-      }
-      text += (text.empty() ? "" : " ") + word.get<std::string>();
-    }
-    return text;
+  if (!is_list || !value.is_array()) {
+    throw UsageError(name + (is_list ? " must be a string or a list of strings" : " must be a string"));
   }
-  throw UsageError(name + (is_list ? " must be a string or a list of strings" : " must be a string"));
+  if (!std::all_of(value.begin(), value.end(), [](const Json& word) { return word.is_string(); })) {
+    throw UsageError(name + " must be a list of strings");
+  }
+  if (!value.empty()) {
+    columns[name] = value.get<Texts>();
+  }
 }
 
 Columns json_columns(const Json& object) {
@@ -107,8 +114,8 @@ Columns json_columns(const Json& object) {
   Columns columns;
   const auto take = [&](const std::string& name, const Json& value) {
     names.push_back(name);
-    if (std::string text = is_known_column(name) ? json_text(name, value) : std::string{}; !text.empty()) {
-      columns[name] = std::move(text);
+    if (is_known_column(name)) {
+      put_json(columns, name, value);
     }
   };
   for (const auto& [name, value] : object.items()) {
@@ -157,11 +164,11 @@ Json json_of(const std::vector<Refusal>& refusals) {
 void print_refusals(const std::vector<Refusal>& refusals, std::string_view kind) {
   for (std::size_t i = 0; i < std::min(refusals.size(), kMostShown); ++i) {
     const Refusal& refusal = refusals[i];
-    fmt::print(stderr, "{}line {}{}{}: {}\n", kind, refusal.line, refusal.column.empty() ? "" : ", ", refusal.column,
-               refusal.reason);
+    print_note(fmt::format("{}line {}{}{}: {}", kind, refusal.line, refusal.column.empty() ? "" : ", ", refusal.column,
+                           refusal.reason));
   }
   if (refusals.size() > kMostShown) {
-    fmt::print(stderr, "{}… and {} more (--json lists them all)\n", kind, refusals.size() - kMostShown);
+    print_note(fmt::format("{}… and {} more (--json lists them all)", kind, refusals.size() - kMostShown));
   }
 }
 

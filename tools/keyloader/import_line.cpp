@@ -36,17 +36,35 @@ constexpr std::array<LimitColumn, 5> kLimitColumns{
 constexpr std::string_view kMetaPrefix = "meta.";
 constexpr std::size_t kShortestWordHidden = 2;
 
+constexpr std::array<std::string_view, 8> kListColumns{"scopes", "roles", "allow_ip",      "rate",
+                                                       "burst",  "quota", "rolling_quota", "concurrency"};
+
+// Of a column that is no list.
 std::optional<std::string> value_of(const Columns& columns, const std::string& name) {
   const auto found = columns.find(name);
-  return found == columns.end() ? std::nullopt : std::optional(found->second);
+  return found == columns.end() ? std::nullopt : std::optional(found->second.front());
+}
+
+// An element stays one word, whatever it is joined with later.
+const Texts& words_of(const Texts& words) {
+  const bool are_words = std::all_of(words.begin(), words.end(), [](const std::string& word) {
+    return !word.empty() && std::none_of(word.begin(), word.end(), [](unsigned char c) { return c <= ' '; });
+  });
+  if (!are_words) {
+    throw UsageError("an element of the list is empty or holds a space; write each word as an element of its own");
+  }
+  return words;
 }
 
 std::string bytes_of(const apikey::Digest& digest) { return {digest.bytes.begin(), digest.bytes.end()}; }
 
-// `reason` without anything of `value`.
-std::string without_value(std::string reason, const std::string& value) {
-  Texts hidden = split_words(value);
-  hidden.push_back(value);
+// `reason` without anything of `values`.
+std::string without_values(std::string reason, const Texts& values) {
+  Texts hidden = values;
+  for (const std::string& value : values) {
+    const Texts words = split_words(value);
+    hidden.insert(hidden.end(), words.begin(), words.end());
+  }
   std::sort(hidden.begin(), hidden.end(),
             [](const std::string& a, const std::string& b) { return a.size() > b.size(); });
   for (const std::string& word : hidden) {
@@ -59,6 +77,10 @@ std::string without_value(std::string reason, const std::string& value) {
 }
 
 }  // namespace
+
+bool is_list_column(std::string_view name) {
+  return std::find(kListColumns.begin(), kListColumns.end(), name) != kListColumns.end();
+}
 
 bool is_known_column(std::string_view name) {
   return std::find(kColumns.begin(), kColumns.end(), name) != kColumns.end() ||
@@ -98,8 +120,8 @@ LineImporter::LineImporter(const DataDir& directory, Registry& registry, Change&
 
 std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
   const auto refuse = [&](const std::string& reason) {
-    const std::string value = value_of(columns, column_).value_or("");
-    return Refusal{line, column_, without_value(reason, value)};
+    const auto found = columns.find(column_);
+    return Refusal{line, column_, without_values(reason, found == columns.end() ? Texts{} : found->second)};
   };
   try {
     Key key;
@@ -122,9 +144,9 @@ void LineImporter::set_fields(const Columns& columns, Key& key) {
   // One column at a time, so that a refusal knows where it belongs.
   const auto one = [&](const std::string& column, auto&& set) {
     column_ = column;
-    if (const auto value = value_of(columns, column)) {
+    if (const auto found = columns.find(column); found != columns.end()) {
       KeyFields fields;
-      set(fields, *value);
+      set(fields, found->second);
       try {
         apply(fields, registry_, key);
       } catch (const Failure& failure) {
@@ -132,19 +154,19 @@ void LineImporter::set_fields(const Columns& columns, Key& key) {
       }
     }
   };
-  one("name", [](KeyFields& fields, const std::string& value) { fields.name = value; });
-  one("scopes", [](KeyFields& fields, const std::string& value) { fields.scopes = split_words(value); });
-  one("roles", [](KeyFields& fields, const std::string& value) { fields.roles = split_words(value); });
-  one("plan", [](KeyFields& fields, const std::string& value) { fields.plan = value; });
-  one("env", [](KeyFields& fields, const std::string& value) { fields.env = value; });
-  one("not_before", [](KeyFields& fields, const std::string& value) { fields.not_before = value; });
-  one("expires", [](KeyFields& fields, const std::string& value) { fields.expires = value; });
-  one("allow_ip", [](KeyFields& fields, const std::string& value) { fields.allow_ip = split_words(value); });
+  one("name", [](KeyFields& fields, const Texts& value) { fields.name = value.front(); });
+  one("scopes", [](KeyFields& fields, const Texts& words) { fields.scopes = words_of(words); });
+  one("roles", [](KeyFields& fields, const Texts& words) { fields.roles = words_of(words); });
+  one("plan", [](KeyFields& fields, const Texts& value) { fields.plan = value.front(); });
+  one("env", [](KeyFields& fields, const Texts& value) { fields.env = value.front(); });
+  one("not_before", [](KeyFields& fields, const Texts& value) { fields.not_before = value.front(); });
+  one("expires", [](KeyFields& fields, const Texts& value) { fields.expires = value.front(); });
+  one("allow_ip", [](KeyFields& fields, const Texts& words) { fields.allow_ip = words_of(words); });
   set_limits(columns, key);
   for (const auto& [column, value] : columns) {
     if (column.compare(0, kMetaPrefix.size(), kMetaPrefix) == 0) {
       column_ = column;
-      set_meta_value(key.meta, column.substr(kMetaPrefix.size()), value);
+      set_meta_value(key.meta, column.substr(kMetaPrefix.size()), value.front());
     }
   }
 }
@@ -152,9 +174,9 @@ void LineImporter::set_fields(const Columns& columns, Key& key) {
 void LineImporter::set_limits(const Columns& columns, Key& key) {
   for (const LimitColumn& each : kLimitColumns) {
     column_ = each.name;
-    if (const auto value = value_of(columns, column_)) {
+    if (const auto found = columns.find(column_); found != columns.end()) {
       LimitOptions options;
-      options.*each.words = split_words(*value);
+      options.*each.words = words_of(found->second);
       try {
         apply_limits(key.limits, options, LimitHolder::key);
       } catch (const UsageError&) {
@@ -197,11 +219,10 @@ void LineImporter::set_key(std::uint64_t line, const std::string& text, Key& key
     throw UsageError(fmt::format("a key has {}-{} bytes that a header can carry: no space, no control character",
                                  apikey::kMinKeyLength, apikey::kMaxKeyLength));
   }
-  if (apikey::has_own_shape(text)) {
+  if (apikey::has_own_form(text)) {
     apikey::KeyParts parts;
     if (!apikey::parse_key(text, parts)) {
-      throw UsageError(
-          "it looks like a key of our own form, but its length or checksum is wrong: nginx would refuse it");
+      throw UsageError("it has the form of our own keys, but its checksum is wrong: nginx would refuse it");
     }
     key.prefix = parts.prefix;
     key.env = parts.env;

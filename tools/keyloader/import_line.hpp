@@ -15,7 +15,8 @@
 
 namespace keyloader {
 
-using Columns = std::map<std::string, std::string>;  // empty values are left out
+// The value of a column: one text, or of a list column its words. Empty values are left out.
+using Columns = std::map<std::string, Texts>;
 
 struct Refusal {
   std::uint64_t line = 0;
@@ -24,6 +25,7 @@ struct Refusal {
 };
 
 [[nodiscard]] bool is_known_column(std::string_view name);
+[[nodiscard]] bool is_list_column(std::string_view name);
 // Checks a header (or a JSON object's names). Throws UsageError with the names nobody knows.
 void check_columns(const std::vector<std::string>& names);
 

@@ -33,7 +33,8 @@ void init_again(const Session& session, const InitOptions& options) {
     }
   }
   const RegistryInfo info = registry->info();
-  report(session, fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string()),
+  report(session,
+         fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string()),
          json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
 }
 

@@ -46,7 +46,7 @@ void show_once(const Session& session, const Key& key, std::string_view secret) 
   }
   Json json = to_json(key);
   json["key"] = secret;
-  std::string text = json.dump();
+  std::string text = json_text(json);
   text.pop_back();
   print_out(text);
   apikey::wipe(std::span<char>{text.data(), text.size()});
@@ -54,12 +54,12 @@ void show_once(const Session& session, const Key& key, std::string_view secret) 
 
 void show_outcome(const Session& session, const Key& key, const Outcome& outcome) {
   if (session.is_json) {
-    print_out("," + outcome.json().dump().substr(1) + "\n");
+    print_out("," + json_text(outcome.json()).substr(1) + "\n");
     return;
   }
-  fmt::print(stderr, "{}\n", description(key));
+  print_note(description(key));
   if (outcome.is_done()) {
-    fmt::print(stderr, "{}\n", outcome.text());
+    print_note(outcome.text());
   }
 }
 

@@ -13,12 +13,12 @@ namespace {
 
 constexpr std::size_t kMaxKeyName = 256;
 
-void set_list(Texts& field, const Texts& words, std::string (*tidy)(const std::string&)) {
+void set_list(Texts& field, std::string_view what, const Texts& words, std::string (*tidy)(const std::string&)) {
   if (words.empty()) {
     return;
   }
   Texts list;
-  if (words.size() > 1 || !is_none(words.front())) {
+  if (!clears(what, words)) {
     for (const std::string& word : words) {
       list.push_back(tidy(word));
     }
@@ -39,7 +39,7 @@ void set_roles(Registry& registry, const Texts& words, Key& key) {
     return;
   }
   Texts roles;
-  if (words.size() > 1 || !is_none(words.front())) {
+  if (!clears("roles", words)) {
     roles = sorted_once(words);
   }
   for (const std::string& role : roles) {
@@ -86,10 +86,10 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
     set_env(*fields.env, key);
   }
   if (fields.expires) {
-    key.expires = parse_moment(*fields.expires, now);
+    key.expires = parse_end(*fields.expires, now).value_or(0);
   }
   if (fields.not_before) {
-    key.not_before = parse_moment(*fields.not_before, now);
+    key.not_before = parse_start(*fields.not_before, now).value_or(0);
   }
   if (key.expires != 0 && key.not_before >= key.expires) {
     throw UsageError(fmt::format("the key would expire ({}) before it becomes valid ({})", time_text(key.expires),
@@ -97,14 +97,13 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
   }
   apply_limits(key.limits, fields.limits, LimitHolder::key);
   if (!fields.scopes.empty()) {
-    const bool clears = fields.scopes.size() == 1 && is_none(fields.scopes.front());
-    key.scopes = clears ? Texts{} : tidy_scopes(fields.scopes);
+    key.scopes = clears("scopes", fields.scopes) ? Texts{} : tidy_scopes(fields.scopes);
   }
   set_roles(registry, fields.roles, key);
-  set_list(key.allow_ip, fields.allow_ip, tidy_network);
-  set_list(key.allow_origin, fields.allow_origin, tidy_origin);
-  set_list(key.allow_method, fields.allow_method, tidy_method);
-  set_list(key.allow_host, fields.allow_host, tidy_host);
+  set_list(key.allow_ip, "networks", fields.allow_ip, tidy_network);
+  set_list(key.allow_origin, "origins", fields.allow_origin, tidy_origin);
+  set_list(key.allow_method, "methods", fields.allow_method, tidy_method);
+  set_list(key.allow_host, "hosts", fields.allow_host, tidy_host);
   apply_meta(key.meta, fields.meta);
   key.requires_tls = (key.requires_tls || fields.requires_tls) && !fields.forgets_tls;
   static_cast<void>(encode_bindings(key));  // refuses what would not fit
@@ -117,7 +116,7 @@ void add_key_fields(Command& command, KeyFields& fields) {
   command.option("--plan", fields.plan, "PLAN", "The plan that limits it (default: default)");
   add_limit_options(command, fields.limits, LimitHolder::key);
   command.option("--expires", fields.expires, "WHEN", "90d, 24h, 2027-01-31, 2027-01-31T12:00:00Z, none");
-  command.option("--not-before", fields.not_before, "WHEN", "Good from then on: a moment, as with --expires");
+  command.option("--not-before", fields.not_before, "WHEN", "Good from then on: a time, as with --expires");
   command.words("--allow-ip", fields.allow_ip, "CIDR", "Only from this network (again for more)");
   command.words("--allow-origin", fields.allow_origin, "ORIGIN", "Only from pages of this origin (again for more)");
   command.words("--allow-method", fields.allow_method, "METHOD",

@@ -12,7 +12,7 @@
 
 namespace keyloader {
 
-// Absent keeps, a value sets, `none` (or nothing) clears. A list that is named replaces the old one.
+// Absent keeps, a value sets, `none` clears. A list that is named replaces the old one.
 struct KeyFields {
   std::optional<std::string> name;
   std::optional<std::string> plan;

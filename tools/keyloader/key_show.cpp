@@ -101,7 +101,7 @@ void show(const Session& session, const Texts& ids) {
     }
   }
   if (session.is_json) {
-    print_out((list.size() == 1 ? list.front() : list).dump() + "\n");
+    print_out(json_text(list.size() == 1 ? list.front() : list) + "\n");
   }
 }
 
@@ -117,7 +117,7 @@ void list(const Session& session, const ListOptions& options) {
       return true;
     }
     if (session.is_json) {
-      json += (is_first ? "" : ",\n") + json_of(key, now).dump();
+      json += (is_first ? "" : ",\n") + json_text(json_of(key, now));
       is_first = false;
       if (json.size() > kOutputChunk) {
         print_out(std::exchange(json, {}));

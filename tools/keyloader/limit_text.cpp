@@ -87,7 +87,7 @@ std::string limit_text(const Limit& limit) {
       break;
   }
   const char* unit = period_seconds(limit) == 1 ? "s" : period_seconds(limit) == 60 ? "m" : "h";
-  return fmt::format("{}/{} burst {}{}", limit.amount, unit, limit.burst, suffix);
+  return fmt::format("{}/{} burst {}{}", limit.amount, unit, burst_of(limit), suffix);
 }
 
 std::string limits_text(const Limits& limits) {

@@ -82,11 +82,7 @@ Limit parse_rate_limit(const std::string& text) {
   if (const auto status = apikey::parse_rate(text, rate); !status.ok()) {
     throw UsageError(fmt::format("--rate \"{}\": {}", text, sentence_of(status)));
   }
-  return {.name = {},
-          .kind = LimitKind::rate,
-          .amount = rate.amount,
-          .period_ns = rate.period_ns,
-          .burst = apikey::default_burst(rate)};
+  return {.name = {}, .kind = LimitKind::rate, .amount = rate.amount, .period_ns = rate.period_ns};
 }
 
 Limit parse_calendar_quota(const std::string& text) {
@@ -182,7 +178,7 @@ class LimitEditor {
                       limit.name, kind_name(found->kind), limit_text(*found), option_of(found->kind), limit.name));
     }
     limit.is_dry_run = found->is_dry_run;
-    // A bucket keeps its size when only its rate changes.
+    // A size that was written stays when only the rate changes.
     limit.burst = found->burst;
     *found = limit;
   }
@@ -196,12 +192,14 @@ class LimitEditor {
                                    named.value, name));
     }
     if (is_none(named.value)) {
-      found->burst = apikey::default_burst({found->amount, found->period_ns});
+      found->burst.reset();
       return;
     }
-    if (const auto status = apikey::parse_burst(named.value, found->burst); !status.ok()) {
+    std::uint64_t burst = 0;
+    if (const auto status = apikey::parse_burst(named.value, burst); !status.ok()) {
       throw UsageError(fmt::format("--burst \"{}\": {}", named.value, sentence_of(status)));
     }
+    found->burst = burst;
   }
 
   void set_dry_run(const std::string& name, bool is_dry_run) {

@@ -143,7 +143,8 @@ std::string man_page(const CLI::App& app) {
       ".TP\n.B history/\nThe last five snapshots.\n"
       ".TP\n.B peppers/\nSecrets that digests are made with (0600).\n"
       ".TP\n.B nodes/\nWhich nginx instances read this directory.\n"
-      ".SH EXIT STATUS\n0 done and active in nginx, or nothing to do; 1 refused or failed; 2 used wrongly; 3 done in the registry, but\n"
+      ".SH EXIT STATUS\n0 done and active in nginx, or nothing to do; 1 refused or failed; 2 used wrongly; 3 done in "
+      "the registry, but\n"
       "not (yet) active in nginx.",
       roff_options(app), roff_commands(app, "keyloader"));
 }

@@ -11,6 +11,7 @@
 
 #include "file_descriptor.hpp"
 #include "nodes.hpp"
+#include "output.hpp"
 #include "session.hpp"
 #include "table.hpp"
 
@@ -34,7 +35,7 @@ std::vector<StoreView> stores_of(const Node& node) {
   const auto report = std::make_unique<apikey::StoreReport>();
   for (std::size_t row = 0; row < node.memory().store_count(); ++row) {
     if (node.memory().read_store(row, *report) && report->key != 0) {
-      stores.push_back({printable(report->path()), printable(report->name()), report->adopted});
+      stores.push_back({std::string{report->path()}, std::string{report->name()}, report->adopted});
     }
   }
   return stores;
@@ -73,8 +74,8 @@ Json json_of(const Node& node) {
                {"stores", stores},
                {"size", node.memory().size()},
                {"worker_rows", node.memory().worker_count()},
-               {"module", printable(node.memory().module_version())},
-               {"nginx", printable(node.memory().server_version())}});
+               {"module", node.memory().module_version()},
+               {"nginx", node.memory().server_version()}});
   return json;
 }
 
@@ -90,7 +91,7 @@ void list(const Session& session) {
   std::vector<Texts> rows;
   for (const auto& node : nodes.all()) {
     json.push_back(json_of(*node));
-    const std::string file = printable(node->place().state.string());
+    const std::string file = node->place().state.string();
     if (!node->problem().empty()) {
       rows.push_back({"-", "unreadable", "-", "-", "-", "-", fmt::format("{} ({})", file, node->problem())});
       continue;
@@ -112,7 +113,8 @@ void list(const Session& session) {
                  json);
 }
 
-// Takes all locks of the file first, so that no nginx begins to use it meanwhile. RETURNS: why it stays; empty: removed.
+// Takes all locks of the file first, so that no nginx begins to use it meanwhile. RETURNS: why it stays; empty:
+// removed.
 std::string remove_files(const Node& node) {
   const fs::path& state = node.place().state;
   const FileDescriptor directory(open(state.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -139,13 +141,13 @@ bool is_confirmed(const NodeOptions& options, const std::vector<const Node*>& go
     return true;
   }
   for (const Node* node : gone) {
-    fmt::print(stderr, "{}{}\n", printable(node->place().state.string()),
-               node->is_removed() ? " (it is not there; its announcement in nodes/)" : "");
+    print_note(fmt::format("{}{}", shown(node->place().state.string()),
+                           node->is_removed() ? " (it is not there; its announcement in nodes/)" : ""));
   }
   if (isatty(STDIN_FILENO) == 0) {
     throw UsageError("these would be removed, with what they know of limits, quotas and usage; add --yes to do it");
   }
-  fmt::print(stderr, "Remove these, with what they know of limits, quotas and usage? [y/N] ");
+  print_note("Remove these, with what they know of limits, quotas and usage? [y/N]");
   std::string answer;
   std::getline(std::cin, answer);
   return answer == "y" || answer == "yes";
@@ -188,7 +190,7 @@ void prune(const Session& session, const NodeOptions& options) {
       }
       removed.push_back(path);
       text += fmt::format("{}removed {}{}", text.empty() ? "" : "\n", node->is_removed() ? "the announcement of " : "",
-                          printable(path));
+                          shown(path));
     }
   }
   session.report(text.empty() ? "nothing was removed" : text, {{"removed", removed}, {"kept", kept}});
@@ -211,7 +213,8 @@ void add_node_commands(Command& app, Session& session) {
   Command away = group.add("prune", "Remove the files of instances that are gone");
   away.flag("--yes", options->is_sure, "Do not ask");
   away.footer(
-      "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the quotas\n"
+      "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the "
+      "quotas\n"
       "of its checkpoint (state=) if it has one. A file whose locks are held is never removed. Where the file is gone\n"
       "already, what announces it in nodes/ of the directory is removed.\n\n"
       "  keyloader node prune\n"

@@ -18,6 +18,7 @@
 #include "apikey/node_inbox.hpp"
 #include "apikey/node_locks.hpp"
 #include "file_descriptor.hpp"
+#include "output.hpp"
 
 namespace keyloader {
 namespace {
@@ -162,7 +163,7 @@ Texts words_of(std::string_view text) {
   while (!text.empty()) {
     const std::size_t length = std::min(text.find(' '), text.size());
     if (length != 0) {
-      words.push_back(printable(text.substr(0, length)));
+      words.push_back(std::string{text.substr(0, length)});
     }
     text.remove_prefix(std::min(length + 1, text.size()));
   }
@@ -184,8 +185,8 @@ void announce(const fs::path& directory, const Node& node) {
   const std::string name = node.place().state.stem().string() + ".json";
   const std::string fresh = name + ".new";
   static_cast<void>(unlinkat(announced.get(), fresh.c_str(), 0));
-  const FileDescriptor file(openat(announced.get(), fresh.c_str(),
-                                   O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, kAnnouncementMode));
+  const FileDescriptor file(
+      openat(announced.get(), fresh.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, kAnnouncementMode));
   const Json json{{"state", node.place().state.string()},
                   {"inbox", node.inbox().string()},
                   {"store", (directory / "keys.mdb").string()}};
@@ -198,13 +199,6 @@ void announce(const fs::path& directory, const Node& node) {
 }
 
 }  // namespace
-
-std::string printable(std::string_view text) {
-  std::string out{text};
-  std::replace_if(
-      out.begin(), out.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-  return out;
-}
 
 Node::Node(NodePlace place) : place_(std::move(place)) {
   static_cast<void>(std::signal(SIGBUS, end_on_bus_error));
@@ -248,11 +242,10 @@ std::string Node::name() const {
 }
 
 std::string Node::hidden_sentence() const {
-  return fmt::format(
-      "{} is announced in nodes/ of this directory, but {}: nobody can see what that nginx does. {}",
-      printable(place_.state.string()), problem_,
-      is_removed_ ? "If it has been removed for good, run `keyloader node prune`"
-                  : "Run this as a user who may read it");
+  return fmt::format("{} is announced in nodes/ of this directory, but {}: nobody can see what that nginx does. {}",
+                     shown(place_.state.string()), problem_,
+                     is_removed_ ? "If it has been removed for good, run `keyloader node prune`"
+                                 : "Run this as a user who may read it");
 }
 
 bool Node::is_live() const {
@@ -262,9 +255,7 @@ bool Node::is_live() const {
   return fd_ < 0 || fcntl(fd_, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
 }
 
-bool Node::has_live_worker(std::size_t row) const {
-  return apikey::worker_lock(fd_, row) != apikey::LockState::free;
-}
+bool Node::has_live_worker(std::size_t row) const { return apikey::worker_lock(fd_, row) != apikey::LockState::free; }
 
 std::vector<std::size_t> Node::rows_of(const fs::path& snapshot) const {
   std::vector<std::size_t> rows;
@@ -316,7 +307,8 @@ bool Nodes::is_in_runtime(const Node& node) const {
     directories.push_back(runtime_);
   }
   const fs::path parent = node.place().state.parent_path();
-  return std::any_of(directories.begin(), directories.end(), [&](const fs::path& each) { return is_same_path(each, parent); });
+  return std::any_of(directories.begin(), directories.end(),
+                     [&](const fs::path& each) { return is_same_path(each, parent); });
 }
 
 void Nodes::forget(const Node& node) const {
@@ -415,8 +407,8 @@ Texts Nodes::permit(const apikey::SealHash& seal, const apikey::RegistryId& regi
     if (why.empty()) {
       continue;
     }
-    const std::string sentence =
-        fmt::format("{} could not be given the permission to switch, {}: {}", node->name(), node->inbox().string(), why);
+    const std::string sentence = fmt::format("{} could not be given the permission to switch, {}: {}", node->name(),
+                                             node->inbox().string(), why);
     if (node->is_live()) {
       throw Failure(sentence + "; nothing was published");
     }

@@ -1,9 +1,10 @@
 // The nginx instances of this machine, as their node memory shows them: where they are looked for, which of them live,
 // and what they know of this directory's keys.mdb.
 // Called by the publisher, by whoever waits for nginx, and by `node`.
-// INVARIANT: node memory is written by nginx's workers, so whatever it says may be a lie. Texts of it are printed, paths
-// of it are compared and never opened, and nothing is removed because of it. Only files of users who could publish here
-// anyway are read: root, us, the owner of the directory, and what was announced in it or named with --runtime.
+// INVARIANT: node memory is written by nginx's workers, so whatever it says may be a lie. Texts of it are printed,
+// paths of it are compared and never opened, and nothing is removed because of it. Only files of users who could
+// publish here anyway are read: root, us, the owner of the directory, and what was announced in it or named with
+// --runtime.
 #pragma once
 
 #include <cstdint>
@@ -103,8 +104,5 @@ class Nodes {
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<KnownStore> stores_;
 };
-
-// Text of node memory for people: what would steer a terminal is replaced.
-[[nodiscard]] std::string printable(std::string_view text);
 
 }  // namespace keyloader

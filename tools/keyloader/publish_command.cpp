@@ -74,9 +74,11 @@ void add_publish_command(Command& app, Session& session) {
   command.waits(options->delivery);
   command.footer(
       "Changing commands publish by themselves; this is for after --no-publish, or after a publish that failed. When\n"
-      "keys.mdb has every change already, it is published again with a new time, for apikey_store max_age=. nginx takes\n"
+      "keys.mdb has every change already, it is published again with a new time, for apikey_store max_age=. nginx "
+      "takes\n"
       "the new snapshot without a reload.\n\n"
-      "--take-over permits nginx to take this one file, once: after a registry was restored from a backup, or replaced\n"
+      "--take-over permits nginx to take this one file, once: after a registry was restored from a backup, or "
+      "replaced\n"
       "by another one. Keys that were revoked since the backup are good again unless they are revoked again first.\n\n"
       "  keyloader publish\n"
       "  keyloader publish --allow-shrink\n"

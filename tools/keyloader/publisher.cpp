@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "output.hpp"
 #include "publish/snapshot_store.hpp"
 #include "snapshot_builder.hpp"
 #include "snapshot_copier.hpp"
@@ -18,11 +19,12 @@ using apikey::publish::SnapshotFile;
 
 constexpr std::string_view kWayToTakeOver = "`keyloader publish --take-over --reason TEXT`";
 
-// keys.mdb as it is now; nothing for one that is not there or is damaged.
+// keys.mdb as it is now; nothing for one that is not there or is damaged. What keeps this process from reading it says
+// nothing about the file.
 std::unique_ptr<SnapshotFile> open_current(const DataDir& directory, apikey::Status& status) {
   auto file = std::make_unique<SnapshotFile>();
   status = file->open(directory.snapshot_file());
-  if (status.code == apikey::StatusCode::unreadable) {
+  if (status.code == apikey::StatusCode::unreadable || status.code == apikey::StatusCode::failed) {
     throw Failure(fmt::format("{}: {}", directory.snapshot_file().string(), sentence_of(status)));
   }
   return status.ok() ? std::move(file) : nullptr;
@@ -31,8 +33,8 @@ std::unique_ptr<SnapshotFile> open_current(const DataDir& directory, apikey::Sta
 // Publishing puts a damaged one right.
 void warn_of_damage(const DataDir& directory, const apikey::Status& status) {
   if (!status.ok() && status.code != apikey::StatusCode::absent) {
-    fmt::print(stderr, "keyloader: {} is not a valid snapshot and is replaced: {}\n",
-               directory.snapshot_file().string(), sentence_of(status));
+    print_note(fmt::format("keyloader: {} is not an intact snapshot and will be replaced: {}",
+                           directory.snapshot_file().string(), sentence_of(status)));
   }
 }
 
@@ -121,7 +123,7 @@ apikey::publish::MetaValues meta_values(const RegistryInfo& info, std::uint64_t 
 // A permission is in every inbox before the file that needs it can be seen.
 void permit(const Nodes& nodes, const Published& published) {
   for (const std::string& sentence : nodes.permit(published.seal, published.registry_id, published.generation)) {
-    fmt::print(stderr, "keyloader: {}\n", sentence);
+    print_note("keyloader: " + sentence);
   }
 }
 

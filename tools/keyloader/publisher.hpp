@@ -28,10 +28,10 @@ struct Published {
 };
 
 struct PublishRequest {
-  bool allows_shrink = false;    // --allow-shrink: the loss of keys is intended
-  bool keeps_rollback = false;   // nothing was changed: what a rollback left out may stay out
-  bool renews = false;           // also when nothing is behind: nginx may refuse a snapshot that is old (max_age)
-  bool only_restricts = false;   // a revocation or suspension: it goes out whatever an nginx lacks
+  bool allows_shrink = false;   // --allow-shrink: the loss of keys is intended
+  bool keeps_rollback = false;  // nothing was changed: what a rollback left out may stay out
+  bool renews = false;          // also when nothing is behind: nginx may refuse a snapshot that is old (max_age)
+  bool only_restricts = false;  // a revocation or suspension: it goes out whatever an nginx lacks
   std::optional<std::string> take_over{};  // --take-over: the reason
 };
 
@@ -43,7 +43,8 @@ Published publish(const DataDir& directory, Registry& registry, const Nodes& nod
 Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, std::uint64_t generation,
                    bool allows_shrink);
 
-// Why an nginx would refuse snapshots of this registry as they are published now, with the way out; nothing: none would.
+// Why an nginx would refuse snapshots of this registry as they are published now, with the way out; nothing: none
+// would.
 [[nodiscard]] std::optional<std::string> why_refused(const Nodes& nodes, const RegistryInfo& info);
 
 }  // namespace keyloader

@@ -169,7 +169,7 @@ void reset(const Session& session, const QuotaOptions& options) {
 // When a grant ends that does not say it: with the grant that stands, or with the window.
 Seconds end_of_grant(const Limit& quota, const Adjustment& adjustment, const std::string& until, Seconds now) {
   if (!until.empty()) {
-    const Seconds end = parse_moment(until, now);
+    const Seconds end = parse_time(until, now);
     if (end <= now || end > static_cast<Seconds>(apikey::kMaxAdjustmentTime)) {
       throw UsageError(fmt::format("\"{}\" is no end of a grant: it has to be in the future, and before {}", until,
                                    time_text(apikey::kMaxAdjustmentTime)));

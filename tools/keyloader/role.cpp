@@ -58,7 +58,9 @@ void set(const Session& session, const RoleOptions& options) {
   const auto change = registry->begin_change();
   Role role = require_role(*registry, options.name);
   const Texts before = role.scopes;
-  role.scopes = options.scopes.size() == 1 && is_none(options.scopes.front()) ? Texts{} : tidy_scopes(options.scopes);
+  if (!options.scopes.empty()) {
+    role.scopes = clears("scopes", options.scopes) ? Texts{} : tidy_scopes(options.scopes);
+  }
   if (role.scopes == before) {
     report(session, fmt::format("role {} is so already: {}", role.name, scopes_text(role)), to_json(role),
            deliver_nothing(session, *registry, *change, options.delivery));

@@ -9,6 +9,7 @@
 
 #include "command.hpp"
 #include "data_dir.hpp"
+#include "output.hpp"
 #include "registry/registry.hpp"
 
 namespace keyloader {
@@ -27,9 +28,6 @@ struct Session {
   // One line on standard error, with the program's name before it.
   static void warn(const std::string& sentence);
 };
-
-// Text on standard output. Throws when it cannot be written: what nobody saw did not happen.
-void print_out(const std::string& text);
 
 // Done in the registry, but not (yet) active in nginx: exit code 3. what() is a complete sentence.
 class NotActive : public std::runtime_error {

@@ -51,10 +51,10 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
 
 std::string text_of_snapshot(const Json& json) {
   std::vector<Texts> rows;
-  for (const char* name : {"registry_id", "generation", "created", "builder", "keys", "added", "removed", "digests", "rolled_back_to",
-                           "rows", "length", "page_size", "sha256", "signatures"}) {
+  for (const char* name : {"registry_id", "generation", "created", "builder", "keys", "added", "removed", "digests",
+                           "rolled_back_to", "rows", "length", "page_size", "sha256", "signatures"}) {
     const Json& value = json.at(name);
-    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : value.dump()});
+    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : json_text(value)});
   }
   return table_text({json.at("path"), "valid and sealed"}, rows);
 }
@@ -74,7 +74,7 @@ void verify(Session& session, const std::string& name) {
   if (!status.ok()) {
     const std::string sentence = sentence_of(status);
     if (session.is_json) {
-      print_out(Json{{"path", path.string()}, {"ok", false}, {"error", sentence}}.dump() + "\n");
+      print_out(json_text({{"path", path.string()}, {"ok", false}, {"error", sentence}}) + "\n");
     }
     throw Failure(fmt::format("{}: {}", path.string(), sentence));
   }
@@ -97,8 +97,8 @@ void list(const Session& session) {
                     {"in_service", entry.is_in_service},
                     {"length", bytes},
                     {"sha256", is_sealed ? Json(hex(seal.sha256)) : Json(nullptr)}});
-    rows.push_back({std::to_string(entry.generation), entry.is_in_service ? "active" : "kept",
-                    std::to_string(bytes), entry.path.string()});
+    rows.push_back({std::to_string(entry.generation), entry.is_in_service ? "active" : "kept", std::to_string(bytes),
+                    entry.path.string()});
   }
   session.report(table_text({"GENERATION", "STATE", "BYTES", "FILE"}, rows), json);
 }

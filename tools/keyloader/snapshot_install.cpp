@@ -110,7 +110,8 @@ apikey::InService active_on(const DataDir& directory, apikey::SealHash& seal) {
   return apikey::in_service_of(file.meta());
 }
 
-// Both ways to what nginx knows: what may_follow() says of the newest file it has seen, and the permission to ignore that.
+// Both ways to what nginx knows: what may_follow() says of the newest file it has seen, and the permission to ignore
+// that.
 void check_nodes(const Nodes& nodes, const apikey::Meta& next) {
   for (const KnownStore& known : nodes.stores()) {
     const bool is_other = known.registry_id != next.registry_id;
@@ -131,7 +132,8 @@ void take_over(const Nodes& nodes, const apikey::InService& current, const Snaps
   const apikey::Meta& meta = next.meta();
   Session::warn(fmt::format("generation {} of registry {} takes over", meta.generation, hex(meta.registry_id)));
   if (current.generation != 0) {
-    Session::warn(fmt::format("keys.mdb is generation {} of registry {}", current.generation, hex(current.registry_id)));
+    Session::warn(
+        fmt::format("keys.mdb is generation {} of registry {}", current.generation, hex(current.registry_id)));
   }
   for (const KnownStore& known : nodes.stores()) {
     Session::warn(fmt::format("{} has seen generation {} of registry {}", known.node, known.highest_generation,
@@ -204,16 +206,17 @@ void roll_back(const Session& session, const RollbackOptions& options) {
   const Nodes nodes(session.dir(), session.runtime);
   const Published published = rollback(session.dir(), *registry, nodes, options.generation, options.allow_shrink);
   const Outcome outcome = deliver_published(session, published, options.delivery);
-  report(session,
-         fmt::format("rolled back to the content of generation {} ({} revoked or suspended since, {} deleted since and "
-                     "left out).\nThe registry is as it was: the next publish, also by any changing command, brings its "
-                     "content back. Put the registry right first.",
-                     published.rolled_back_to, published.refused_since, published.dropped),
-         {{"rolled_back_to", published.rolled_back_to},
-          {"keys", published.keys},
-          {"refused_since", published.refused_since},
-          {"dropped", published.dropped}},
-         outcome);
+  report(
+      session,
+      fmt::format("rolled back to the content of generation {} ({} revoked or suspended since, {} deleted since and "
+                  "left out).\nThe registry is as it was: the next publish, also by any changing command, brings its "
+                  "content back. Put the registry right first.",
+                  published.rolled_back_to, published.refused_since, published.dropped),
+      {{"rolled_back_to", published.rolled_back_to},
+       {"keys", published.keys},
+       {"refused_since", published.refused_since},
+       {"dropped", published.dropped}},
+      outcome);
 }
 
 }  // namespace
@@ -222,8 +225,9 @@ void add_snapshot_changes(Command& group, Session& session) {
   auto options = std::make_shared<InstallOptions>();
   Command take = group.add("install", "Make a snapshot from elsewhere the active one on this node");
   take.argument("FILE", options->file, "The snapshot; - reads standard input");
-  take.option("--min-keep", options->min_keep, "PERCENT",
-              "Refuse one with fewer than this percentage of the active keys, deletions that it counts apart (default: 50)");
+  take.option(
+      "--min-keep", options->min_keep, "PERCENT",
+      "Refuse one with fewer than this percentage of the active keys, deletions that it counts apart (default: 50)");
   take.flag("--allow-shrink", options->allow_shrink, "Take it however few keys it has");
   take.flag("--take-over", options->takes_over,
             "Take one of another registry, or an older one; nginx is permitted to take this one file, once");

@@ -30,7 +30,7 @@ LimitRows limit_rows(const Limits& limits) {
                     .is_dry_run = limit.is_dry_run,
                     .amount = limit.amount,
                     .period_ns = limit.period_ns,
-                    .burst = limit.burst});
+                    .burst = burst_of(limit)});
   }
   return rows;
 }

@@ -1,8 +1,10 @@
-// Columns for people. Called by the list commands; writes nothing itself.
+// Columns for people. Called by the list commands; writes nothing itself. A cell is one line, whatever its text holds.
 #include "table.hpp"
 
 #include <algorithm>
 #include <cstddef>
+
+#include "output.hpp"
 
 namespace keyloader {
 namespace {
@@ -18,6 +20,9 @@ std::size_t width_of(const std::string& text) {
 std::string table_text(const std::vector<std::string>& heading, const std::vector<std::vector<std::string>>& rows) {
   std::vector<std::vector<std::string>> lines{heading};
   lines.insert(lines.end(), rows.begin(), rows.end());
+  for (auto& line : lines) {
+    std::transform(line.begin(), line.end(), line.begin(), shown);
+  }
   std::vector<std::size_t> widths(heading.size(), 0);
   for (const auto& line : lines) {
     for (std::size_t i = 0; i < line.size(); ++i) {

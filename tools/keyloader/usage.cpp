@@ -22,7 +22,7 @@ Seconds parse_past(const std::string& text) {
   try {
     return now - parse_duration(text);
   } catch (const UsageError&) {
-    return parse_moment(text, now);
+    return parse_time(text, now);
   }
 }
 

@@ -50,13 +50,12 @@ class Exporter {
   void write(const UsageGap& gap) {
     if (!is_csv_) {
       const auto source = sources_.find(gap.instance);
-      text_ += Json{{"type", "gap"},
-                    {"instance", hex(gap.instance)},
-                    {"node", source != sources_.end() ? source->second.node : std::string{}},
-                    {"kind", gap.kind},
-                    {"from", time_text(gap.from)},
-                    {"to", time_text(gap.to)}}
-                   .dump() +
+      text_ += json_text({{"type", "gap"},
+                          {"instance", hex(gap.instance)},
+                          {"node", source != sources_.end() ? source->second.node : std::string{}},
+                          {"kind", gap.kind},
+                          {"from", time_text(gap.from)},
+                          {"to", time_text(gap.to)}}) +
                "\n";
     }
   }
@@ -90,7 +89,7 @@ class Exporter {
                  {"owner", names_.owner(record.owner)},
                  {"owner_id", hex(record.owner)},
                  {"complete", is_complete}});
-    return line.dump() + "\n";
+    return json_text(line) + "\n";
   }
 
   const UsageNames& names_;

@@ -9,6 +9,8 @@
 #include <map>
 #include <set>
 
+#include "output.hpp"
+
 namespace keyloader {
 namespace {
 
@@ -128,7 +130,7 @@ std::string change_text(const AuditEntry& entry) {
     const Json before = field(entry.before, name);
     const Json after = field(entry.after, name);
     if (before != after && !(before.is_null() && (after == false || after == Json::array() || after == ""))) {
-      text += fmt::format("{}{}: {} → {}", between, name, before.dump(), after.dump());
+      text += fmt::format("{}{}: {} → {}", between, name, json_text(before), json_text(after));
       between = ", ";
     }
   }

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <limits>
 
+#include "apikey/plain_text.hpp"
 #include "usage.hpp"
 #include "values.hpp"
 
@@ -48,12 +49,16 @@ std::string text_of(const Json& line, const char* name) {
   if (found == line.end() || !found->is_string()) {
     throw BadLine(fmt::format("\"{}\" is missing or no text", name));
   }
-  return found->get<std::string>();
+  const auto text = found->get<std::string>();
+  if (!apikey::is_plain_text(text)) {
+    throw BadLine(fmt::format("\"{}\" holds control or invisible characters", name));
+  }
+  return text;
 }
 
 Seconds moment_of(const Json& line, const char* name) {
   try {
-    return parse_moment(text_of(line, name), 0);
+    return parse_time(text_of(line, name), 0);
   } catch (const UsageError& error) {
     throw BadLine(fmt::format("\"{}\": {}", name, error.what()));
   }

@@ -5,8 +5,8 @@
 
 #include <algorithm>
 
+#include "apikey/plain_text.hpp"
 #include "publish/snapshot_file.hpp"
-#include "values.hpp"
 
 namespace keyloader {
 
@@ -35,7 +35,7 @@ void UsageNames::read_snapshot(const DataDir& directory) {
     std::string_view name;
     OwnerId id{};
     if (snapshot.owner(number, owner) && snapshot.string(owner.name, name) && owner.id.size() == id.size() &&
-        is_utf8(name)) {
+        apikey::is_plain_text(name)) {
       std::transform(owner.id.begin(), owner.id.end(), id.begin(),
                      [](std::byte byte) { return std::to_integer<std::uint8_t>(byte); });
       names_[id] = std::string{name};

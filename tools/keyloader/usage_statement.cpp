@@ -18,7 +18,7 @@ struct Month {
 
 Month parse_month(const std::string& text) {
   const auto begin_of = [&](int year, int month) {
-    return parse_moment(fmt::format("{:04}-{:02}-01", year, month), wall_clock());
+    return parse_time(fmt::format("{:04}-{:02}-01", year, month), wall_clock());
   };
   try {
     if (text.size() == 7 && text[4] == '-') {
@@ -27,7 +27,7 @@ Month parse_month(const std::string& text) {
       return {begin_of(year, month), month == 12 ? begin_of(year + 1, 1) : begin_of(year, month + 1)};
     }
   } catch (const std::logic_error&) {
-    // No number; or a month that is none, which parse_moment() has said less well.
+    // No number; or a month that is none, which parse_time() has said less well.
   } catch (const UsageError&) {
   }
   throw UsageError(fmt::format("\"{}\" is no month; write --month 2026-11", text));
@@ -148,7 +148,7 @@ std::string text_of(const Statement& statement) {
   }
   rows.push_back(count_columns("total", statement.total));
   std::string text =
-      fmt::format("{} (owner id {}), {} to {}\n\n{}\n\n{}\n\n{}\n\n", statement.owner, hex(statement.owner_id),
+      fmt::format("{} (owner id {}), {} to {}\n\n{}\n\n{}\n\n{}\n\n", shown(statement.owner), hex(statement.owner_id),
                   time_text(statement.month.from), time_text(statement.month.to),
                   table_text({"KEY", "ADMITTED", "COST", "REFUNDED", "REFUSED", "BYTES", "UPSTREAM_S"}, rows),
                   refusals_text(statement.total), changes_text(statement));
@@ -157,7 +157,7 @@ std::string text_of(const Statement& statement) {
   }
   text += "Counts may be short:";
   for (const UsageDoubt& doubt : statement.doubts) {
-    text += "\n  " + doubt.sentence;
+    text += "\n  " + shown(doubt.sentence);
   }
   return text;
 }

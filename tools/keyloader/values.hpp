@@ -2,6 +2,8 @@
 // Called by all commands and by import. Each throws UsageError: what is wrong, with which value, what to write.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -9,19 +11,26 @@
 
 namespace keyloader {
 
-// `none` or nothing at all: clears a field.
+// `none` clears a field. It is the only word that does: nothing at all, 0 or 1970 never mean it.
 [[nodiscard]] bool is_none(std::string_view text);
+// Whether `words` is a lone `none`. Throws where it stands among others. `what`: "scopes".
+[[nodiscard]] bool clears(std::string_view what, const Texts& words);
 
 // Plans, roles: they stand in lists and in metrics. 1-64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit.
 void check_label(std::string_view what, const std::string& name);
-// Owners, names of keys, e-mail, teams: 1-`most` bytes of UTF-8 without control characters.
+// Owners, names of keys, e-mail, teams: 1-`most` bytes of UTF-8, all of it plain (apikey/plain_text.hpp).
 void check_text(std::string_view what, const std::string& text, std::size_t most = 128);
-[[nodiscard]] bool is_utf8(std::string_view text);
 
 // "15m", "24h", "90d", "2w" → seconds.
 [[nodiscard]] Seconds parse_duration(const std::string& text);
-// A duration from `now`, or "2026-01-31", "2026-01-31T12:00:00Z", "2026-01-31T12:00:00+02:00"; `none` → 0.
-[[nodiscard]] Seconds parse_moment(const std::string& text, Seconds now);
+// What becomes of a fraction of a second: the end of a validity is never later than it says, its start never earlier.
+enum class Rounding : std::uint8_t { down, up };
+// A duration from `now`, or "2026-01-31", or RFC 3339: "2026-01-31T12:00:00Z", "2026-01-31t12:00:00.5+02:00".
+[[nodiscard]] Seconds parse_time(const std::string& text, Seconds now, Rounding rounding = Rounding::down);
+// The time from which a key is good; `none` → nothing. May be in the past.
+[[nodiscard]] std::optional<Seconds> parse_start(const std::string& text, Seconds now);
+// The time at which a key ends; `none` → nothing. Throws for one that has passed.
+[[nodiscard]] std::optional<Seconds> parse_end(const std::string& text, Seconds now);
 
 // Sorted, each once, each checked as something a key may hold.
 [[nodiscard]] Texts tidy_scopes(const Texts& scopes);

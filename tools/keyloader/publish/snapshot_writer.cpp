@@ -178,7 +178,9 @@ SnapshotWriter::~SnapshotWriter() {
 
 Status SnapshotWriter::open(const std::filesystem::path& directory) {
   int fd = -1;
-  Status status = make_temporary(directory, state_->path, fd);
+  Status status = check_lmdb();
+  if (!status.ok()) return state_->remember(status);
+  status = make_temporary(directory, state_->path, fd);
   if (!status.ok()) return state_->remember(status);
   (void)::close(fd);  // liblmdb opens it itself; an empty file is a new one to it
   status = open_private_env(state_->path.c_str(), kBatchBytes, state_->env);

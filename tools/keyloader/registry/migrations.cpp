@@ -171,7 +171,16 @@ WHEN NEW.added < OLD.added OR NEW.removed < OLD.removed
 BEGIN SELECT RAISE(ABORT, 'counters of keys only grow'); END;
 )sql";
 
-constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3};
+// A burst that follows from the rate is stored no more (0), so that it follows a changed rate. One that equals what
+// would follow is taken for such a one: nobody can tell, most were not written, and today's limit stays the same.
+constexpr const char* kDerivedBursts = R"sql(
+UPDATE key_limits SET burst = 0 WHERE kind = 1 AND burst = amount;
+UPDATE plan_limits SET burst = 0 WHERE kind = 1 AND burst = amount;
+UPDATE owner_limits SET burst = 0 WHERE kind = 1 AND burst = amount;
+)sql";
+static_assert(static_cast<int>(apikey::LimitKind::rate) == 1);
+
+constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts};
 
 }  // namespace
 

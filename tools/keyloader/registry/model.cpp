@@ -12,6 +12,7 @@
 #include <stdexcept>
 
 #include "apikey/meta.hpp"
+#include "apikey/rate_spec.hpp"
 
 namespace keyloader {
 namespace {
@@ -87,6 +88,13 @@ std::string_view state_of(const Key& key, Seconds now) {
 
 std::string_view unit_text(apikey::CalendarUnit unit) { return kUnitNames.at(static_cast<std::size_t>(unit)); }
 
+std::uint64_t burst_of(const Limit& limit) {
+  if (limit.kind != apikey::LimitKind::rate) {
+    return 0;
+  }
+  return limit.burst ? *limit.burst : apikey::default_burst({limit.amount, limit.period_ns});
+}
+
 Json to_json(const Limit& limit) {
   Json json{
       {"name", limit.name}, {"kind", kind_text(limit.kind)}, {"amount", limit.amount}, {"dry_run", limit.is_dry_run}};
@@ -97,7 +105,7 @@ Json to_json(const Limit& limit) {
     json["period_ns"] = limit.period_ns;
   }
   if (limit.kind == apikey::LimitKind::rate) {
-    json["burst"] = limit.burst;
+    json["burst"] = burst_of(limit);
   }
   return json;
 }

@@ -35,8 +35,8 @@ struct Limit {
   apikey::CalendarUnit unit = apikey::CalendarUnit::none;
   std::uint64_t amount = 0;
   std::uint64_t period_ns = 0;
-  std::uint64_t burst = 0;
-  bool is_dry_run = false;  // counts and reports, but lets pass
+  std::optional<std::uint64_t> burst{};  // of a rate; not written: it follows from the rate whenever that is used
+  bool is_dry_run = false;               // counts and reports, but lets pass
   friend bool operator==(const Limit&, const Limit&) = default;
 };
 using Limits = std::vector<Limit>;  // sorted by name, no name twice
@@ -127,6 +127,9 @@ struct KeyFilter {
   std::string env;
   std::string role;
 };
+
+// What a rate's bucket holds: the burst that was written, or the one that follows from the rate. 0 for other kinds.
+[[nodiscard]] std::uint64_t burst_of(const Limit& limit);
 
 // Whoever changes something, as the operating system knows him.
 [[nodiscard]] Json current_actor();

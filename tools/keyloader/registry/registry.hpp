@@ -34,8 +34,8 @@ class UsageError : public std::runtime_error {
 
 struct RegistryInfo {
   apikey::RegistryId id{};
-  std::uint64_t generation = 0;     // the highest ever given to a snapshot; 0: none yet
-  std::uint64_t published_seq = 0;  // changes up to this audit entry are in that generation
+  std::uint64_t generation = 0;       // the highest ever given to a snapshot; 0: none yet
+  std::uint64_t published_seq = 0;    // changes up to this audit entry are in that generation
   std::uint64_t rolled_back_seq = 0;  // the audit entry of the newest rollback; 0: there was none
   std::uint64_t changed_seq = 0;      // the newest audit entry that is neither a publish nor a rollback
   // Keys ever added to and removed from the snapshots: added - removed + withheld is the number of keys. `withheld`:

@@ -17,7 +17,7 @@ void insert_limit(Query& query, const Limit& limit) {
       .bind(static_cast<std::int64_t>(limit.unit))
       .bind(limit.amount)
       .bind(limit.period_ns)
-      .bind(limit.burst)
+      .bind(limit.burst.value_or(0))
       .bind(limit.is_dry_run)
       .run();
 }
@@ -293,7 +293,8 @@ void SqliteChange::count_keys() {
 void SqliteChange::settle(std::uint64_t keys_in_snapshot) {
   count_keys();
   Query query = database_.query(
-      "UPDATE info SET added = added + max(0, ?1 - (added - removed)), removed = removed + max(0, added - removed - ?1),"
+      "UPDATE info SET added = added + max(0, ?1 - (added - removed)), removed = removed + max(0, added - removed - "
+      "?1),"
       " withheld = (SELECT count(*) FROM keys) - ?1");
   query.bind(keys_in_snapshot).run();
 }

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <stdexcept>
+
 #include "registry/registry.hpp"
 
 namespace keyloader {
@@ -29,7 +31,14 @@ Limits read_limits(Query& query) {
 
 }  // namespace
 
-std::string join_words(const Texts& words) { return fmt::format("{}", fmt::join(words, " ")); }
+std::string join_words(const Texts& words) {
+  for (const std::string& word : words) {
+    if (word.empty() || word.find(' ') != std::string::npos) {
+      throw std::logic_error("a list with a word that would be read back as several, or as none");
+    }
+  }
+  return fmt::format("{}", fmt::join(words, " "));
+}
 
 Texts split_words(std::string_view text) {
   Texts words;
@@ -112,7 +121,7 @@ Limit read_limit(const Query& row) {
           .unit = static_cast<apikey::CalendarUnit>(row.number(3)),
           .amount = row.count(4),
           .period_ns = row.count(5),
-          .burst = row.count(6),
+          .burst = row.count(6) == 0 ? std::nullopt : std::optional(row.count(6)),
           .is_dry_run = row.number(7) != 0};
 }
 

@@ -8,7 +8,7 @@
 
 namespace keyloader {
 
-// Lists are stored as texts joined by a space.
+// Lists are stored as texts joined by a space. REQUIRES: no word is empty or holds one.
 [[nodiscard]] std::string join_words(const Texts& words);
 [[nodiscard]] Texts split_words(std::string_view text);
 
@@ -22,7 +22,7 @@ namespace keyloader {
 [[nodiscard]] Role read_role(const Query& row);
 // A row of the view key_rows. Roles and limits stand elsewhere.
 [[nodiscard]] Key read_key(const Query& row);
-// Columns: of, name, kind, unit, amount, period_ns, burst, dry_run.
+// Columns: of, name, kind, unit, amount, period_ns, burst (0: not written), dry_run.
 [[nodiscard]] Limit read_limit(const Query& row);
 // Columns: whose, quota, granted, granted_until, last_reset.
 [[nodiscard]] Adjustment read_adjustment(const Query& row);
