@@ -3,14 +3,10 @@
 # Without arguments a tree with conf_flags (Debian's nginx-dev) is configured as Debian configures its nginx.
 # ./configure writes a Makefile where it runs: that is a folder of links, so that the source itself stays untouched.
 set -euo pipefail
-# What another tree has left in the folder goes first: a link to its conf_flags would configure this tree with them.
 source_dir=$1 objs=$2 arguments=${3:-}
 
-if [ -e "$objs" ] && [ ! -d "$objs/tree" ]; then
-  echo "$objs is in the way: it has to be a folder made by this script; remove it" >&2
-  exit 1
-fi
-rm -rf "$objs"
+# Links of another tree go first: one to its conf_flags would configure this tree with them.
+rm -rf "$objs/tree"
 mkdir -p "$objs/tree"
 objs=$(cd "$objs" && pwd)
 for entry in "$source_dir"/*; do

@@ -214,8 +214,10 @@ class Adoption {
  private:
   // A word of what is published. Carries the attempt that wrote it, so that a writer which was overtaken while it
   // slept cannot write over its successor's words.
-  static constexpr std::size_t kAdoptedWords = sizeof(Adopted) / sizeof(std::uint64_t);
-  static constexpr std::size_t kRefusedWords = sizeof(Refusal) / sizeof(std::uint64_t);
+  static constexpr std::size_t kAdoptedWords = 80;
+  static constexpr std::size_t kRefusedWords = 64;
+  static_assert(sizeof(Adopted) == kAdoptedWords * sizeof(std::uint64_t));
+  static_assert(sizeof(Refusal) == kRefusedWords * sizeof(std::uint64_t));
 
   [[nodiscard]] bool holds_claim(std::uint64_t attempt, WidePair& state) const noexcept;
   [[nodiscard]] bool is_settled(const FileIdentity& identity, std::uint64_t configuration) const noexcept;

@@ -51,12 +51,14 @@ void read_words(std::span<const WideWord> words, std::span<std::uint64_t> values
   std::transform(words.begin(), words.end(), values.begin(), [](const WideWord& word) { return word.low(); });
 }
 
-// In nobody's name. REQUIRES: nobody else uses the words.
+// In nobody's name. REQUIRES: nobody else uses the words, and they are as many as `adopted` has.
 void set_words(std::span<WideWord> words, const Adopted& adopted) noexcept {
-  std::array<std::uint64_t, sizeof(Adopted) / sizeof(std::uint64_t)> values{};
-  std::memcpy(values.data(), &adopted, sizeof adopted);
-  for (std::size_t i = 0; i < words.size(); ++i) {
-    words[i].set({values[i], 0});
+  const auto* bytes = static_cast<const std::byte*>(static_cast<const void*>(&adopted));
+  for (WideWord& word : words) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, bytes, sizeof value);
+    word.set({value, 0});
+    bytes += sizeof value;
   }
 }
 

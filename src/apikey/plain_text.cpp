@@ -116,13 +116,13 @@ std::string_view shown(const Character& character, std::span<char, kMaxShownChar
   if (character.is_plain) {
     return character.bytes;
   }
-  constexpr std::string_view kDigits = "0123456789abcdef";
+  constexpr std::string_view hex_digits = "0123456789abcdef";
   const bool is_byte = !character.is_encoded || character.code < 0x80;
   const std::size_t digits = is_byte ? 2 : character.code < 0x10000 ? 4 : 8;
   buffer[0] = '\\';
   buffer[1] = is_byte ? 'x' : digits == 4 ? 'u' : 'U';
   for (std::size_t i = 0; i < digits; ++i) {
-    buffer[2 + i] = kDigits[character.code >> (4 * (digits - 1 - i)) & 0xf];
+    buffer[2 + i] = hex_digits[character.code >> (4 * (digits - 1 - i)) & 0xf];
   }
   return {buffer.data(), 2 + digits};
 }

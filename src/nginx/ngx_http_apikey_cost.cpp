@@ -234,6 +234,7 @@ void begin_watching(ngx_http_request_t* r, const RequestCtx& deciding) noexcept 
   r->allow_ranges = 0;
   ngx_http_clear_accept_ranges(r);
   auto* watch = pool_new<BodyWatch>(r->pool);
+  // NOLINTNEXTLINE(bugprone-sizeof-expression): they are pointers.
   auto* finders = static_cast<BodyFinder**>(ngx_pcalloc(r->pool, lines.size() * sizeof(BodyFinder*)));
   if (watch == nullptr || finders == nullptr) {
     return;

@@ -29,13 +29,13 @@ bool is_in_chain(std::string_view text, const ngx_chain_t* chain) noexcept {
   return false;
 }
 
-bool is_in_pool(std::string_view text, const ngx_pool_t* pool) noexcept {
-  for (const ngx_pool_t* block = pool; block != nullptr; block = block->d.next) {
+bool is_in_pool(std::string_view text, const ngx_pool_t& pool) noexcept {
+  for (const ngx_pool_t* block = &pool; block != nullptr; block = block->d.next) {
     if (is_within(text, block, block->d.end)) {
       return true;
     }
   }
-  for (const ngx_pool_large_t* large = pool->large; large != nullptr; large = large->next) {
+  for (const ngx_pool_large_t* large = pool.large; large != nullptr; large = large->next) {
     if (large->alloc != nullptr &&
         is_within(text, large->alloc, static_cast<char*>(large->alloc) + malloc_usable_size(large->alloc))) {
       return true;
@@ -47,12 +47,12 @@ bool is_in_pool(std::string_view text, const ngx_pool_t* pool) noexcept {
 }  // namespace
 
 bool is_own_memory(ngx_http_request_t* r, std::string_view text) noexcept {
-  if (is_in_buffer(text, r->header_in) || is_in_pool(text, r->pool)) {
+  if (is_in_buffer(text, r->header_in) || is_in_pool(text, *r->pool)) {
     return true;
   }
 #if (NGX_HTTP_V2)
   // HTTP/2 keeps the head of a request in a pool of its stream.
-  if (r->stream != nullptr && r->stream->pool != nullptr && is_in_pool(text, r->stream->pool)) {
+  if (r->stream != nullptr && r->stream->pool != nullptr && is_in_pool(text, *r->stream->pool)) {
     return true;
   }
 #endif

@@ -209,9 +209,10 @@ def test_on_error_allow_is_for_a_fenced_worker_too(registry, starving, leaver):
     clients = connect_to_every_worker(server, 2)
     starved, other = clients
     starving.limit(starved, 3)
+    registry.revoke(leaver, "--no-wait")
+    wait_until(lambda: ask(clients[other], leaver) == 401)
     done = registry.run("key", "revoke", leaver.id, check=False)
     assert done.returncode == 3 and "lets requests pass unchecked" in done.stderr
-    wait_until(lambda: ask(clients[other], leaver) == 401)
     assert ask(clients[starved], leaver) == 200
     server.wait_for_log(f"{REFUSED}.*its requests pass unchecked .on_error=allow.")
 
@@ -222,9 +223,10 @@ def test_a_stopped_worker_never_decides_by_what_it_had(registry, nginx, leaver):
     stopped, other = clients
     os.kill(stopped, signal.SIGSTOP)
     try:
+        registry.revoke(leaver, "--no-wait")
+        wait_until(lambda: ask(clients[other], leaver) == 401)
         done = registry.run("key", "revoke", leaver.id, check=False)
         assert done.returncode == 3 and f"worker (pid {stopped}) that has not acknowledged it" in done.stderr
-        wait_until(lambda: ask(clients[other], leaver) == 401)
     finally:
         os.kill(stopped, signal.SIGCONT)
     assert ask(clients[stopped], leaver) == 401

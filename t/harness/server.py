@@ -171,7 +171,7 @@ http {{
         assert not bad, "nginx's error log tells of trouble:\n" + "\n".join(bad[:20])
 
     def _store_directories(self):
-        return {Path(path).parent for path in STORE.findall(self.config_path.read_text())}
+        return {Path(path).parent.resolve() for path in STORE.findall(self.config_path.read_text())}
 
     def _end(self, with_signal, timeout):
         os.kill(self.master, with_signal)

@@ -35,9 +35,16 @@ def gateway(nginx, chat, inside=SETTLED, *, server=LIMITS, locations="", **parts
 
 def ask(server, key, *, path=PATH, **more):
     """One request, and the end of it: what it costs is settled before its line is in the access log."""
-    before = len(server.access_log())
-    answer = server.request("POST", path, key=key, content=b'{"messages":[]}', **more)
-    server.logged(before + 1)
+    return to_its_end(server, path, lambda: server.request("POST", path, key=key, content=b'{"messages":[]}', **more))
+
+
+def to_its_end(server, path, send):
+    def count():
+        return sum(line["request_uri"] == path for line in server.access_log())
+
+    before = count()
+    answer = send()
+    wait_until(lambda: count() > before, what="the end of the request")
     return answer
 
 
@@ -434,14 +441,8 @@ def ranged(nginx, upstream, place):
 
 
 def fetch(server, key, path, method="GET", **headers):
-    """Once it is logged it is settled."""
-    def count():
-        return sum(line["request_uri"] == path for line in server.access_log())
-
-    before = count()
-    answer = server.request(method, path, key=key, headers={n.replace("_", "-"): v for n, v in headers.items()})
-    wait_until(lambda: count() > before, what="the end of the request")
-    return answer
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return to_its_end(server, path, lambda: server.request(method, path, key=key, headers=headers))
 
 
 @pytest.mark.parametrize("path", ["/document", "/forced", "/proxied", "/cached", "/later", "/asks"])

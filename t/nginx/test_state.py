@@ -254,12 +254,12 @@ def test_a_worker_that_quits_saves_at_once(nginx, key, place, registry, state):
 
 def test_what_is_counted_after_quit_is_saved_too(nginx, registry, state):
     """A long request charges at its end what it has cost, while another one goes on."""
-    registry.plan("small", "--quota", f"tokens.year={QUOTA}/year")
+    registry.plan("small", "--quota", f"{QUOTA}/year")
     key = registry.key(plan="small")
     slow = SlowUpstream()
     costly = SlowUpstream(b"HTTP/1.1 200 OK\r\nX-Cost: 5\r\nContent-Length: 4\r\nConnection: close\r\n\r\n")
     server = nginx(LOCATION + slow_location(slow) + f'location /costly {{ apikey "api"; apikey_scope any; '
-                   f"apikey_cost 1 of=tokens response=$upstream_http_x_cost; proxy_pass {costly.url}; }}",
+                   f"apikey_cost 1 of=requests response=$upstream_http_x_cost; proxy_pass {costly.url}; }}",
                    http=f"apikey_zone zone=apikey:2m state={state.dir};", workers=1)
     with hold(server, key, slow), hold(server, key, costly, "/costly"):
         state.wait_for_save(server)
