@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <utility>
 
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_node.hpp"
@@ -137,19 +136,19 @@ bool is_permitted(const StoreConf& store, const AdoptedFile& file) noexcept {
   return inbox_of(store).find(permission_for(store, file)) != 0;
 }
 
-// The file that was refused has got a permission since. Each is tried once by each worker, or somebody who writes the
-// same one again and again would have them verify without end.
-bool has_got_permission(const StoreConf& store) noexcept {
+// When the file that was refused has got a permission since; 0: it has not. Each is tried once by each worker, or
+// somebody who writes the same one again and again would have them verify without end.
+std::uint64_t find_new_permission(const StoreConf& store) noexcept {
   Refusal refusal;
   if (!slot_of(store).adoption.last_refusal(refusal) || refusal.seal == SealHash{}) {
-    return false;
+    return 0;
   }
   AdoptedFile file;
   file.seal = refusal.seal;
   file.registry_id = refusal.registry_id;
   file.generation = refusal.generation;
   const std::uint64_t granted_us = inbox_of(store).find(permission_for(store, file));
-  return granted_us != 0 && std::exchange(store.runtime->tried_permission, granted_us) != granted_us;
+  return granted_us != store.runtime->tried_permission ? granted_us : 0;
 }
 
 // What has been taken, with or without a permission, ends those for it and for files from before it.
@@ -344,9 +343,10 @@ void collect_verified() noexcept {
 
 Attempt judge_file(StoreConf& store, const FileIdentity& identity) noexcept {
   Adoption& adoption = slot_of(store).adoption;
-  const StoreRuntime& mine = *store.runtime;
+  StoreRuntime& mine = *store.runtime;
   const bool is_refused = adoption.is_refused(identity, mine.configuration);
-  if (is_refused && !has_got_permission(store)) {
+  const std::uint64_t permission = is_refused ? find_new_permission(store) : 0;
+  if (is_refused && permission == 0) {
     return Attempt::settled;
   }
   if (verifier.is_running) {
@@ -355,7 +355,11 @@ Attempt judge_file(StoreConf& store, const FileIdentity& identity) noexcept {
   const auto pid = static_cast<std::uint32_t>(ngx_pid);
   const std::uint64_t attempt = is_refused ? adoption.claim_again(pid, monotonic_ms())
                                            : adoption.claim(identity, mine.configuration, pid, monotonic_ms());
-  return attempt != 0 && begin(store, attempt, identity, false) ? Attempt::begun : Attempt::elsewhere;
+  if (attempt == 0 || !begin(store, attempt, identity, false)) {
+    return Attempt::elsewhere;
+  }
+  mine.tried_permission = is_refused ? permission : mine.tried_permission;
+  return Attempt::begun;
 }
 
 Attempt verify_copy(StoreConf& store) noexcept {
