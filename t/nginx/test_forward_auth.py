@@ -176,7 +176,8 @@ def test_a_key_in_the_original_query_is_found_and_redacted(server, stage):
     answer = question(server, Uri=f"/orders/7?a=1&key={secret}&b=2")
     assert answer.status_code == 200
     assert answer.headers["V-Uri"] == "/orders/7?a=1&key=ak_live_****&b=2"
-    assert question(server, Uri=f"/orders/7?key={secret[:-1]}x").status_code == 401
+    wrong = secret[:-1] + ("x" if secret[-1] != "x" else "y")
+    assert question(server, Uri=f"/orders/7?key={wrong}").status_code == 401
     assert question(server, stage.keys["writer"], Uri=f"/orders/7?key={secret}").status_code == 401, "two keys that differ"
     assert question(server, Uri=f"/orders/7?key={secret}", Method="POST").status_code == 403
     wait_until(lambda: (stage.place / "uri.log").read_text().count("key=ak_live_****") >= 4, what="the log")

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from harness.waiting import wait_until
+
 PSEUDONYM = r"apikey:[0-9a-f]{16}"
 
 
@@ -147,8 +149,14 @@ def test_split_clients(server, stage):
 
 
 def cached(server, path, **how):
+    """nginx keeps an answer after it has sent it, and before it logs the request."""
+    def count():
+        return sum(line["uri"] == path.partition("?")[0] for line in server.access_log())
+
+    before = count()
     answer = server.get(path, **how)
     assert answer.status_code == 200, answer.text
+    wait_until(lambda: count() > before, what="the end of the request")
     return answer.headers["X-Cache"]
 
 
