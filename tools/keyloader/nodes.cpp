@@ -35,8 +35,8 @@ constexpr std::string_view kMoreWords = "+";  // stands last where more words ar
 
 // Somebody may cut a file off while it is read.
 extern "C" void end_on_bus_error(int) {
-  constexpr std::string_view kSentence = "keyloader: a file of node memory was cut off while it was read\n";
-  static_cast<void>(!write(STDERR_FILENO, kSentence.data(), kSentence.size()));
+  constexpr std::string_view sentence = "keyloader: a file of node memory was cut off while it was read\n";
+  static_cast<void>(!write(STDERR_FILENO, sentence.data(), sentence.size()));
   _exit(1);
 }
 
