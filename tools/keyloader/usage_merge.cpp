@@ -49,7 +49,7 @@ std::string text_of(const Json& line, const char* name) {
   if (found == line.end() || !found->is_string()) {
     throw BadLine(fmt::format("\"{}\" is missing or no text", name));
   }
-  const auto text = found->get<std::string>();
+  auto text = found->get<std::string>();
   if (!apikey::is_plain_text(text)) {
     throw BadLine(fmt::format("\"{}\" holds control or invisible characters", name));
   }
