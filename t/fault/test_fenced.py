@@ -17,12 +17,15 @@ WHO = '''location / { apikey "api"; apikey_scope any; add_header X-Worker $pid a
 REFUSED = "cannot be opened by this worker"
 
 
+KEPT = httpx.Limits(keepalive_expiry=None)  # httpx closes after 5 s otherwise; a new connection may go to another worker
+
+
 def connect_to_every_worker(server, count):
     """Kept-alive connections by pid of the worker."""
     found = {}
 
     def one_more():
-        client = httpx.Client(base_url=server.url, trust_env=False, timeout=20)
+        client = httpx.Client(base_url=server.url, trust_env=False, timeout=20, limits=KEPT)
         worker = int(client.get("/").headers["X-Worker"])
         if worker in found:
             client.close()

@@ -34,6 +34,29 @@ def log_format() -> str:
     return "{" + ",".join(f'"{name}":"${variable or name}"' for name, _, variable in pairs) + "}"
 
 
+class UntilItIsOver(httpx.BaseTransport):
+    """One connection for each request, read until nginx closes it, which it does when the request is logged and no longer
+    in flight: what is asked next, of whichever worker, comes after all of it."""
+
+    def __init__(self):
+        self._inner = httpx.HTTPTransport(verify=False, trust_env=False)
+
+    def handle_request(self, request):
+        request.headers.setdefault("Connection", "close")
+        answer = self._inner.handle_request(request)
+        try:
+            content = b"".join(answer.stream)
+            if request.headers["Connection"] == "close":
+                answer.extensions["network_stream"].read(1, timeout=request.extensions["timeout"]["read"])
+        finally:
+            answer.close()
+        return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(content),
+                              extensions=answer.extensions)
+
+    def close(self):
+        self._inner.close()
+
+
 class Server:
     def __init__(self, prefix: Path, locations="", *, http="", server="", main="", store="", workers=2, listen="",
                  log_level="info"):
@@ -48,8 +71,9 @@ class Server:
         self.process = None
         self.environment = None  # of nginx; None: the test's own
         self._allowed = []
-        self._client = httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=20,
-                                    limits=httpx.Limits(max_keepalive_connections=0))
+        self._client = httpx.Client(base_url=self.url, trust_env=False, timeout=20, transport=UntilItIsOver())
+        self._streams = httpx.Client(base_url=self.url, trust_env=False, timeout=20,
+                                     limits=httpx.Limits(max_keepalive_connections=0))
         self.parts = dict(locations=locations, http=http, server=server, main=main, store=store, workers=workers,
                           listen=listen, log_level=log_level)
         self.write_config()
@@ -159,6 +183,7 @@ http {{
     def stop(self):
         """Ends nginx if it still runs, removes what it left in shared memory, then looks through its log."""
         self._client.close()
+        self._streams.close()
         try:
             if self.process is not None and self.process.poll() is None:
                 self._end(signal.SIGQUIT, 20)
@@ -188,7 +213,8 @@ http {{
     # Requests
 
     def request(self, method, path, *, key=None, headers=None, **more):
-        """One request on a connection of its own. `key` goes into X-API-Key. `headers`: dict or list of pairs."""
+        """One request on a connection of its own, until nginx has logged it and closed the connection. `key` goes into
+        X-API-Key. `headers`: dict or list of pairs."""
         pairs = list(headers.items() if isinstance(headers, dict) else headers or [])
         if key is not None:
             pairs.append(("X-API-Key", getattr(key, "secret", key)))
@@ -196,6 +222,10 @@ http {{
 
     def get(self, path="/", **more):
         return self.request("GET", path, **more)
+
+    def stream(self, method, path, **more):
+        """A request whose answer is read while it comes (httpx.Client.stream)."""
+        return self._streams.stream(method, path, **more)
 
     def status(self, path="/", **more) -> int:
         return self.get(path, **more).status_code

@@ -135,9 +135,9 @@ def test_an_nginx_that_starts_while_keyloader_waits_counts(keyloader, nginx, run
     replaced = {}
 
     def play(*_):
+        replaced["node"] = FakeNode(runtime, keyloader.snapshot, name="api-aaaaaaaaaaaaaaaa", pid=5252)
         nginx.die()
         nginx.state.unlink()
-        replaced["node"] = FakeNode(runtime, keyloader.snapshot, pid=5252)
         time.sleep(0.3)  # that it is seen without the change
         replaced["node"].take(keyloader)
     code, out, _ = run(keyloader, nginx, "plan", "create", "a", "--wait", "60s", play=play)

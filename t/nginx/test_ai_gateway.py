@@ -155,7 +155,7 @@ def test_streams_at_once(gateway, chat):
     streams = []
     try:
         for number in range(AT_ONCE):
-            stream = gateway.server._client.stream("POST", PATH, headers=gateway.headers())
+            stream = gateway.server.stream("POST", PATH, headers=gateway.headers())
             answer = stream.__enter__()
             streams.append((stream, answer.iter_raw()))
             assert (answer.status_code, next(streams[-1][1])) == (200, start)
@@ -177,7 +177,7 @@ def test_streams_at_once(gateway, chat):
 def test_a_client_that_leaves_pays_the_reserve_and_frees_its_place(gateway, chat):
     gate = threading.Event()
     chat.stream([events(700)[:30], gate, *cut(events(700)[30:], 10)])
-    with gateway.server._client.stream("POST", PATH, headers=gateway.headers()) as answer:
+    with gateway.server.stream("POST", PATH, headers=gateway.headers()) as answer:
         seen = answer.iter_raw()
         next(seen)
         assert gateway.left()["concurrency"] == AT_ONCE - 1

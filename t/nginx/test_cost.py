@@ -92,7 +92,7 @@ def test_nothing_is_held_up(nginx, chat, key):
     gates = [threading.Event() for _ in range(3)]
     pieces = [b'data: {"us', b'age":{"total_tok', b'ens":5}}\n', b"\ndata: [DONE]\n\n"]
     chat.stream([pieces[0], gates[0], pieces[1], gates[1], pieces[2], gates[2], pieces[3]])
-    with server._client.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
+    with server.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
         seen = answer.iter_raw()
         for piece, gate in zip(pieces, gates):
             assert next(seen) == piece, "each piece is here before the next one was sent"
@@ -109,7 +109,7 @@ def test_a_long_body_that_nginx_puts_into_a_file(nginx, chat, key):
     chat.answer(body)
     server = gateway(nginx, chat, SETTLED + "proxy_buffer_size 4k; proxy_buffers 2 4k; proxy_busy_buffers_size 4k;",
                      http="sendfile on;")
-    with server._client.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
+    with server.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
         seen = answer.iter_raw()
         start = next(seen)
         server.wait_for_log("an upstream response is buffered to a temporary file")
@@ -184,7 +184,7 @@ def test_a_compressed_body_is_left_alone(nginx, chat, key):
     server = gateway(nginx, chat)
     body = gzip.compress(completion(21))
     chat.answer(body, headers={"Content-Encoding": "gzip"})
-    answer = server._client.stream("POST", PATH, headers={"X-API-Key": key.secret, "Accept-Encoding": "gzip"})
+    answer = server.stream("POST", PATH, headers={"X-API-Key": key.secret, "Accept-Encoding": "gzip"})
     with answer as seen:
         assert b"".join(seen.iter_raw()) == body
     server.logged(1)
@@ -607,7 +607,7 @@ def test_survives_a_reload_in_the_middle(nginx, chat, key):
     gate = threading.Event()
     stream = events(21)
     chat.stream([stream[:50], gate, stream[50:]])
-    with server._client.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
+    with server.stream("POST", PATH, headers={"X-API-Key": key.secret}) as answer:
         seen = answer.iter_raw()
         start = next(seen)
         server.reload(wait_for_old=False)

@@ -233,7 +233,7 @@ def test_limit_conn_counts_each_key(stage, nginx, registry, upstream):
     server = nginx(f"""location / {{ apikey "api"; apikey_scope any; limit_conn keys 1; limit_rate 400;
         proxy_pass {upstream.url}; }}""", http="limit_conn_zone $http_x_api_key zone=keys:1m;")
     upstream.answers["/slow"] = (200, {}, b"x" * 2000)
-    with server._client.stream("GET", "/slow", headers={"X-API-Key": keys[0].secret}) as slow:
+    with server.stream("GET", "/slow", headers={"X-API-Key": keys[0].secret}) as slow:
         assert slow.status_code == 200
         assert server.status("/", key=keys[0]) == 503
         assert server.status("/", key=keys[1]) == 200

@@ -42,7 +42,8 @@ def connect_to_every_worker(server):
     found = {}
 
     def one_more():
-        client = httpx.Client(base_url=server.url, trust_env=False, timeout=20)
+        client = httpx.Client(base_url=server.url, trust_env=False, timeout=20,
+                              limits=httpx.Limits(keepalive_expiry=None))  # a new connection may go to another worker
         worker = client.get("/").headers["X-Worker"]
         if worker in found:
             client.close()
