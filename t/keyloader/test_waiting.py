@@ -135,14 +135,46 @@ def test_an_nginx_that_starts_while_keyloader_waits_counts(keyloader, nginx, run
     replaced = {}
 
     def play(*_):
-        replaced["node"] = FakeNode(runtime, keyloader.snapshot, name="api-aaaaaaaaaaaaaaaa", pid=5252)
         nginx.die()
         nginx.state.unlink()
+        replaced["node"] = FakeNode(runtime, keyloader.snapshot, pid=5252)
         time.sleep(0.3)  # that it is seen without the change
         replaced["node"].take(keyloader)
     code, out, _ = run(keyloader, nginx, "plan", "create", "a", "--wait", "60s", play=play)
     assert code == 0 and "active in nginx (pid 5252)" in out
     replaced["node"].close()
+
+
+def test_an_nginx_that_is_stopped_is_not_active(keyloader, nginx):
+    nginx.die()
+    refused = keyloader("plan", "create", "a", status=3).stderr
+    assert refused == ("keyloader: generation 2 (0 keys) is published, but nginx (pid 4242), which reads it, is not "
+                       "running and will take it at the next start\n")
+    made = keyloader("key", "create", "--owner", "web", "--create-owner")
+    assert made.stdout.startswith("ak_live_") and "is not running" in made.stderr, "the key is made: exit code 0"
+    assert "is not running" in keyloader("plan", "create", "b", "--wait", "1s", status=3).stderr
+    keyloader("node", "prune", "--yes")
+    assert "no running nginx is known" in keyloader("plan", "create", "c").stdout
+
+
+def test_waiting_where_no_nginx_is_known(keyloader, runtime):
+    """--wait was written: anything but active is exit code 3, and an nginx that is started meanwhile counts."""
+    assert "no running nginx is known" in keyloader("plan", "create", "a", "--wait", "1s", status=3).stderr
+    child = keyloader.start("plan", "create", "b", "--wait", "60s")
+    published(keyloader, 3)
+    node = FakeNode(runtime, keyloader.snapshot)
+    node.take(keyloader)
+    code, out, _ = end(child)
+    assert code == 0 and "active in nginx (pid 4242)" in out
+    node.close()
+
+
+def test_a_stopped_nginx_does_not_count_beside_one_that_runs(keyloader, nginx, runtime):
+    second = FakeNode(runtime, keyloader.snapshot, name="api-aaaaaaaaaaaaaaaa", pid=5252, workers=(5253,))
+    second.die()
+    code, out, _ = run(keyloader, nginx, "plan", "create", "a", "--wait", "60s", play=lambda *_: nginx.take(keyloader))
+    assert code == 0 and out.endswith("active in nginx (pid 4242)\n")
+    second.close()
 
 
 def test_an_announcement_follows_no_link(keyloader, nginx, tmp_path):
@@ -300,7 +332,7 @@ def test_files_that_are_no_node_memory(keyloader, nginx, runtime, content):
     else:
         bad.write_bytes(content)
     nginx.die()
-    assert "no running nginx" in keyloader("plan", "create", "a").stdout
+    assert "is not running" in keyloader("plan", "create", "a", status=3).stderr
     assert "unreadable" in keyloader("node", "list").stdout
     keyloader("node", "prune", "--yes")
     assert os.path.lexists(bad)

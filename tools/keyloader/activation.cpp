@@ -57,16 +57,30 @@ class Watch {
         target_(target),
         report_(std::make_unique<apikey::StoreReport>()) {}
 
+  // An nginx that does not run decides nothing: it counts only where no other one reads this keys.mdb.
   [[nodiscard]] Verdict look() {
     const Nodes nodes(directory_, runtime_);
     Verdict all;
     names_.clear();
+    Texts stopped;
     for (const auto& node : nodes.all()) {
       const Verdict verdict = look_at(*node);
       add(all, verdict);
       if (verdict.has_store) {
         names_.push_back(node->name());
       }
+      if (is_stopped(*node)) {
+        stopped.push_back(fmt::format("nginx (pid {})", node->memory().master_pid()));
+      }
+    }
+    if (!all.has_store && stopped.empty()) {
+      return {.activity = Activity::unknown, .why = "no running nginx is known to read it"};
+    }
+    if (!all.has_store) {
+      return {.activity = Activity::stopped,
+              .why = fmt::format("{}, which {} it, {} not running and will take it at the next start",
+                                 fmt::join(stopped, ", "), stopped.size() == 1 ? "reads" : "read",
+                                 stopped.size() == 1 ? "is" : "are")};
     }
     return all;
   }
@@ -89,6 +103,11 @@ class Watch {
       }
     }
     return all;
+  }
+
+  [[nodiscard]] bool is_stopped(const Node& node) const {
+    return node.problem().empty() && !node.is_live() && !node.memory().is_superseded() &&
+           !node.rows_of(snapshot_).empty();
   }
 
   Verdict look_at(const Node& node, std::size_t row) {
@@ -221,23 +240,22 @@ class Watch {
 }  // namespace
 
 Activation wait_until_active(const DataDir& directory, const std::filesystem::path& runtime, const Target& target,
-                             std::uint64_t wait_ms) {
+                             const Patience& patience) {
   Watch watch(directory, runtime, target);
   const Clock::time_point begin = Clock::now();
-  Clock::time_point deadline = begin + std::chrono::milliseconds(wait_ms);
+  const std::chrono::milliseconds wait{patience.wait_ms};
+  Clock::time_point deadline = begin + wait;
   while (true) {
     const Verdict verdict = watch.look();
-    if (!verdict.has_store) {
-      return {Activity::unknown, "no running nginx is known to read it"};
-    }
     if (verdict.activity == Activity::active) {
       return {Activity::active, "active in " + watch.names()};
     }
     const Clock::time_point now = Clock::now();
     if (verdict.is_verifying) {
-      deadline = std::max(deadline, std::min(now + std::chrono::milliseconds(wait_ms), begin + kLongestVerification));
+      deadline = std::max(deadline, std::min(now + wait, begin + kLongestVerification));
     }
-    if (verdict.activity == Activity::refused || now >= deadline) {
+    const bool may_change = verdict.activity != Activity::refused && (verdict.has_store || patience.waits_for_nginx);
+    if (!may_change || now >= deadline) {
       return {verdict.activity, verdict.why};
     }
     std::this_thread::sleep_for(kPoll);

@@ -23,6 +23,7 @@ struct Target {
 enum class Activity : std::uint8_t {
   active,   // in every nginx that is known
   unknown,  // no nginx is known that reads this keys.mdb, or nobody waited
+  stopped,  // those that read this keys.mdb do not run
   not_yet,  // it took too long
   refused,  // an nginx has refused it, or has it as a veto only
 };
@@ -32,8 +33,13 @@ struct Activation {
   std::string sentence;  // "active in nginx (pid 812)", "nginx (pid 812) still uses generation 57: …"
 };
 
+struct Patience {
+  std::uint64_t wait_ms = 0;
+  bool waits_for_nginx = false;  // also until one is there that reads this keys.mdb
+};
+
 // Waits at most `wait_ms` from the last sign that nginx is verifying, and at most a minute for that.
 Activation wait_until_active(const DataDir& directory, const std::filesystem::path& runtime, const Target& target,
-                             std::uint64_t wait_ms);
+                             const Patience& patience);
 
 }  // namespace keyloader

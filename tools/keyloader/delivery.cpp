@@ -24,8 +24,11 @@ void wait_for(const Session& session, const DeliveryOptions& options, Effect eff
   }
   const std::uint64_t wait_ms =
       options.wait ? static_cast<std::uint64_t>(parse_duration(*options.wait)) * kMsPerSecond : kDefaultWaitMs;
-  outcome.activation =
-      wait_until_active(session.dir(), session.runtime, target_of(*outcome.published, effect), wait_ms);
+  outcome.activation = wait_until_active(session.dir(), session.runtime, target_of(*outcome.published, effect),
+                                         {.wait_ms = wait_ms, .waits_for_nginx = options.wait.has_value()});
+  if (options.wait && outcome.activation.activity == Activity::unknown) {
+    outcome.activation.activity = Activity::not_yet;  // who asks to wait wants it active
+  }
 }
 
 Outcome publish_and_wait(const Session& session, Registry& registry, const DeliveryOptions& options, Effect effect,
@@ -148,7 +151,8 @@ void settle_secret(const Outcome& outcome, const DeliveryOptions& options) {
   if (outcome.is_done()) {
     return;
   }
-  const bool may_come = outcome.failure.empty() && outcome.activation.activity == Activity::not_yet;
+  const bool may_come = outcome.failure.empty() && (outcome.activation.activity == Activity::not_yet ||
+                                                    outcome.activation.activity == Activity::stopped);
   if (!may_come || options.wait) {
     throw NotActive(outcome.text());
   }

@@ -47,6 +47,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_role_commands(command, session);
   keyloader::add_key_commands(command, session);
   keyloader::add_find_command(command, session);
+  keyloader::add_status_command(command, session);
   keyloader::add_publish_command(command, session);
   keyloader::add_snapshot_commands(command, session);
   keyloader::add_import_command(command, session);

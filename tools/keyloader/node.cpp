@@ -10,6 +10,7 @@
 #include <iostream>
 
 #include "file_descriptor.hpp"
+#include "node_view.hpp"
 #include "nodes.hpp"
 #include "output.hpp"
 #include "session.hpp"
@@ -24,30 +25,10 @@ struct NodeOptions {
   bool is_sure = false;
 };
 
-struct StoreView {
-  std::string path;
-  std::string name;
-  apikey::Adopted adopted;
-};
-
-std::vector<StoreView> stores_of(const Node& node) {
-  std::vector<StoreView> stores;
-  const auto report = std::make_unique<apikey::StoreReport>();
-  for (std::size_t row = 0; row < node.memory().store_count(); ++row) {
-    if (node.memory().read_store(row, *report) && report->key != 0) {
-      stores.push_back({std::string{report->path()}, std::string{report->name()}, report->adopted});
-    }
-  }
-  return stores;
-}
-
-std::vector<std::uint64_t> worker_pids(const Node& node) {
-  std::vector<std::uint64_t> pids;
-  apikey::WorkerReport worker;
-  for (std::size_t row = 0; row < node.memory().worker_count(); ++row) {
-    if (node.has_live_worker(row) && node.memory().read_worker(row, worker)) {
-      pids.push_back(worker.pid);
-    }
+Json worker_pids(const Node& node) {
+  Json pids = Json::array();
+  for (const WorkerView& worker : workers_of(node, 0)) {
+    pids.push_back(worker.pid);
   }
   return pids;
 }
@@ -79,11 +60,6 @@ Json json_of(const Node& node) {
   return json;
 }
 
-std::string generation_text(const apikey::Adopted& adopted) {
-  const std::string active = adopted.has_active() ? std::to_string(adopted.active.generation) : "-";
-  return adopted.has_veto() ? fmt::format("{} (veto {})", active, adopted.veto.generation) : active;
-}
-
 // A line for each store of each instance.
 void list(const Session& session) {
   const Nodes nodes(session.dir(), session.runtime);
@@ -102,7 +78,7 @@ void list(const Session& session) {
     const std::string size = std::to_string(node->memory().size());
     const std::vector<StoreView> stores = stores_of(*node);
     for (const StoreView& store : stores) {
-      rows.push_back({pid, state, workers, store.path, generation_text(store.adopted), size, file});
+      rows.push_back({pid, state, workers, store.path, store.generation_text(), size, file});
     }
     if (stores.empty()) {
       rows.push_back({pid, state, workers, "-", "-", size, file});
