@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -42,17 +43,17 @@ def asking(registry):
     class Asking:
         def __init__(self, server, key):
             self._done = threading.Event()
-            self._wrong = []
-            self._thread = threading.Thread(
-                target=lambda: self._wrong.extend(ask_all_along(server, key, self._done)))
+            self._pool = ThreadPoolExecutor(1)
+            self._ask = lambda: ask_all_along(server, key, self._done)
 
         def __enter__(self):
-            self._thread.start()
+            self._wrong = self._pool.submit(self._ask)
 
         def __exit__(self, *_):
             self._done.set()
-            self._thread.join()
-            assert not self._wrong, f"answers other than 200: {self._wrong}"
+            with self._pool:
+                wrong = self._wrong.result()
+            assert not wrong, f"answers other than 200: {wrong}"
 
     return Asking
 

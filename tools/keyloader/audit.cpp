@@ -45,9 +45,10 @@ void list(const Session& session, const std::string& object, std::uint64_t most)
   session.report(table_text({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows), json);
 }
 
-void verify(const Session& session) {
+// RETURNS: the last entry. Throws for a chain that is broken.
+AuditEntry verify_chain(Registry& registry) {
   AuditEntry last;
-  session.dir().open_registry()->each_audit_entry({}, 0, [&](const AuditEntry& entry) {
+  registry.each_audit_entry({}, 0, [&](const AuditEntry& entry) {
     if (entry.seq != last.seq + 1 || entry.prev_hash != last.hash) {
       throw Failure(
           fmt::format("the audit is broken before entry {}: entries have been removed or replaced", entry.seq));
@@ -57,11 +58,25 @@ void verify(const Session& session) {
     }
     last = entry;
   });
+  return last;
+}
+
+void verify(const Session& session) {
+  const AuditEntry last = verify_chain(*session.dir().open_registry());
   session.report(fmt::format("the audit is whole: {} entries, last hash {}", last.seq, hex(last.hash)),
                  {{"ok", true}, {"entries", last.seq}, {"hash", hex(last.hash)}});
 }
 
 }  // namespace
+
+std::string audit_problem(Registry& registry) {
+  try {
+    static_cast<void>(verify_chain(registry));
+  } catch (const Failure& failure) {
+    return failure.what();
+  }
+  return {};
+}
 
 void add_audit_commands(Command& app, Session& session) {
   Command group = app.add_group("audit", "Who changed what");

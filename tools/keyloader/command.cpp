@@ -1,6 +1,8 @@
 // The skin over CLI11. Called by every command file while the command line is defined; does nothing afterwards.
 #include "command.hpp"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
 #include <utility>
 
@@ -64,7 +66,14 @@ Command& Command::option(const std::string& name, std::optional<std::string>& va
 
 Command& Command::option(const std::string& name, std::uint64_t& value, const std::string& type,
                          const std::string& help) {
-  app_->add_option(name, value, help)->type_name(type);
+  app_->add_option(name, value, help)
+      ->type_name(type)
+      ->check(
+          [](const std::string& text) {
+            const bool is_number = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+            return is_number ? std::string{} : fmt::format("\"{}\" is not a whole number", text);
+          },
+          "");
   return *this;
 }
 

@@ -5,9 +5,11 @@
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <csignal>
 
 #include "session.hpp"
+#include "words.hpp"
 
 namespace {
 
@@ -15,8 +17,47 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 constexpr int kNotActive = 3;
 
+// In this order --help shows them. What is in none of them is left out there, and a test complains.
+struct Group {
+  std::string_view name;
+  std::string_view commands;
+};
+constexpr std::array kGroups = {
+    Group{"Keys", "owner plan role key quota find"},
+    Group{"nginx", "status doctor publish snapshot node"},
+    Group{"Data", "init import usage audit pepper"},
+    Group{"Help", "help version completion manual"},
+};
+
+// Every page of help names the options that each command has.
+class Formatter : public CLI::Formatter {
+ public:
+  std::string make_footer(const CLI::App* app) const override {
+    const std::string above = app->get_parent() == nullptr ? "" : "\nAlso: --dir DIR, --runtime DIR, --json, -h\n";
+    return CLI::Formatter::make_footer(app) + above;
+  }
+};
+
+void group(CLI::App& app) {
+  for (const Group& group : kGroups) {
+    for (const std::string& name : CLI::detail::split(std::string{group.commands}, ' ')) {
+      app.get_subcommand(name)->group(std::string{group.name});
+    }
+  }
+}
+
+// What they print is all they do: a reader that goes away ends them quietly, as it does any other tool.
+bool only_reads(const CLI::App& app) {
+  constexpr std::array kReading = {"list",      "show", "status", "doctor",     "usage",
+                                   "statement", "help", "manual", "completion", "version"};
+  const auto commands = app.get_subcommands();
+  return commands.empty() ? std::find(kReading.begin(), kReading.end(), app.get_name()) != kReading.end()
+                          : only_reads(*commands.front());
+}
+
 void build(CLI::App& app, keyloader::Session& session) {
   app.name("keyloader");
+  app.formatter(std::make_shared<Formatter>());
   app.set_version_flag("--version", "keyloader " KEYLOADER_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
@@ -48,6 +89,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_key_commands(command, session);
   keyloader::add_find_command(command, session);
   keyloader::add_status_command(command, session);
+  keyloader::add_doctor_command(command, session);
   keyloader::add_publish_command(command, session);
   keyloader::add_snapshot_commands(command, session);
   keyloader::add_import_command(command, session);
@@ -56,6 +98,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_audit_commands(command, session);
   keyloader::add_usage_commands(command, session);
   keyloader::add_manual_commands(command, app);
+  group(app);
 }
 
 int run(int argc, char** argv) {
@@ -63,6 +106,7 @@ int run(int argc, char** argv) {
   CLI::App app{"Issues, limits and revokes API keys, and hands them to nginx."};
   build(app, session);
   try {
+    keyloader::check_words(app, {argv + 1, argv + argc});
     app.parse(argc, argv);
     return session.exit_code;
   } catch (const CLI::ParseError& error) {
@@ -77,6 +121,12 @@ int run(int argc, char** argv) {
   } catch (const keyloader::NotActive& error) {
     keyloader::Session::warn(error.what());
     return kNotActive;
+  } catch (const keyloader::NobodyReads&) {
+    if (only_reads(app)) {
+      static_cast<void>(std::signal(SIGPIPE, SIG_DFL));
+      static_cast<void>(std::raise(SIGPIPE));
+    }
+    throw;
   }
 }
 

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "session.hpp"
+#include "words.hpp"
 
 namespace keyloader {
 namespace {
@@ -159,6 +160,16 @@ void add_manual_commands(Command& app, CLI::App& all) {
       "  keyloader completion bash > /etc/bash_completion.d/keyloader\n  source <(keyloader completion bash)");
   // Holds on to `shell`, which the option writes to.
   completion.run([&all, shell] { print_out(bash_completion(all) + "\n"); });
+
+  auto words = std::make_shared<std::vector<std::string>>();
+  Command help = app.add("help", "What all commands do, or one of them");
+  help.arguments("COMMAND", *words, "A command, such as `key create`");
+  help.footer("  keyloader help\n  keyloader help key create");
+  help.run([&all, words] { print_out(find_command(all, *words).help()); });
+
+  Command version = app.add("version", "Print the version");
+  version.footer("  keyloader version");
+  version.run([] { print_out("keyloader " KEYLOADER_VERSION "\n"); });
 
   Command manual = app.add("manual", "Print the man page");
   manual.footer("  keyloader manual | man -l -");

@@ -5,10 +5,11 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "apikey/plain_text.hpp"
-#include "registry/registry.hpp"
 
 namespace keyloader {
 namespace {
@@ -64,7 +65,11 @@ std::string json_text(const Json& json) {
 
 void print_out(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
-    throw Failure("standard output cannot be written");
+    const int error = errno;
+    if (error == EPIPE) {
+      throw NobodyReads("standard output cannot be written: nobody reads it any more");
+    }
+    throw Failure(fmt::format("standard output cannot be written: {}", strerrordesc_np(error)));
   }
 }
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "registry/model.hpp"
+#include "registry/registry.hpp"
 
 namespace keyloader {
 
@@ -16,6 +16,12 @@ namespace keyloader {
 [[nodiscard]] std::string shown_lines(std::string_view text);
 // JSON on one line, in UTF-8: what is not plain stands in its strings as \u….
 [[nodiscard]] std::string json_text(const Json& json);
+
+// Whoever was to read standard output has gone away.
+class NobodyReads : public Failure {
+ public:
+  using Failure::Failure;
+};
 
 // As it is, on standard output: a secret, JSON, a file for others to read. Throws when it cannot be written: what
 // nobody saw did not happen.

@@ -42,6 +42,7 @@ void add_owner_commands(Command& app, Session& session);
 void add_plan_commands(Command& app, Session& session);
 void add_role_commands(Command& app, Session& session);
 void add_key_commands(Command& app, Session& session);
+void add_doctor_command(Command& app, Session& session);
 void add_status_command(Command& app, Session& session);
 void add_find_command(Command& app, Session& session);
 void add_publish_command(Command& app, Session& session);

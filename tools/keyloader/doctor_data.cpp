@@ -1,0 +1,188 @@
+// Registry, audit, peppers, snapshot: whether they are whole and fit each other.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "audit.hpp"
+#include "doctor.hpp"
+#include "publish/snapshot_store.hpp"
+#include "registry/sqlite_db.hpp"
+#include "usage_store.hpp"
+
+namespace keyloader {
+namespace {
+
+constexpr Seconds kDay = Seconds{24} * 3600;
+constexpr Seconds kSoon = 14 * kDay;
+constexpr Seconds kLongestWithoutCollection = kDay + 2 * Seconds{3600};
+constexpr Seconds kClockSlack = 60;
+
+void registry_there(Examined& examined, Findings& findings) {
+  if (!examined.registry_problem.empty()) {
+    wrong(findings, examined.registry_problem, {});
+  } else if (examined.registry == nullptr) {
+    notice(findings,
+           fmt::format("{} has a snapshot and no registry: right on a node, wrong on the machine that issues keys",
+                       examined.directory.path().string()),
+           "If the registry was lost, bring registry.db back from a backup; `keyloader init` would make another one, "
+           "whose snapshots nginx refuses");
+  }
+}
+
+void registry_integrity(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  Database database(examined.directory.registry_file(), false);
+  Query query = database.query("PRAGMA quick_check");
+  if (query.step() && query.text(0) != "ok") {
+    wrong(findings, fmt::format("registry.db is damaged: {}", query.text(0)), "Bring it back from a backup");
+  }
+}
+
+void audit_chain(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  if (const std::string problem = audit_problem(*examined.registry); !problem.empty()) {
+    wrong(findings, problem, "Find out who could write registry.db; a backup shows what was there");
+  }
+}
+
+void peppers_there(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  const Texts used = examined.registry->methods_in_use();
+  for (const Pepper& pepper : examined.registry->peppers()) {
+    const std::filesystem::path file = examined.directory.peppers() / pepper.id;
+    std::error_code error;
+    const bool is_used = std::find(used.begin(), used.end(), "hmac-sha256:" + pepper.id) != used.end();
+    if ((pepper.is_current || is_used) && !std::filesystem::exists(file, error)) {
+      wrong(findings, fmt::format("{} is not there", file.string()),
+            is_used ? "Bring it back from a backup: keys that were made with it cannot be decided without it"
+                    : "Bring it back, or make another pepper with `keyloader pepper create`");
+    }
+  }
+}
+
+void clock(Examined& examined, Findings& findings) {
+  const Seconds now = wall_clock();
+  Seconds newest = examined.snapshot != nullptr ? examined.snapshot->meta().created.value : 0;
+  if (examined.registry != nullptr) {
+    examined.registry->each_audit_entry({}, 1, [&](const AuditEntry& entry) { newest = std::max(newest, entry.time); });
+  }
+  if (newest > now + kClockSlack) {
+    wrong(findings,
+          fmt::format("the latest change was made at {}, and this machine's clock says {}", time_text(newest),
+                      time_text(now)),
+          "Set the clock: keys begin and end by it");
+  }
+}
+
+void expiring(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  const Seconds now = wall_clock();
+  std::uint64_t count = 0;
+  examined.registry->each_key({}, [&](const Key& key) {
+    count += state_of(key, now) == "active" && key.expires != 0 && key.expires - now < kSoon ? 1 : 0;
+    return true;
+  });
+  if (count != 0) {
+    notice(findings, fmt::format("{} active {} within 14 days", count, count == 1 ? "key ends" : "keys end"),
+           "`keyloader key list` shows when; `keyloader key set ID --expires` gives one more time");
+  }
+}
+
+void snapshot_valid(Examined& examined, Findings& findings) {
+  if (examined.snapshot == nullptr) {
+    wrong(findings,
+          fmt::format("{} cannot be used: {}", examined.directory.snapshot_file().string(), examined.snapshot_problem),
+          examined.registry != nullptr ? "Run `keyloader publish`; nginx goes on with what it has"
+                                       : "Install it again with `keyloader snapshot install`");
+  }
+}
+
+void snapshot_registry(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr || examined.snapshot == nullptr) {
+    return;
+  }
+  const RegistryInfo info = examined.registry->info();
+  const apikey::Meta& meta = examined.snapshot->meta();
+  if (meta.registry_id != info.id) {
+    wrong(findings,
+          fmt::format("keys.mdb is from registry {}, and this one is {}", hex(meta.registry_id), hex(info.id)),
+          "Bring back the registry that made it. Only if this one is to replace it: `keyloader publish --take-over "
+          "--reason …`");
+  } else if (meta.generation > info.generation) {
+    wrong(
+        findings,
+        fmt::format("keys.mdb is generation {}, and the registry ends at generation {}: it is an older copy, in which "
+                    "keys revoked since are good",
+                    meta.generation, info.generation),
+        "Revoke them again, then run `keyloader publish --take-over --reason …`");
+  }
+}
+
+void published(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  const RegistryInfo info = examined.registry->info();
+  if (info.changed_seq > info.published_seq) {
+    wrong(findings, "the registry has changes that are not published", "Run `keyloader publish`");
+  }
+}
+
+void history(Examined& examined, Findings& findings) {
+  const auto entries = apikey::publish::list_history(examined.directory.path());
+  const bool is_kept =
+      std::any_of(entries.begin(), entries.end(), [](const auto& entry) { return entry.is_in_service; });
+  if (examined.snapshot != nullptr && !is_kept) {
+    notice(findings, "history/ does not have the snapshot that is published, so it cannot be rolled back to later",
+           "The next publish puts its own there");
+  }
+}
+
+void collection(Examined& examined, Findings& findings) {
+  const auto& nodes = examined.nodes.all();
+  const bool has_nginx = std::any_of(nodes.begin(), nodes.end(), [&](const auto& node) {
+    return node->problem().empty() && node->is_live() && !node->rows_of(examined.nodes.snapshot()).empty();
+  });
+  std::error_code error;
+  if (!has_nginx || !std::filesystem::exists(examined.directory.usage_file(), error)) {
+    return;  // who never collects does not bill
+  }
+  UsageStore store(examined.directory);
+  Seconds last = 0;
+  for (const UsageSource& source : store.sources()) {
+    last = std::max(last, source.collected);
+  }
+  if (last != 0 && wall_clock() - last > kLongestWithoutCollection) {
+    wrong(findings, fmt::format("usage was last collected at {}", time_text(last)),
+          "Run `keyloader usage collect`, and see why its timer does not");
+  }
+}
+
+constexpr std::array kChecks = {
+    Check{"registry", "the registry is there and can be opened", registry_there},
+    Check{"registry-integrity", "the registry's file is whole", registry_integrity},
+    Check{"audit-chain", "nobody has altered the audit", audit_chain},
+    Check{"peppers", "every pepper that is needed is there", peppers_there},
+    Check{"clock", "no change was made in the future", clock},
+    Check{"expiring", "no active key ends within 14 days", expiring},
+    Check{"snapshot", "keys.mdb is valid and sealed", snapshot_valid},
+    Check{"snapshot-registry", "keys.mdb is from this registry", snapshot_registry},
+    Check{"published", "every change is published", published},
+    Check{"history", "history/ has the published snapshot", history},
+    Check{"collection", "usage is collected, where it ever was", collection},
+};
+
+}  // namespace
+
+std::span<const Check> data_checks() { return kChecks; }
+
+}  // namespace keyloader
