@@ -45,6 +45,8 @@ enum MethodBit : MethodSet {
 
 // "GET" → kMethodGet, 0 for a name not in the list. Case-sensitive, as methods are.
 [[nodiscard]] MethodSet method_bit(std::string_view name) noexcept;
+// The way back. REQUIRES: one bit of the list.
+[[nodiscard]] std::string_view method_name(MethodSet bit) noexcept;
 // "GET,POST" → set; GET includes HEAD. RETURNS: bad_value naming nothing (the caller has the text).
 Status parse_methods(std::string_view text, MethodSet& set) noexcept;
 

@@ -151,6 +151,7 @@ class UsageTable {
   Header* header_ = nullptr;
   Slot* slots_ = nullptr;
   Tag* tags_ = nullptr;
+  std::uint64_t slot_count_ = 0;  // checked once: whoever else can write the memory can change the header's
 };
 
 }  // namespace apikey

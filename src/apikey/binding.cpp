@@ -105,6 +105,15 @@ MethodSet method_bit(std::string_view name) noexcept {
   return 0;
 }
 
+std::string_view method_name(MethodSet bit) noexcept {
+  for (const auto& method : kMethodNames) {
+    if (method.bit == bit) {
+      return method.name;
+    }
+  }
+  return {};
+}
+
 Status parse_methods(std::string_view text, MethodSet& set) noexcept {
   MethodSet found = 0;
   while (true) {

@@ -131,6 +131,7 @@ Status UsageTable::format(std::span<std::byte> memory, const SipKey& seed, const
   header->instance = origin.instance;
   header->created = origin.created.value;
   table.header_ = header;
+  table.slot_count_ = header->slot_count;
   table.slots_ = reinterpret_cast<Slot*>(memory.data() + sizeof(Header));
   table.tags_ = reinterpret_cast<Tag*>(table.slots_ + table.size());
   for (std::size_t i = 0; i < table.size(); ++i) {
@@ -163,20 +164,21 @@ Status UsageTable::attach(std::span<std::byte> memory, UsageTable& table) noexce
             fitting};
   }
   table.header_ = header;
+  table.slot_count_ = fitting;
   table.slots_ = reinterpret_cast<Slot*>(memory.data() + sizeof(Header));
   table.tags_ = reinterpret_cast<Tag*>(table.slots_ + table.size());
   return {};
 }
 
 std::size_t UsageTable::size() const noexcept {
-  return header_ == nullptr ? 0 : static_cast<std::size_t>(header_->slot_count) + kOverflowSlots;
+  return header_ == nullptr ? 0 : static_cast<std::size_t>(slot_count_) + kOverflowSlots;
 }
 
 UsageTable::Run UsageTable::run_of(std::uint64_t hash) const noexcept {
-  return {0, header_->slot_count, static_cast<std::size_t>((Wide{hash} * header_->slot_count) >> 64U)};
+  return {0, slot_count_, static_cast<std::size_t>((Wide{hash} * slot_count_) >> 64U)};
 }
 
-UsageTable::Run UsageTable::overflow_run() const noexcept { return {header_->slot_count, kOverflowSlots, 0}; }
+UsageTable::Run UsageTable::overflow_run() const noexcept { return {slot_count_, kOverflowSlots, 0}; }
 
 // RETURNS: null when somebody else was faster, or the hour has been acknowledged meanwhile.
 UsageTable::Slot* UsageTable::claim(const Name& name, std::uint64_t live_tag, std::size_t index) const noexcept {
@@ -264,9 +266,9 @@ UsageTable::Usage UsageTable::usage() const noexcept {
   if (header_ == nullptr) {
     return usage;
   }
-  usage.slots = header_->slot_count;
+  usage.slots = slot_count_;
   usage.overflows = header_->overflows.load(std::memory_order_relaxed);
-  for (std::size_t i = 0; i < header_->slot_count; ++i) {
+  for (std::size_t i = 0; i < slot_count_; ++i) {
     usage.used += tags_[i].load(std::memory_order_relaxed) != 0 ? 1U : 0U;
   }
   return usage;
@@ -280,7 +282,7 @@ UsageHead UsageTable::head() const noexcept {
     head.acknowledged = header_->acknowledged.load(std::memory_order_acquire);
     head.overflows = header_->overflows.load(std::memory_order_relaxed);
     head.unplaced = header_->unplaced.load(std::memory_order_relaxed);
-    head.gap_count = header_->gap_count;
+    head.gap_count = std::min<std::uint64_t>(header_->gap_count, kMaxUsageGaps);
     head.gaps = header_->gaps;
   }
   return head;

@@ -407,6 +407,8 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
     const ngx_str_t directory = choose_runtime_dir(cf->pool, main);
     ngx_log_stderr(0, "[notice] apikey_zone \"%V\": node memory will lie in %V", &main.zone->shm.name, &directory);
   }
+  warn_of_files(cf, main);
+  warn_of_returns(cf, main);
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);
   }

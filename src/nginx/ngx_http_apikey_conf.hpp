@@ -227,6 +227,9 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept;
 
 // After all is read: makes the default zone, warns once of locations without scopes and of debug logs.
 ngx_int_t finish_conf(ngx_conf_t* cf) noexcept;
+// Warnings of finish_conf(): ngx_http_apikey_conf_files.cpp.
+void warn_of_files(ngx_conf_t* cf, const MainConf& main) noexcept;
+void warn_of_returns(ngx_conf_t* cf, const MainConf& main) noexcept;
 
 // The store that a location means: the one of that name; for an empty name the one called "default", else the only one.
 // RETURNS: null when there is none.

@@ -66,7 +66,17 @@ char* parse_scope_line(ngx_conf_t* cf, ScopeLine& line) noexcept {
       }
       continue;
     }
-    if (view(text) == "any" || !is_valid_scope(view(text))) {
+    if (view(text) == "any") {
+      ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                         "apikey_scope: \"any\" stands alone, as it asks for no scope; remove it or the others");
+      return conf_error();
+    }
+    if (view(text).starts_with("method=") || view(text).starts_with("methods:")) {
+      ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey_scope: \"%V\" is not a scope; did you mean methods=%s?", &text,
+                         text.data + view(text).find_first_of("=:") + 1);
+      return conf_error();
+    }
+    if (!is_valid_scope(view(text))) {
       ngx_conf_log_error(
           NGX_LOG_EMERG, cf, 0,
           "apikey_scope: \"%V\" is not a scope, write one such as orders:read (segments of A-Z, a-z, 0-9, "
@@ -126,6 +136,14 @@ char* set_apikey(ngx_conf_t* cf, ngx_command_t*, void* conf) noexcept {
                        "apikey: \"%V\" is not a realm, write a text without variables, such as apikey \"Orders API\"",
                        &args[0]);
     return conf_error();
+  }
+  for (const std::string_view word : {"on", "yes", "true", "enable", "enabled"}) {
+    if (view(args[0]) == word) {
+      ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
+                         "apikey: \"%V\" is the realm that clients are shown; keys are asked for, but a name says "
+                         "more, such as apikey \"orders\"",
+                         &args[0]);
+    }
   }
   if (!quote_realm(cf->pool, view(args[0]), location.realm)) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "apikey: \"%V\" is not a realm, write it without control characters",

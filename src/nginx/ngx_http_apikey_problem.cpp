@@ -99,12 +99,13 @@ Problem problem_of(Outcome outcome, bool is_for_holder) noexcept {
   }
 }
 
-// The $request_id that logs show too.
-std::string_view request_id(ngx_http_request_t* r) noexcept {
-  const ngx_int_t index = main_conf(r)->request_id;
-  const ngx_http_variable_value_t* value = ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(index));
-  return value == nullptr || value->not_found != 0 ? std::string_view()
-                                                   : std::string_view(text_of(value->data), value->len);
+// Of a location whose scope lines all name other methods: no scope would help.
+std::string_view uncovered_sentence(ngx_pool_t* pool, MethodSet method) noexcept {
+  Text text(pool);
+  text.add("No API key may use ");
+  text.add(method == 0 ? "this method" : method_name(method));
+  text.add(" here.");
+  return text.ok() ? view(text.str()) : std::string_view();
 }
 
 void add_member(Text& text, std::string_view name, std::string_view value) noexcept {
@@ -127,10 +128,20 @@ void add_scopes(Text& text, std::span<const std::string_view> scopes) noexcept {
 
 }  // namespace
 
+std::string_view request_id(ngx_http_request_t* r) noexcept {
+  const ngx_int_t index = main_conf(r)->request_id;
+  const ngx_http_variable_value_t* value = ngx_http_get_indexed_variable(r, static_cast<ngx_uint_t>(index));
+  return value == nullptr || value->not_found != 0 ? std::string_view()
+                                                   : std::string_view(text_of(value->data), value->len);
+}
+
 ngx_str_t problem_body(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   const Verdict& verdict = ctx.verdict;
   const bool is_for_holder = ctx.decided_by->error_detail == static_cast<ngx_uint_t>(ErrorDetail::holder);
-  const Problem problem = problem_of(verdict.outcome, is_for_holder);
+  const bool is_uncovered = verdict.outcome == Outcome::scope && verdict.required_scopes.empty();
+  const Problem problem =
+      is_uncovered ? Problem{"method-not-covered", "Forbidden", uncovered_sentence(r->pool, ctx.facts.method)}
+                   : problem_of(verdict.outcome, is_for_holder);
   Text text(r->pool);
   text.add(R"({"type":"urn:apikey:problem:)");
   text.add(problem.type);
@@ -140,7 +151,7 @@ ngx_str_t problem_body(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   text.add_number(status_of(verdict.outcome));
   add_member(text, "detail", problem.detail);
   add_member(text, "instance", request_id(r));
-  if (verdict.outcome == Outcome::scope) {
+  if (!verdict.required_scopes.empty()) {
     add_scopes(text, verdict.required_scopes);
   }
   if (verdict.has_limit && status_of(verdict.outcome) == NGX_HTTP_TOO_MANY_REQUESTS) {

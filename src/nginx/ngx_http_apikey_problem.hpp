@@ -8,6 +8,9 @@
 
 namespace apikey::nginx {
 
+// $request_id: `instance` in the body and request_id in our log line. RETURNS: empty without memory.
+std::string_view request_id(ngx_http_request_t* r) noexcept;
+
 // The body that belongs to the refusal in ctx. RETURNS: empty without memory.
 ngx_str_t problem_body(ngx_http_request_t* r, const RequestCtx& ctx) noexcept;
 

@@ -8,6 +8,7 @@
 
 #include "apikey/plain_text.hpp"
 #include "ngx_http_apikey_decision.hpp"
+#include "ngx_http_apikey_problem.hpp"
 #include "ngx_http_apikey_request.hpp"
 #include "ngx_http_apikey_text.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -18,6 +19,7 @@ namespace {
 constexpr std::int64_t kRetryUnavailable = 5;  // seconds: a snapshot is adopted within one
 constexpr std::int64_t kRetryNever = 86400;    // what can never be admitted may as well be tried tomorrow
 constexpr std::size_t kLongestOwnerInLog = 128;
+constexpr std::size_t kScopesInLog = 8;  // nginx cuts a line off at 2048 bytes
 
 void append_challenge(ngx_http_request_t* r, ngx_table_elt_t* line) noexcept {
 #if (nginx_version < 1023000)
@@ -155,6 +157,24 @@ void log_throttled(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
                 &r->connection->addr_text);
 }
 
+// " (needs orders:read or orders:write)"; any one of them is enough.
+void add_needed_scopes(Text& text, const RequestCtx& ctx) noexcept {
+  const auto scopes = ctx.verdict.required_scopes;
+  if (scopes.empty()) {
+    text.add(" (no apikey_scope covers ");
+    text.add(ctx.facts.method == 0 ? "this method" : method_name(ctx.facts.method));
+    text.add(")");
+    return;
+  }
+  std::string_view before = " (needs ";
+  for (const std::string_view scope : scopes.first(std::min(scopes.size(), kScopesInLog))) {
+    text.add(before);
+    text.add(scope);
+    before = " or ";
+  }
+  text.add(scopes.size() > kScopesInLog ? " or others)" : ")");
+}
+
 void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   const LocConf& conf = *ctx.decided_by;
   ngx_log_t* log = r->connection->log;
@@ -162,26 +182,32 @@ void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
     return;
   }
   const bool is_dry_run = ctx.verdict.is_dry_run;
-  const char* what = is_dry_run ? "let pass" : "refused";
-  const ngx_str_t reason =
-      to_ngx_str(is_dry_run ? dry_run_name(ctx.verdict.outcome) : outcome_name(ctx.verdict.outcome));
-  const Identity* identity = identity_of(r, ctx);
-  if (identity == nullptr) {
-    ngx_log_error(conf.log_level, log, 0, "apikey: %s: %V, location \"%V\"", what, &reason, &conf.location_name);
-    return;
+  Text text(r->pool);
+  text.add(is_dry_run ? "let pass: " : "refused: ");
+  text.add(is_dry_run ? dry_run_name(ctx.verdict.outcome) : outcome_name(ctx.verdict.outcome));
+  if (ctx.verdict.outcome == Outcome::scope) {
+    add_needed_scopes(text, ctx);
   }
-  const ngx_str_t id = to_ngx_str(identity->id);
-  const LoggedName owner_name(identity->owner);
-  const ngx_str_t owner = owner_name.str();
-  if (!ctx.verdict.has_limit) {
-    ngx_log_error(conf.log_level, log, 0, "apikey: %s: %V, key %V, owner \"%V\", location \"%V\"", what, &reason, &id,
-                  &owner, &conf.location_name);
-    return;
+  if (const Identity* identity = identity_of(r, ctx)) {
+    text.add(", key ");
+    text.add(identity->id);
+    text.add(", owner \"");
+    text.add(view(LoggedName(identity->owner).str()));
+    text.add("\"");
+    if (ctx.verdict.has_limit) {
+      text.add(", limit \"");
+      text.add(view(LoggedName(ctx.verdict.limit_name).str()));
+      text.add("\"");
+    }
   }
-  const LoggedName limit_name(ctx.verdict.limit_name);
-  const ngx_str_t limit = limit_name.str();
-  ngx_log_error(conf.log_level, log, 0, "apikey: %s: %V, key %V, owner \"%V\", limit \"%V\", location \"%V\"", what,
-                &reason, &id, &owner, &limit, &conf.location_name);
+  text.add(", location \"");
+  text.add(view(conf.location_name));
+  text.add("\", request_id ");
+  text.add(request_id(r));
+  if (text.ok()) {
+    const ngx_str_t line = text.str();
+    ngx_log_error(conf.log_level, log, 0, "apikey: %V", &line);
+  }
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ def test_owner_from_birth_to_death(keyloader):
     assert made["meta"] == {"crm": "4711", "tier": "x"} and len(made["id"]) == 32
     shown = keyloader.json("owner", "show", "acme")
     assert (made.pop("generation"), made.pop("active")) == (2, None)
-    assert {**made, "keys": 0} == shown
+    assert {**made, "keys": 0, "quotas": []} == shown
     # Absent keeps, a value sets, none clears.
     changed = keyloader.json("owner", "set", "acme", "--team", "none", "--meta", "tier=", "--meta", "new=1")
     assert (changed["email"], changed["team"], changed["meta"]) == ("a@b.example", "", {"crm": "4711", "new": "1"})

@@ -93,6 +93,26 @@ def test_the_body_of_a_refusal(server, stage):
                        "required_scopes": ["a:b", "c:d"]}
 
 
+def test_a_method_that_no_scope_line_covers(server, stage):
+    """No scope would help, so none is named."""
+    answer = server.request("PUT", "/unlisted", key=stage.key)
+    problem = answer.json()
+    instance = problem.pop("instance")
+    assert problem == {"type": "urn:apikey:problem:method-not-covered", "title": "Forbidden", "status": 403,
+                       "detail": "No API key may use PUT here."}
+    server.wait_for_log(rf'refused: scope .no apikey_scope covers PUT., key {stage.key.id}, owner "alice", '
+                        rf'location "/unlisted", request_id {instance}')
+    assert server.request("PURGE", "/unlisted", key=stage.key).json()["detail"] == "No API key may use this method here."
+
+
+def test_the_log_line_names_scopes_and_the_request(server, stage):
+    instance = server.get("/scoped", key=stage.key).json()["instance"]
+    server.wait_for_log(rf'refused: scope .needs a:b or c:d., key {stage.key.id}, owner "alice", location "/scoped", '
+                        rf"request_id {instance}")
+    instance = server.get("/plain").json()["instance"]
+    server.wait_for_log(rf'refused: missing, location "/plain", request_id {instance}')
+
+
 def test_the_instance_is_the_request_id_of_the_log(stage):
     front = stage.nginx(f"""location / {{ apikey "api"; apikey_scope any; add_header X-Id $request_id always;
                                           proxy_pass {stage.upstream.url}; }}""")

@@ -77,6 +77,14 @@ Command& Command::option(const std::string& name, std::uint64_t& value, const st
   return *this;
 }
 
+Command& Command::option(const std::string& name, std::optional<std::uint64_t>& value, const std::string& type,
+                         const std::string& help) {
+  app_->add_option_function<std::uint64_t>(
+          name, [&value](const std::uint64_t& number) { value = number; }, help)
+      ->type_name(type);
+  return *this;
+}
+
 Command& Command::required_option(const std::string& name, std::string& value, const std::string& type,
                                   const std::string& help) {
   refuse_empty(app_->add_option(name, value, help))->type_name(type)->required();

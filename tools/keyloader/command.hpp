@@ -41,6 +41,8 @@ class Command {
   Command& option(const std::string& name, std::optional<std::string>& value, const std::string& type,
                   const std::string& help);
   Command& option(const std::string& name, std::uint64_t& value, const std::string& type, const std::string& help);
+  Command& option(const std::string& name, std::optional<std::uint64_t>& value, const std::string& type,
+                  const std::string& help);
   Command& required_option(const std::string& name, std::string& value, const std::string& type,
                            const std::string& help);
   Command& choice(const std::string& name, std::string& value, const std::vector<std::string>& allowed,

@@ -1,4 +1,4 @@
-// Reading CSV as RFC 4180 has it. Called by import.
+// Reading and writing CSV as RFC 4180 has it. Called by import, and by what lists and exports.
 // Must never put a field's text into an error: it may be a key.
 #include "csv.hpp"
 
@@ -94,6 +94,25 @@ CsvReader::Read CsvReader::next(std::vector<std::string>& fields) {
       field += static_cast<char>(c);
     }
   }
+}
+
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == std::string::npos) {
+    return text;
+  }
+  std::string quoted = "\"";
+  for (const char c : text) {
+    quoted += c == '"' ? "\"\"" : std::string(1, c);
+  }
+  return quoted + "\"";
+}
+
+std::string csv_line(const std::vector<std::string>& fields) {
+  std::string line;
+  for (const std::string& field : fields) {
+    line += (&field == fields.data() ? "" : ",") + csv_field(field);
+  }
+  return line + "\n";
 }
 
 }  // namespace keyloader

@@ -1,5 +1,5 @@
 // Reads CSV as RFC 4180 has it: quotes, doubled quotes, line ends inside quotes; CRLF or LF; a UTF-8 mark at the start.
-// Called by import. Knows nothing of keys.
+// And writes it. Called by import, and by what lists and exports. Knows nothing of keys.
 #pragma once
 
 #include <cstdint>
@@ -30,5 +30,10 @@ class CsvReader {
   std::uint64_t record_line_ = 0;
   std::string error_;
 };
+
+// A field as it stands in a line: in quotes where it has to be.
+[[nodiscard]] std::string csv_field(const std::string& text);
+// With its line end.
+[[nodiscard]] std::string csv_line(const std::vector<std::string>& fields);
 
 }  // namespace keyloader

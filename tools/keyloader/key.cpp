@@ -1,7 +1,10 @@
-// keyloader key: the family of commands. What each does is in key_create.cpp, key_change.cpp, key_show.cpp.
+// keyloader key: the family of commands. What each does is in key_create.cpp, key_change.cpp,
+// key_list.cpp, key_show.cpp.
 #include "key.hpp"
 
 #include <fmt/format.h>
+
+#include "values.hpp"
 
 namespace keyloader {
 
@@ -27,10 +30,27 @@ Key require_key(Registry& registry, const std::string& id) {
   return *key;
 }
 
+RoleScopes::RoleScopes(Registry& registry) {
+  for (Role& role : registry.roles()) {
+    scopes_[role.name] = std::move(role.scopes);
+  }
+}
+
+Texts RoleScopes::scopes_of(const Key& key) const {
+  Texts scopes = key.scopes;
+  for (const std::string& role : key.roles) {
+    if (const auto found = scopes_.find(role); found != scopes_.end()) {
+      scopes.insert(scopes.end(), found->second.begin(), found->second.end());
+    }
+  }
+  return sorted_once(std::move(scopes));
+}
+
 void add_key_commands(Command& app, Session& session) {
   Command group = app.add_group("key", "The keys themselves");
   add_key_create(group, session);
-  add_key_views(group, session);
+  add_key_list(group, session);
+  add_key_show(group, session);
   add_key_changes(group, session);
 }
 

@@ -33,8 +33,11 @@ struct NamedKeys {
 };
 
 NamedKeys named_keys(Registry& registry, const ChangeOptions& options) {
-  if (options.ids.empty() == options.owner.empty()) {
-    throw UsageError("name either the ids of keys or --owner");
+  if (!options.ids.empty() && !options.owner.empty()) {
+    throw UsageError("name either the ids of keys or --owner, not both");
+  }
+  if (options.ids.empty() && options.owner.empty()) {
+    throw UsageError("which key? give one or more ids, key_… (`keyloader key list` shows them)");
   }
   NamedKeys named;
   for (const std::string& id : sorted_once(options.ids)) {

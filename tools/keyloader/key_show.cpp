@@ -1,30 +1,18 @@
-// keyloader key list and key show: what the registry knows of keys. Never the key, never its digest.
+// keyloader key show: everything about keys. Never the key, never its digest.
 #include <fmt/format.h>
 
-#include <utility>
-
 #include "key.hpp"
+#include "last_use.hpp"
 #include "limit_rules.hpp"
 #include "limit_text.hpp"
+#include "quota_use.hpp"
 #include "table.hpp"
 #include "values.hpp"
 
 namespace keyloader {
 namespace {
 
-constexpr std::size_t kOutputChunk = 65'536;
 constexpr std::ptrdiff_t kRowsBeforeLimits = 4;
-
-struct ListOptions {
-  KeyFilter filter;
-  std::string state;
-};
-
-Json json_of(const Key& key, Seconds now) {
-  Json json = to_json(key);
-  json["state"] = state_of(key, now);
-  return json;
-}
 
 std::string words(const Texts& list) { return list.empty() ? "-" : fmt::format("{}", fmt::join(list, " ")); }
 
@@ -38,21 +26,48 @@ std::string meta_words(const MetaMap& meta) {
   return words(pairs);
 }
 
-// One row a limit: what, and where it comes from.
-std::vector<Texts> limit_rows(const std::vector<EffectiveLimit>& limits) {
+// A limit, and if it is a quota, what was used of it.
+struct ShownLimit {
+  EffectiveLimit effective;
+  bool is_quota = false;
+  std::optional<QuotaUse> use;
+};
+
+std::vector<ShownLimit> limits_of(Registry& registry, const Key& key, const QuotaMeter& meter, Seconds now) {
+  const Owner owner = registry.owner(key.owner).value_or(Owner{});
+  const Adjustments of_family = registry.adjustments(key.family);
+  const Adjustments of_owner = registry.adjustments(owner);
+  std::vector<ShownLimit> limits;
+  for (const EffectiveLimit& each : effective_limits(registry, key)) {
+    ShownLimit limit{.effective = each, .is_quota = is_quota(each.limit), .use = std::nullopt};
+    if (limit.is_quota) {
+      const bool is_of_owner = each.from.starts_with("owner:");
+      const Adjustment adjustment = adjustment_of(is_of_owner ? of_owner : of_family, each.limit.name, now);
+      limit.use =
+          meter.read(each.limit, adjustment, is_of_owner ? std::span<const std::uint8_t>{owner.id} : key.family.bytes);
+    }
+    limits.push_back(std::move(limit));
+  }
+  return limits;
+}
+
+// One row a limit: what, where it comes from, and what was used of it.
+std::vector<Texts> limit_rows(const std::vector<ShownLimit>& limits) {
   if (limits.empty()) {
     return {{"limits", "unlimited"}};
   }
   std::vector<Texts> rows;
   rows.reserve(limits.size());
-  for (const EffectiveLimit& effective : limits) {
-    rows.push_back({rows.empty() ? "limits" : "", fmt::format("{} {} (of {})", effective.limit.name,
-                                                              limit_text(effective.limit), source_text(effective))});
+  for (const ShownLimit& limit : limits) {
+    rows.push_back({rows.empty() ? "limits" : "",
+                    fmt::format("{} {} (of {}){}", limit.effective.limit.name, limit_text(limit.effective.limit),
+                                source_text(limit.effective), limit.use ? ": " + use_text(*limit.use) : "")});
   }
   return rows;
 }
 
-void print_key(const Key& key, const std::vector<EffectiveLimit>& limits, Seconds now) {
+void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Texts& scopes, Seconds last_used,
+               Seconds now) {
   std::vector<Texts> rows{
       {"owner", key.owner},
       {"name", key.name},
@@ -60,6 +75,7 @@ void print_key(const Key& key, const std::vector<EffectiveLimit>& limits, Second
       {"plan", key.plan},
       {"scopes", words(key.scopes)},
       {"roles", words(key.roles)},
+      {"effective scopes", words(scopes)},
       {"allowed networks", words(key.allow_ip)},
       {"allowed origins", words(key.allow_origin)},
       {"allowed methods", words(key.allow_method)},
@@ -69,6 +85,7 @@ void print_key(const Key& key, const std::vector<EffectiveLimit>& limits, Second
       {"created", moment(key.created)},
       {"not before", moment(key.not_before)},
       {"expires", moment(key.expires)},
+      {"last used", moment(last_used)},
       {"suspended until",
        key.is_suspended ? (key.suspended_until == 0 ? "resumed" : time_text(key.suspended_until)) : "-"},
       {"revoked", key.revoked == 0 ? "-" : fmt::format("{} {}", time_text(key.revoked), key.revoked_reason)},
@@ -86,68 +103,39 @@ void show(const Session& session, const Texts& ids) {
   }
   const auto registry = session.dir().open_registry();
   const Seconds now = wall_clock();
+  const RoleScopes roles(*registry);
+  const QuotaMeter meter(session);
+  LastUse use(session);
   Json list = Json::array();
   for (const std::string& id : ids) {
     const Key key = require_key(*registry, id);
-    const std::vector<EffectiveLimit> limits = effective_limits(*registry, key);
+    const std::vector<ShownLimit> limits = limits_of(*registry, key, meter, now);
+    const Seconds last_used = use.of(key.id);
     if (!session.is_json) {
-      print_key(key, limits, now);
+      print_key(key, limits, roles.scopes_of(key), last_used, now);
       continue;
     }
-    list.push_back(json_of(key, now));
-    list.back()["effective_limits"] = Json::array();
-    for (const EffectiveLimit& effective : limits) {
-      list.back()["effective_limits"].push_back(to_json(effective));
+    Json json = to_json(key);
+    json["state"] = state_of(key, now);
+    json["effective_scopes"] = roles.scopes_of(key);
+    json["last_used"] = time_json(last_used);
+    json["effective_limits"] = Json::array();
+    for (const ShownLimit& limit : limits) {
+      json["effective_limits"].push_back(to_json(limit.effective));
+      if (limit.is_quota) {
+        json["effective_limits"].back().update(to_json(limit.use));
+      }
     }
+    list.push_back(std::move(json));
   }
   if (session.is_json) {
     print_out(json_text(list.size() == 1 ? list.front() : list) + "\n");
   }
 }
 
-void list(const Session& session, const ListOptions& options) {
-  const auto registry = session.dir().open_registry();
-  const Seconds now = wall_clock();
-  std::vector<Texts> rows;
-  bool is_first = true;
-  std::string json = "[";
-  registry->each_key(options.filter, [&](const Key& key) {
-    const std::string_view state = state_of(key, now);
-    if (!options.state.empty() && options.state != state) {
-      return true;
-    }
-    if (session.is_json) {
-      json += (is_first ? "" : ",\n") + json_text(json_of(key, now));
-      is_first = false;
-      if (json.size() > kOutputChunk) {
-        print_out(std::exchange(json, {}));
-      }
-    } else {
-      rows.push_back({text_of(key.id), key.owner, key.env, std::string{state}, moment(key.expires), key.plan,
-                      words(key.scopes), key.name});
-    }
-    return true;
-  });
-  if (session.is_json) {
-    print_out(json + "]\n");
-    return;
-  }
-  print_out(table_text({"ID", "OWNER", "ENV", "STATE", "EXPIRES", "PLAN", "SCOPES", "NAME"}, rows) + "\n");
-}
-
 }  // namespace
 
-void add_key_views(Command& group, Session& session) {
-  auto options = std::make_shared<ListOptions>();
-  Command all = group.add("list", "Keys, oldest first");
-  all.option("--owner", options->filter.owner, "OWNER", "Only those of this owner");
-  all.option("--env", options->filter.env, "ENV", "Only those of this environment");
-  all.option("--role", options->filter.role, "ROLE", "Only those that have this role");
-  all.choice("--state", options->state, {"active", "suspended", "revoked", "expired", "not_yet_valid"}, "STATE",
-             "Only those that are active, suspended, revoked, expired or not_yet_valid");
-  all.footer("  keyloader key list --owner acme --state active\n  keyloader key list --json | jq -r '.[].id'");
-  all.run([&session, options] { list(session, *options); });
-
+void add_key_show(Command& group, Session& session) {
   auto ids = std::make_shared<Texts>();
   Command one = group.add("show", "Everything about keys, but the keys");
   one.arguments("ID", *ids, "Ids of keys: key_…");

@@ -81,22 +81,22 @@ void build(CLI::App& app, keyloader::Session& session) {
       "  keyloader key create --owner acme --create-owner --plan basic --scope orders:read\n"
       "Each command has its own --help with examples.");
   keyloader::Command command(app);
-  keyloader::add_init_command(command, session);
-  keyloader::add_pepper_commands(command, session);
   keyloader::add_owner_commands(command, session);
   keyloader::add_plan_commands(command, session);
   keyloader::add_role_commands(command, session);
   keyloader::add_key_commands(command, session);
+  keyloader::add_quota_commands(command, session);
   keyloader::add_find_command(command, session);
   keyloader::add_status_command(command, session);
   keyloader::add_doctor_command(command, session);
   keyloader::add_publish_command(command, session);
   keyloader::add_snapshot_commands(command, session);
-  keyloader::add_import_command(command, session);
-  keyloader::add_quota_commands(command, session);
   keyloader::add_node_commands(command, session);
-  keyloader::add_audit_commands(command, session);
+  keyloader::add_init_command(command, session);
+  keyloader::add_import_command(command, session);
   keyloader::add_usage_commands(command, session);
+  keyloader::add_audit_commands(command, session);
+  keyloader::add_pepper_commands(command, session);
   keyloader::add_manual_commands(command, app);
   group(app);
 }

@@ -165,7 +165,10 @@ void add_manual_commands(Command& app, CLI::App& all) {
   Command help = app.add("help", "What all commands do, or one of them");
   help.arguments("COMMAND", *words, "A command, such as `key create`");
   help.footer("  keyloader help\n  keyloader help key create");
-  help.run([&all, words] { print_out(find_command(all, *words).help()); });
+  help.run([&all, words] {
+    const CLI::App& wanted = find_command(all, *words);
+    print_out(all.get_formatter()->make_help(&wanted, path_of(wanted), CLI::AppFormatMode::Normal));
+  });
 
   Command version = app.add("version", "Print the version");
   version.footer("  keyloader version");

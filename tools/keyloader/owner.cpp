@@ -7,7 +7,9 @@
 
 #include "delivery.hpp"
 #include "limit_rules.hpp"
+#include "limit_text.hpp"
 #include "limits.hpp"
+#include "quota_use.hpp"
 #include "secret.hpp"
 #include "session.hpp"
 #include "table.hpp"
@@ -145,17 +147,32 @@ void show(const Session& session, const std::string& name) {
   const auto registry = session.dir().open_registry();
   const Owner owner = require_owner(*registry, name);
   const std::uint64_t keys = registry->key_count_of(owner);
+  const Adjustments adjustments = registry->adjustments(owner);
+  const QuotaMeter meter(session);
   Json json = to_json(owner);
   json["keys"] = keys;
+  json["quotas"] = Json::array();
+  std::string quotas;
+  for (const Limit& limit : owner.limits) {
+    if (is_quota(limit)) {
+      const Adjustment adjustment = adjustment_of(adjustments, limit.name, wall_clock());
+      const auto use = meter.read(limit, adjustment, owner.id);
+      Json quota = to_json(limit);
+      quota["amount_now"] = limit.amount + adjustment.granted;
+      quota.update(to_json(use));
+      json["quotas"].push_back(std::move(quota));
+      quotas += use ? fmt::format("\n           {}: {}", limit.name, use_text(*use)) : "";
+    }
+  }
   std::string meta;
   for (const auto& [key, value] : owner.meta) {
     meta += fmt::format("{}{}={}", meta.empty() ? "" : " ", key, value);
   }
   session.report(
-      fmt::format("name:      {}\nid:        {}\nemail:     {}\nteam:      {}\nlimits:    {}\nsuspended: {}\n"
+      fmt::format("name:      {}\nid:        {}\nemail:     {}\nteam:      {}\nlimits:    {}{}\nsuspended: {}\n"
                   "meta:      {}\nkeys:      {}\ncreated:   {}",
-                  owner.name, hex(owner.id), owner.email, owner.team, limits_text(owner.limits), suspension_text(owner),
-                  meta, keys, time_text(owner.created)),
+                  owner.name, hex(owner.id), owner.email, owner.team, limits_text(owner.limits), quotas,
+                  suspension_text(owner), meta, keys, time_text(owner.created)),
       json);
 }
 

@@ -1,15 +1,15 @@
 // keyloader quota: what an operator does to a quota that a customer has used up: grant more, or begin anew. And what
-// stands for it. How much was used is not known here but in nginx (`keyloader usage`).
+// stands for it. How much was used only nginx knows; `quota show` asks it.
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "apikey/quota_table.hpp"
-#include "apikey/quota_window.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
+#include "quota_use.hpp"
 #include "table.hpp"
 #include "values.hpp"
 
@@ -98,29 +98,6 @@ const EffectiveLimit& require_quota(const Subject& subject, const std::string& n
                             name.empty() ? std::string{} : fmt::format(" \"{}\"", name), quotas_text(subject), hint));
 }
 
-// What counts at `now`: a grant that is over is gone.
-Adjustment adjustment_of(const Subject& subject, const std::string& quota, Seconds now) {
-  Adjustment adjustment{.quota = quota};
-  for (const Adjustment& each : subject.adjustments) {
-    if (each.quota == quota) {
-      adjustment = each;
-    }
-  }
-  if (adjustment.granted_until <= now) {
-    adjustment.granted = 0;
-    adjustment.granted_until = 0;
-  }
-  return adjustment;
-}
-
-// The window of a calendar quota, begun anew by a reset; nothing for a rolling one.
-std::optional<apikey::Window> window_of(const Limit& quota, const Adjustment& adjustment, Seconds now) {
-  if (quota.kind != apikey::LimitKind::calendar_quota) {
-    return std::nullopt;
-  }
-  return apikey::begun_anew(apikey::window_at(quota.unit, {now}), {adjustment.last_reset}, {now});
-}
-
 Json quota_json(const Subject& subject, const EffectiveLimit& quota, const Adjustment& adjustment, Seconds now) {
   Json json = to_json(quota);
   json.update(to_json(adjustment));
@@ -157,7 +134,7 @@ void reset(const Session& session, const QuotaOptions& options) {
   const Subject subject = find_subject(*registry, options);
   const EffectiveLimit quota = require_quota(subject, options.quota);
   const Seconds now = wall_clock();
-  Adjustment adjustment = adjustment_of(subject, quota.limit.name, now);
+  Adjustment adjustment = adjustment_of(subject.adjustments, quota.limit.name, now);
   adjustment.last_reset = now;
   const Outcome outcome = adjust(session, *registry, *change, subject, adjustment, "reset", options);
   report(session,
@@ -191,7 +168,7 @@ void grant(const Session& session, const QuotaOptions& options) {
   const Subject subject = find_subject(*registry, options);
   const EffectiveLimit quota = require_quota(subject, options.quota);
   const Seconds now = wall_clock();
-  Adjustment adjustment = adjustment_of(subject, quota.limit.name, now);
+  Adjustment adjustment = adjustment_of(subject.adjustments, quota.limit.name, now);
   if (amount > apikey::kMaxQuotaAmount - adjustment.granted) {
     throw Failure(fmt::format("{} of {} has been granted {} already; all grants together are at most {}",
                               quota.limit.name, subject.text(), adjustment.granted, apikey::kMaxQuotaAmount));
@@ -205,28 +182,41 @@ void grant(const Session& session, const QuotaOptions& options) {
          quota_json(subject, quota, adjustment, now), outcome);
 }
 
-std::string window_text(const Limit& quota, const Adjustment& adjustment, Seconds now) {
-  const auto window = window_of(quota, adjustment, now);
-  return window ? fmt::format("{} – {}", time_text(window->begin.value), time_text(window->end.value)) : "rolling";
+std::span<const std::uint8_t> id_of(const Subject& subject) {
+  return subject.key ? std::span<const std::uint8_t>{subject.key->family.bytes} : subject.owner.id;
 }
 
 void show(const Session& session, const QuotaOptions& options) {
   const auto registry = session.dir().open_registry();
   const Subject subject = find_subject(*registry, options);
   const Seconds now = wall_clock();
+  const QuotaMeter meter(session);
   Json json = Json::array();
   std::vector<Texts> rows;
   for (const EffectiveLimit& quota : subject.quotas) {
-    const Adjustment adjustment = adjustment_of(subject, quota.limit.name, now);
+    const Adjustment adjustment = adjustment_of(subject.adjustments, quota.limit.name, now);
+    const auto use = meter.read(quota.limit, adjustment, id_of(subject));
     json.push_back(quota_json(subject, quota, adjustment, now));
-    const bool is_granted = adjustment.granted != 0;
-    rows.push_back(
-        {quota.limit.name, limit_text(quota.limit), source_text(quota),
-         is_granted ? fmt::format("{} until {}", adjustment.granted, time_text(adjustment.granted_until)) : "-",
-         adjustment.last_reset == 0 ? "-" : time_text(adjustment.last_reset),
-         window_text(quota.limit, adjustment, now)});
+    json.back().update(to_json(use));
+    const auto window = window_of(quota.limit, adjustment, now);
+    const Seconds resets = use ? use->resets : window ? window->end.value : 0;
+    rows.push_back({quota.limit.name, limit_text(quota.limit), use ? std::to_string(use->used) : "-",
+                    use ? std::to_string(use->left) : "-", use ? fmt::format("{} %", use->percent()) : "-",
+                    resets == 0 ? "-" : time_text(resets), source_text(quota),
+                    adjustment.granted == 0
+                        ? "-"
+                        : fmt::format("{} until {}", adjustment.granted, time_text(adjustment.granted_until)),
+                    adjustment.last_reset == 0 ? "-" : time_text(adjustment.last_reset)});
   }
-  session.report(table_text({"QUOTA", "AMOUNT", "FROM", "GRANTED", "LAST RESET", "WINDOW"}, rows), json);
+  if (rows.empty()) {
+    session.report(fmt::format("{}: {}", subject.text(), quotas_text(subject)), json);
+    return;
+  }
+  const std::string remark = meter.remark();
+  session.report(
+      table_text({"QUOTA", "AMOUNT", "USED", "LEFT", "PART", "RESETS", "FROM", "GRANTED", "LAST RESET"}, rows) +
+          (remark.empty() ? "" : "\n" + shown(remark)),
+      json);
 }
 
 Command add_quota_command(Command& group, const std::string& name, const std::string& help, QuotaOptions& options) {
@@ -266,8 +256,12 @@ void add_quota_commands(Command& app, Session& session) {
       "  keyloader quota reset key_… --name day --reason 'a loop of ours used it up'");
   anew.run([&session, options] { reset(session, *options); });
 
-  Command all = add_quota_command(group, "show", "The quotas of a key or owner, with grants and resets", *options);
-  all.footer("  keyloader quota show key_…\n  keyloader quota show --owner acme --json");
+  Command all = add_quota_command(group, "show", "The quotas of a key or owner: used, left, granted, reset", *options);
+  all.footer(
+      "USED and LEFT are what nginx counts at this moment; where several share keys.mdb, each allows the whole "
+      "amount,\n"
+      "and the numbers are their sum.\n\n"
+      "  keyloader quota show key_…\n  keyloader quota show --owner acme --json");
   all.run([&session, options] { show(session, *options); });
 }
 

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "nodes.hpp"
 #include "table.hpp"
 #include "usage_client.hpp"
 #include "usage_collect.hpp"
@@ -12,27 +13,13 @@
 namespace keyloader {
 namespace {
 
-std::string socket_of(const Session& session, const std::string& socket) {
-  return std::filesystem::absolute(socket.empty() ? session.dir().usage_socket() : std::filesystem::path{socket});
-}
-
-// A time, or how long ago: "2026-11-01", "7d".
-Seconds parse_past(const std::string& text) {
-  const Seconds now = wall_clock();
-  try {
-    return now - parse_duration(text);
-  } catch (const UsageError&) {
-    return parse_time(text, now);
-  }
-}
-
 UsageFilter filter_of(const UsageOptions& options, const UsageNames& names) {
   UsageFilter filter;
   if (!options.from.empty()) {
-    filter.from = parse_past(options.from) / apikey::kUsageHour * apikey::kUsageHour;
+    filter.from = parse_past(options.from, wall_clock()) / apikey::kUsageHour * apikey::kUsageHour;
   }
   if (!options.to.empty()) {
-    filter.to = parse_past(options.to);
+    filter.to = parse_past(options.to, wall_clock());
   }
   if (filter.from >= filter.to) {
     throw UsageError("--from must be before --to");
@@ -147,20 +134,41 @@ void show(const Session& session, const UsageOptions& options) {
   }
 }
 
+// Counts of an nginx that nobody here can see are missing.
+std::optional<std::string> hidden_nginx(const Session& session) {
+  const Nodes nodes(session.dir(), session.runtime);
+  const Node* const hidden = nodes.hidden();
+  const bool has_socket = std::filesystem::exists(session.dir().usage_socket());
+  return hidden == nullptr || has_socket ? std::nullopt
+                                         : std::optional(hidden->hidden_sentence() + "; its counts are not collected");
+}
+
 void collect(const Session& session, const UsageOptions& options) {
   UsageStore store(session.dir());
-  const std::string socket = socket_of(session, options.socket);
-  const Collected collected = collect_usage(store, socket);
-  session.report(fmt::format("{} row(s) collected from {}; complete to {}", collected.rows, socket,
-                             time_text(collected.complete_to)),
-                 {{"rows", collected.rows},
-                  {"socket", socket},
-                  {"instance", hex(collected.instance)},
-                  {"complete_to", time_text(collected.complete_to)}});
+  const std::vector<Collected> all = collect_usage(session, store, options.socket);
+  if (const auto hidden = hidden_nginx(session)) {
+    Session::warn(*hidden);
+  }
+  std::string sentence;
+  std::uint64_t rows = 0;
+  Json from = Json::array();
+  for (const Collected& each : all) {
+    sentence += fmt::format("{}{} row(s) collected from {}; complete to {}", sentence.empty() ? "" : "\n", each.rows,
+                            each.from, time_text(each.complete_to));
+    rows += each.rows;
+    from.push_back({{"from", each.from},
+                    {"place", each.place},
+                    {"rows", each.rows},
+                    {"instance", hex(each.instance)},
+                    {"complete_to", time_text(each.complete_to)}});
+  }
+  if (!options.is_quiet) {
+    session.report(sentence, {{"rows", rows}, {"collected", from}});
+  }
 }
 
 void add_show_options(Command& command, UsageOptions& options) {
-  command.option("--socket", options.socket, "PATH", "nginx's socket; without it usage.sock in the directory");
+  command.option("--socket", options.socket, "PATH", "An apikey_usage socket, instead of node memory");
   command.option("--from", options.from, "TIME", "From the hour of this time on; a date, a time, or how long ago (7d)");
   command.option("--to", options.to, "TIME", "Only hours that begin before");
   command.option("--owner", options.owner, "NAME", "Only this owner's; a name or an owner id");
@@ -181,7 +189,7 @@ void add_statement_command(Command& usage, Session& session, const std::shared_p
   Command command = usage.add("statement", "Everything that settles a dispute about an owner's month");
   command.required_option("--owner", options->owner, "NAME", "A name or an owner id");
   command.required_option("--month", options->month, "MONTH", "In UTC, e.g. 2026-11");
-  command.option("--socket", options->socket, "PATH", "nginx's socket; without it usage.sock in the directory");
+  command.option("--socket", options->socket, "PATH", "An apikey_usage socket, instead of node memory");
   command.footer(
       "The counts per key; every grant, reset, change of plan, limit or key with its audit entry; and every window in\n"
       "which counts may be short, with its bound.\n\n"
@@ -195,16 +203,14 @@ void add_statement_command(Command& usage, Session& session, const std::shared_p
 
 }  // namespace
 
-bool collect_if_answering(const Session& session, UsageStore& store, const std::string& socket) {
+void collect_if_answering(const Session& session, UsageStore& store, const std::string& socket) {
   try {
-    static_cast<void>(collect_usage(store, socket_of(session, socket)));
-    return true;
+    static_cast<void>(collect_usage(session, store, socket));
+    if (const auto hidden = socket.empty() ? hidden_nginx(session) : std::nullopt) {
+      Session::warn(*hidden);
+    }
   } catch (const NotAnswering& failure) {
-    Session::warn(fmt::format(
-        "{}, so only what was collected before is shown. In nginx: server {{ listen unix:{}; location = /usage {{ "
-        "apikey_usage; }} }}",
-        failure.what(), socket_of(session, socket)));
-    return false;
+    Session::warn(fmt::format("{}, so only what was collected before is shown", failure.what()));
   }
 }
 
@@ -222,8 +228,9 @@ void add_usage_commands(Command& app, Session& session) {
 
   auto collected = std::make_shared<UsageOptions>();
   Command collect_now = usage.add("collect", "Take over what nginx has counted, and show nothing");
-  collect_now.option("--socket", collected->socket, "PATH", "nginx's socket; without it usage.sock in the directory");
-  collect_now.footer("For a timer, every few minutes.\n\n  keyloader usage collect");
+  collect_now.option("--socket", collected->socket, "PATH", "An apikey_usage socket, instead of node memory");
+  collect_now.flag("--quiet", collected->is_quiet, "Say nothing where all went well");
+  collect_now.footer("For a timer, every few minutes.\n\n  keyloader usage collect --quiet");
   collect_now.run([&session, collected, options] {
     forbid(*options);
     collect(session, *collected);

@@ -13,18 +13,19 @@
 namespace keyloader {
 
 struct UsageOptions {
-  std::string socket;  // empty: usage.sock of the directory
+  std::string socket;  // empty: node memory, or usage.sock of the directory
   std::string from;
   std::string to;
   std::string owner;
   std::string key;
   std::string format;
   std::string month;
+  bool is_quiet = false;
   std::vector<std::string> files;
 };
 
-// RETURNS: false when nginx does not answer; then standard error says what that means.
-bool collect_if_answering(const Session& session, UsageStore& store, const std::string& socket);
+// When there is nobody to ask standard error says what that means.
+void collect_if_answering(const Session& session, UsageStore& store, const std::string& socket);
 
 // Where and when counts may be short, and by how much, for people and as JSON.
 struct UsageDoubt {

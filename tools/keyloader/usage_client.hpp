@@ -25,18 +25,35 @@ struct UsagePage {
   Seconds now = 0;
   Seconds acknowledged_to = 0;  // hours that end by then have been collected by somebody
   std::uint64_t unplaced = 0;
-  std::vector<std::pair<Seconds, Seconds>> gaps;
-  std::vector<UsageRecord> rows;
-  std::optional<std::uint64_t> next;  // where the next part begins
+  std::vector<std::pair<Seconds, Seconds>> gaps{};
+  std::vector<UsageRecord> rows{};
+  std::optional<std::uint64_t> next{};  // where the next part begins
 };
 
-class UsageClient {
+// One nginx's counts, whichever way they are reached.
+class UsageReader {
+ public:
+  UsageReader() = default;
+  UsageReader(const UsageReader&) = delete;
+  UsageReader& operator=(const UsageReader&) = delete;
+  virtual ~UsageReader() = default;
+
+  // What does not change when that nginx begins anew: its socket, or its file.
+  [[nodiscard]] virtual const std::string& place() const = 0;
+  [[nodiscard]] virtual std::string name() const = 0;  // for people
+  [[nodiscard]] virtual UsagePage read(std::uint64_t from) = 0;
+  // Hours that end by then may be forgotten. RETURNS: empty, or why nginx does not want to: its sentence.
+  [[nodiscard]] virtual std::string acknowledge(const UsageInstance& instance, Seconds to) = 0;
+};
+
+class UsageClient final : public UsageReader {
  public:
   explicit UsageClient(const std::string& socket);
 
-  [[nodiscard]] UsagePage read(std::uint64_t from);
-  // Hours that end by then may be forgotten. RETURNS: empty, or why nginx does not want to: its sentence.
-  [[nodiscard]] std::string acknowledge(const UsageInstance& instance, Seconds to);
+  [[nodiscard]] const std::string& place() const override { return socket_; }
+  [[nodiscard]] std::string name() const override { return socket_; }
+  [[nodiscard]] UsagePage read(std::uint64_t from) override;
+  [[nodiscard]] std::string acknowledge(const UsageInstance& instance, Seconds to) override;
 
  private:
   struct Answer {

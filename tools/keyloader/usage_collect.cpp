@@ -9,6 +9,7 @@
 #include <array>
 
 #include "usage_client.hpp"
+#include "usage_memory.hpp"
 
 namespace keyloader {
 namespace {
@@ -26,10 +27,10 @@ Seconds complete_to(const UsagePage& page) {
 }
 
 // What the first part says of times before this collection.
-void put_head(UsageStore& store, const UsagePage& page, const std::string& socket) {
+void put_head(UsageStore& store, const UsagePage& page, const std::string& place) {
   const auto known = store.source(page.instance);
   if (!known) {
-    if (const auto before = store.source_at(socket)) {
+    if (const auto before = store.source_at(place)) {
       store.put(UsageGap{.instance = before->instance,
                          .kind = "replaced",
                          .from = before->collected,
@@ -45,7 +46,7 @@ void put_head(UsageStore& store, const UsagePage& page, const std::string& socke
   }
   store.put(UsageSource{.instance = page.instance,
                         .node = node_name(),
-                        .socket = socket,
+                        .socket = place,
                         .created = page.created,
                         .unplaced = page.unplaced});
 }
@@ -57,20 +58,22 @@ void put_rows(UsageStore& store, const UsagePage& page) {
 }
 
 // RETURNS: false when nginx has begun anew, or somebody else has collected, while we were reading.
-bool read_all(UsageStore& store, UsageClient& client, const std::string& socket, Collected& collected) {
-  const UsagePage first = client.read(0);
-  collected = {.instance = first.instance,
+bool read_all(UsageStore& store, UsageReader& nginx, Collected& collected) {
+  const UsagePage first = nginx.read(0);
+  collected = {.from = nginx.name(),
+               .place = nginx.place(),
+               .instance = first.instance,
                .rows = first.rows.size(),
                .complete_to = complete_to(first),
                .acknowledged_to = first.acknowledged_to};
   {
     Transaction transaction(store.database(), Transaction::Kind::write);
-    put_head(store, first, socket);
+    put_head(store, first, nginx.place());
     put_rows(store, first);
     transaction.commit();
   }
   for (auto next = first.next; next;) {
-    const UsagePage page = client.read(*next);
+    const UsagePage page = nginx.read(*next);
     if (page.instance != first.instance || page.acknowledged_to != first.acknowledged_to) {
       return false;
     }
@@ -90,26 +93,63 @@ bool read_all(UsageStore& store, UsageClient& client, const std::string& socket,
   return true;
 }
 
-}  // namespace
-
-Collected collect_usage(UsageStore& store, const std::string& socket) {
-  UsageClient client(socket);
+Collected collect_from(UsageStore& store, UsageReader& nginx) {
   std::string refusal = "nginx's counts changed hands while they were read";
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Collected collected;
-    if (!read_all(store, client, socket, collected)) {
+    if (!read_all(store, nginx, collected)) {
       continue;
     }
     if (collected.acknowledged_to >= collected.complete_to) {
       return collected;
     }
-    refusal = client.acknowledge(collected.instance, collected.complete_to);
+    refusal = nginx.acknowledge(collected.instance, collected.complete_to);
     if (refusal.empty()) {
       return collected;
     }
   }
-  throw Failure(fmt::format(
-      "what nginx has counted is stored, but it did not forget what is complete: {}. Collect again", refusal));
+  throw Failure(fmt::format("what {} has counted is stored, but it did not forget what is complete: {}. Collect again",
+                            nginx.name(), refusal));
+}
+
+Collected collect_over(UsageStore& store, const std::filesystem::path& socket) {
+  UsageClient client(std::filesystem::absolute(socket).string());
+  return collect_from(store, client);
+}
+
+}  // namespace
+
+std::vector<Collected> collect_usage(const Session& session, UsageStore& store, const std::string& socket) {
+  if (!socket.empty()) {
+    return {collect_over(store, socket)};
+  }
+  const std::filesystem::path usual = session.dir().usage_socket();
+  const bool has_socket = std::filesystem::exists(usual);
+  const Nodes nodes(session.dir(), session.runtime);
+  const std::vector<const Node*> found = nodes_with_usage(nodes);
+  // A user who may not write node memory cannot let nginx forget; over a socket he can.
+  if (has_socket &&
+      std::any_of(found.begin(), found.end(), [](const Node* node) { return !UsageMemory(*node).may_acknowledge(); })) {
+    return {collect_over(store, usual)};
+  }
+  std::vector<Collected> all;
+  bool is_any_live = false;
+  for (const Node* const node : found) {
+    UsageMemory memory(*node);
+    all.push_back(collect_from(store, memory));
+    is_any_live = is_any_live || node->is_live();
+  }
+  if (all.empty() || (has_socket && !is_any_live)) {
+    try {
+      all.push_back(collect_over(store, usual));
+    } catch (const NotAnswering& failure) {
+      if (all.empty()) {
+        throw NotAnswering(
+            fmt::format("no nginx here is known to read {}, and {}", nodes.snapshot().string(), failure.what()));
+      }
+    }
+  }
+  return all;
 }
 
 }  // namespace keyloader

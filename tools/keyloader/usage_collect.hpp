@@ -2,12 +2,17 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "session.hpp"
 #include "usage_store.hpp"
 
 namespace keyloader {
 
+// From one nginx.
 struct Collected {
+  std::string from;  // "nginx (pid 812)", or the socket
+  std::string place;
   UsageInstance instance{};
   std::uint64_t rows = 0;
   Seconds complete_to = 0;
@@ -15,7 +20,10 @@ struct Collected {
 };
 
 // Reads all rows into usage.db, commits them, then lets nginx forget the hours that are complete. May be killed at any
-// moment, repeated, and run beside others: nothing is lost or counted twice. Throws NotAnswering, or Failure.
-Collected collect_usage(UsageStore& store, const std::string& socket);
+// moment, repeated, and run beside others: nothing is lost or counted twice.
+// `socket`: where to ask; empty: the node memory of every nginx that has our keys.mdb, those that are gone as well, and
+// usage.sock of the directory where that does not say it all. Throws NotAnswering when there is nobody to ask, or
+// Failure.
+std::vector<Collected> collect_usage(const Session& session, UsageStore& store, const std::string& socket);
 
 }  // namespace keyloader

@@ -2,23 +2,13 @@
 // What it writes as NDJSON is what `usage merge` reads; the names of columns are a promise.
 #include <fmt/format.h>
 
+#include "csv.hpp"
 #include "usage.hpp"
 
 namespace keyloader {
 namespace {
 
 constexpr std::size_t kChunk = std::size_t{1} << 18U;
-
-std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) {
-    return text;
-  }
-  std::string quoted = "\"";
-  for (const char c : text) {
-    quoted += c == '"' ? "\"\"" : std::string(1, c);
-  }
-  return quoted + "\"";
-}
 
 class Exporter {
  public:

@@ -10,7 +10,7 @@
 namespace keyloader {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 
 // `name INTEGER NOT NULL,` … for all counters, or whatever else is said of each of them.
 std::string for_counters(std::string_view pattern, std::string_view between) {
@@ -143,12 +143,28 @@ CREATE TABLE merged(
   time   INTEGER NOT NULL,
   rows   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version = {};
 )sql",
-                                  for_counters("{name} INTEGER NOT NULL CHECK({name} >= 0)", ",\n  "), kSchemaVersion)
+                                  for_counters("{name} INTEGER NOT NULL CHECK({name} >= 0)", ",\n  "))
                           .c_str());
   }
+  if (found < kSchemaVersion) {
+    remember_use();
+  }
   transaction.commit();
+}
+
+// Of each key by itself: it is asked for often, and outlives the counts.
+void UsageStore::remember_use() {
+  database_.execute(fmt::format(R"sql(
+CREATE TABLE last_used(
+  key  BLOB    PRIMARY KEY CHECK(length(key) = 13),
+  hour INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO last_used SELECT key, max(hour) FROM counts WHERE key <> zeroblob(13) GROUP BY key;
+PRAGMA user_version = {};
+)sql",
+                                kSchemaVersion)
+                        .c_str());
 }
 
 std::optional<UsageSource> UsageStore::source(const UsageInstance& instance) {
@@ -192,6 +208,16 @@ void UsageStore::put(const UsageRecord& record) {
     query.bind(counter);
   }
   query.run();
+  if (record.key != apikey::KeyId{}) {
+    Query use = database_.query(
+        "INSERT INTO last_used(key, hour) VALUES(?, ?) ON CONFLICT(key) DO UPDATE SET hour = max(hour, excluded.hour)");
+    use.bind(record.key.bytes).bind(record.hour).run();
+  }
+}
+
+Seconds UsageStore::last_used(const apikey::KeyId& key) {
+  Query query = database_.query("SELECT hour FROM last_used WHERE key = ?");
+  return query.bind(key.bytes).step() ? query.number(0) : 0;
 }
 
 void UsageStore::put(const UsageGap& gap) {

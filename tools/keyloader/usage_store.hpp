@@ -61,6 +61,8 @@ class UsageStore {
 
   void put(const UsageRecord& record);  // REQUIRES: its source is there
   void put(const UsageGap& gap);
+  // The last hour in which anything was asked for with the key; 0: never, as far as is known.
+  [[nodiscard]] Seconds last_used(const apikey::KeyId& key);
   [[nodiscard]] bool has_counts(const UsageRecord& like);  // of that instance, hour, key and owner
 
   // One visit for each hour, instance, owner and key, in this order; `row` is of no meaning.
@@ -73,6 +75,7 @@ class UsageStore {
 
  private:
   void make_tables();
+  void remember_use();
 
   Database database_;
 };

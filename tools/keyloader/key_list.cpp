@@ -1,0 +1,198 @@
+// keyloader key list: the keys somebody asks for, in the shape he wants. Never the key, never its digest.
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <map>
+
+#include "key.hpp"
+#include "last_use.hpp"
+#include "listing.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+struct KeyListOptions {
+  KeyFilter filter;
+  std::string state;
+  std::string plan;
+  std::string name;
+  Texts meta;
+  std::string created;
+  std::string expires_within;
+  std::string unused_for;
+  ListOptions list;
+};
+
+Columns columns() {
+  return {.known = {{"id", "ID"},
+                    {"owner", "OWNER"},
+                    {"env", "ENV"},
+                    {"state", "STATE"},
+                    {"expires", "EXPIRES"},
+                    {"last_used", "LAST USED"},
+                    {"plan", "PLAN"},
+                    {"effective_scopes", "SCOPES"},
+                    {"name", "NAME"},
+                    {"roles", "ROLES"},
+                    {"scopes", "OWN SCOPES"},
+                    {"created", "CREATED"},
+                    {"not_before", "NOT BEFORE"},
+                    {"suspended_until", "SUSPENDED UNTIL"},
+                    {"revoked", "REVOKED"},
+                    {"revoked_reason", "REASON"},
+                    {"meta", "META"},
+                    {"allow_ip", "ALLOWED NETWORKS"},
+                    {"allow_origin", "ALLOWED ORIGINS"},
+                    {"allow_method", "ALLOWED METHODS"},
+                    {"allow_host", "ALLOWED HOSTS"},
+                    {"require_tls", "TLS ONLY"},
+                    {"prefix", "PREFIX"},
+                    {"digest_method", "DIGEST"},
+                    {"family", "FAMILY"}},
+          .of_table = {"id", "owner", "env", "state", "expires", "last_used", "plan", "effective_scopes", "name"},
+          .of_wide = {"id", "owner", "env", "state", "created", "expires", "last_used", "plan", "effective_scopes",
+                      "roles", "name", "meta"}};
+}
+
+// What keys are compared with, once it has been read.
+class Wanted {
+ public:
+  Wanted(const KeyListOptions& options, Seconds now) : options_(options), now_(now) {
+    if (!options.created.empty()) {
+      created_ = parse_past(options.created, now);
+    }
+    if (!options.expires_within.empty()) {
+      expires_by_ = now + parse_duration(options.expires_within);
+    }
+    if (!options.unused_for.empty()) {
+      unused_since_ = now - parse_duration(options.unused_for);
+    }
+    for (const std::string& pair : options.meta) {
+      const std::size_t equals = pair.find('=');
+      if (equals == std::string::npos || equals == 0) {
+        throw UsageError(
+            fmt::format("--meta \"{}\" asks for nothing; write name=value, such as --meta crm=4711", pair));
+      }
+      meta_.emplace_back(pair.substr(0, equals), pair.substr(equals + 1));
+    }
+  }
+
+  [[nodiscard]] const std::optional<Seconds>& unused_since() const { return unused_since_; }
+
+  // All but what use decides.
+  [[nodiscard]] bool holds(const Key& key) const {
+    const bool expires_in_time =
+        !expires_by_ || (key.revoked == 0 && key.expires > now_ && key.expires <= *expires_by_);
+    return (options_.state.empty() || options_.state == state_of(key, now_)) &&
+           (options_.plan.empty() || options_.plan == key.plan) &&
+           (options_.name.empty() || options_.name == key.name ||
+            fnmatch(options_.name.c_str(), key.name.c_str(), 0) == 0) &&
+           (!created_ || key.created >= *created_) && expires_in_time &&
+           std::all_of(meta_.begin(), meta_.end(), [&](const auto& pair) {
+             const auto found = key.meta.find(pair.first);
+             return found == key.meta.end() ? pair.second.empty() : found->second == pair.second;
+           });
+  }
+
+  // A key that is younger than that has had no time to be unused for so long.
+  [[nodiscard]] bool is_unused(const Key& key, Seconds last_used) const {
+    return !unused_since_ || (last_used + apikey::kUsageHour <= *unused_since_ && key.created <= *unused_since_);
+  }
+
+ private:
+  const KeyListOptions& options_;
+  Seconds now_;
+  std::optional<Seconds> created_;
+  std::optional<Seconds> expires_by_;
+  std::optional<Seconds> unused_since_;
+  std::vector<std::pair<std::string, std::string>> meta_;
+};
+
+// A word that stands for nothing here would show an empty list, which reads as if there were none.
+void require_known(Registry& registry, const KeyListOptions& options) {
+  const auto refuse = [](std::string_view what, const std::string& name) {
+    throw Failure(fmt::format("there is no {} \"{}\"; `keyloader {} list` shows them all", what, name, what));
+  };
+  if (!options.filter.owner.empty() && !registry.owner(options.filter.owner)) {
+    refuse("owner", options.filter.owner);
+  }
+  if (!options.filter.role.empty() && !registry.role(options.filter.role)) {
+    refuse("role", options.filter.role);
+  }
+  if (!options.plan.empty() && !registry.plan(options.plan)) {
+    refuse("plan", options.plan);
+  }
+}
+
+// What --unused-for says is worth as much as what was counted.
+void judge_use(const LastUse& use, const Wanted& wanted) {
+  if (!wanted.unused_since()) {
+    return;
+  }
+  if (!use.problem().empty()) {
+    throw Failure(fmt::format("{}, so nobody knows which keys were not used", use.problem()));
+  }
+  if (!use.known_since()) {
+    throw Failure(
+        "no use was ever counted here, so nobody knows which keys were not used: there is neither a usage.db nor an "
+        "nginx with this keys.mdb. `keyloader usage collect` on the node collects it");
+  }
+  if (*use.known_since() > *wanted.unused_since()) {
+    Session::warn(fmt::format("use is counted since {} only; these keys may have been used before that",
+                              time_text(*use.known_since())));
+  }
+}
+
+void list(const Session& session, const KeyListOptions& options) {
+  const Seconds now = wall_clock();
+  const Wanted wanted(options, now);
+  Listing listing(session, options.list, columns());
+  const auto registry = session.dir().open_registry();
+  require_known(*registry, options);
+  LastUse use(session);
+  judge_use(use, wanted);
+  const RoleScopes roles(*registry);
+  registry->each_key(options.filter, [&](const Key& key) {
+    const Seconds last_used = wanted.holds(key) ? use.of(key.id) : 0;
+    if (wanted.holds(key) && wanted.is_unused(key, last_used)) {
+      Json row = to_json(key);
+      row["state"] = state_of(key, now);
+      row["effective_scopes"] = roles.scopes_of(key);
+      row["last_used"] = time_json(last_used);
+      listing.add(std::move(row));
+    }
+    return !listing.is_full();
+  });
+  listing.finish();
+}
+
+}  // namespace
+
+void add_key_list(Command& group, Session& session) {
+  auto options = std::make_shared<KeyListOptions>();
+  Command all = group.add("list", "Keys, oldest first");
+  all.option("--owner", options->filter.owner, "OWNER", "Only those of this owner");
+  all.option("--env", options->filter.env, "ENV", "Only those of this environment");
+  all.option("--role", options->filter.role, "ROLE", "Only those that have this role");
+  all.option("--plan", options->plan, "PLAN", "Only those of this plan");
+  all.option("--name", options->name, "NAME", "Only those of this name; * in it stands for anything");
+  all.words("--meta", options->meta, "NAME=VALUE", "Only those with this value; may be given again");
+  all.choice("--state", options->state, {"active", "suspended", "revoked", "expired", "not_yet_valid"}, "STATE",
+             "Only those that are active, suspended, revoked, expired or not_yet_valid");
+  all.option("--created", options->created, "SINCE", "Only those made since then: 7d (ago), today, 2026-01-31");
+  all.option("--expires-within", options->expires_within, "TIME", "Only those that will end in that time: 14d");
+  all.option("--unused-for", options->unused_for, "TIME", "Only those that nobody has used for so long: 90d");
+  add_list_options(all, options->list);
+  all.footer(
+      "SCOPES are all that a key has, by itself and by its roles. LAST USED is the hour of the last request with the\n"
+      "key, refused or not. CSV has the columns of `wide` and JSON everything, where --columns does not choose.\n\n"
+      "  keyloader key list --owner acme --state active\n"
+      "  keyloader key list --expires-within 14d --sort expires\n"
+      "  keyloader key list --unused-for 90d --columns id,owner,last_used -o csv\n"
+      "  keyloader key list --json | jq -r '.[].id'");
+  all.run([&session, options] { list(session, *options); });
+}
+
+}  // namespace keyloader

@@ -1,0 +1,91 @@
+// Reading the tables of quotas and of usage out of node memory that is mapped for reading.
+// Called by what shows quotas, by `key list`, and by collecting.
+#include "node_tables.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace keyloader {
+namespace {
+
+constexpr auto kQuotasVersion = static_cast<std::uint32_t>(apikey::QuotaTable::kLayout);
+constexpr auto kUsageVersion = static_cast<std::uint32_t>(apikey::UsageTable::kLayout);
+
+// Sixteen bytes at a time, as slots are changed. Memory that is mapped for reading cannot be asked to prove that both
+// words stood together, so they are read until they are the same twice.
+void copy_slots(std::span<const std::byte> from, std::byte* to) {
+  constexpr int kMostReads = 64;
+  for (std::size_t at = 0; at + sizeof(apikey::WideWord) <= from.size(); at += sizeof(apikey::WideWord)) {
+    const auto* word = static_cast<const apikey::WideWord*>(static_cast<const void*>(from.data() + at));
+    apikey::WidePair pair = word->peek();
+    for (int i = 0; i < kMostReads; ++i) {
+      const apikey::WidePair again = word->peek();
+      if (again == pair) {
+        break;
+      }
+      pair = again;
+    }
+    std::memcpy(to + at, &pair, sizeof pair);
+  }
+}
+
+bool has_our_keys(const Nodes& nodes, const Node& node) {
+  return node.problem().empty() && !node.rows_of(nodes.snapshot()).empty();
+}
+
+}  // namespace
+
+NodeQuotas::NodeQuotas(const Node& node, std::span<const std::byte> region)
+    : node_(node.name()), is_live_(node.is_live()), memory_((region.size() + sizeof(Block) - 1) / sizeof(Block)) {
+  copy_slots(region, memory_.empty() ? nullptr : memory_.front().bytes.data());
+  is_readable_ =
+      !memory_.empty() && apikey::QuotaTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
+}
+
+std::vector<NodeQuotas> read_quotas(const Nodes& nodes) {
+  std::vector<NodeQuotas> live;
+  std::vector<NodeQuotas> gone;
+  for (const auto& node : nodes.all()) {
+    if (!has_our_keys(nodes, *node) || node->memory().is_superseded()) {
+      continue;
+    }
+    NodeQuotas quotas(*node, node->memory().region(apikey::NodeRegion::quotas, kQuotasVersion));
+    if (quotas.is_readable()) {
+      (quotas.is_live() ? live : gone).push_back(std::move(quotas));
+    }
+  }
+  return live.empty() ? std::move(gone) : std::move(live);
+}
+
+apikey::UsageTable usage_table(const apikey::NodeMemory& memory) {
+  apikey::UsageTable table;
+  static_cast<void>(apikey::UsageTable::attach(memory.region(apikey::NodeRegion::usage, kUsageVersion), table));
+  return table;
+}
+
+std::vector<const Node*> nodes_with_usage(const Nodes& nodes) {
+  std::vector<const Node*> found;
+  for (const auto& node : nodes.all()) {
+    if (has_our_keys(nodes, *node) && usage_table(node->memory()).size() != 0) {
+      found.push_back(node.get());
+    }
+  }
+  return found;
+}
+
+std::map<apikey::KeyId, Seconds> last_hours(const Nodes& nodes) {
+  std::map<apikey::KeyId, Seconds> last;
+  apikey::UsageRow row;
+  for (const Node* const node : nodes_with_usage(nodes)) {
+    const apikey::UsageTable table = usage_table(node->memory());
+    for (std::size_t slot = 0; slot < table.size(); ++slot) {
+      if (table.save(slot, row) && row.key != apikey::KeyId{}) {
+        Seconds& hour = last[row.key];
+        hour = std::max(hour, static_cast<Seconds>(row.hour) * apikey::kUsageHour);
+      }
+    }
+  }
+  return last;
+}
+
+}  // namespace keyloader
