@@ -1,8 +1,13 @@
 // The skin over CLI11. Called by every command file while the command line is defined; does nothing afterwards.
 #include "command.hpp"
 
+#include <fmt/format.h>
+
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <utility>
+
+#include "output.hpp"
 
 namespace keyloader {
 
@@ -16,6 +21,13 @@ CLI::Option* refuse_empty(CLI::Option* option) {
                              : "";
       },
       "");
+}
+
+std::string must_be_number(const std::string& text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool is_number = error == std::errc{} && end == text.data() + text.size();
+  return is_number ? "" : fmt::format("\"{}\" is not a number; write digits only, such as 20", text);
 }
 
 }  // namespace
@@ -64,7 +76,7 @@ Command& Command::option(const std::string& name, std::optional<std::string>& va
 
 Command& Command::option(const std::string& name, std::uint64_t& value, const std::string& type,
                          const std::string& help) {
-  app_->add_option(name, value, help)->type_name(type);
+  app_->add_option(name, value, help)->type_name(type)->check(must_be_number, "");
   return *this;
 }
 
@@ -112,13 +124,22 @@ Command& Command::run(std::function<void()> action) {
   return *this;
 }
 
-Command& Command::run_alone(std::function<void()> action) {
-  app_->callback([app = app_, action = std::move(action)] {
+Command& Command::read(std::function<void()> action) {
+  return run([action = std::move(action)] {
+    try {
+      action();
+    } catch (const ReaderGone&) {
+      throw ReadByNobody();
+    }
+  });
+}
+
+Command& Command::read_alone(std::function<void()> action) {
+  return read([app = app_, action = std::move(action)] {
     if (app->get_subcommands().empty()) {
       action();
     }
   });
-  return *this;
 }
 
 }  // namespace keyloader

@@ -132,7 +132,7 @@ void list(const Session& session, const ListOptions& options) {
     print_out(json + "]\n");
     return;
   }
-  print_out(table_text({"ID", "OWNER", "ENV", "STATE", "EXPIRES", "PLAN", "SCOPES", "NAME"}, rows) + "\n");
+  session.report_table({"ID", "OWNER", "ENV", "STATE", "EXPIRES", "PLAN", "SCOPES", "NAME"}, rows, Json(), "no keys");
 }
 
 }  // namespace
@@ -146,13 +146,13 @@ void add_key_views(Command& group, Session& session) {
   all.choice("--state", options->state, {"active", "suspended", "revoked", "expired", "not_yet_valid"}, "STATE",
              "Only those that are active, suspended, revoked, expired or not_yet_valid");
   all.footer("  keyloader key list --owner acme --state active\n  keyloader key list --json | jq -r '.[].id'");
-  all.run([&session, options] { list(session, *options); });
+  all.read([&session, options] { list(session, *options); });
 
   auto ids = std::make_shared<Texts>();
   Command one = group.add("show", "Everything about keys, but the keys");
   one.arguments("ID", *ids, "Ids of keys: key_…");
   one.footer("  keyloader key show key_… --json");
-  one.run([&session, ids] { show(session, *ids); });
+  one.read([&session, ids] { show(session, *ids); });
 }
 
 }  // namespace keyloader

@@ -5,8 +5,11 @@
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
+#include <clocale>
 #include <csignal>
 
+#include "command_line.hpp"
+#include "completion.hpp"
 #include "session.hpp"
 
 namespace {
@@ -17,6 +20,7 @@ constexpr int kNotActive = 3;
 
 void build(CLI::App& app, keyloader::Session& session) {
   app.name("keyloader");
+  keyloader::set_help_format(app);
   app.set_version_flag("--version", "keyloader " KEYLOADER_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
@@ -38,7 +42,7 @@ void build(CLI::App& app, keyloader::Session& session) {
       "  keyloader init\n"
       "  keyloader plan create basic --rate 10/s --burst 20\n"
       "  keyloader key create --owner acme --create-owner --plan basic --scope orders:read\n"
-      "Each command has its own --help with examples.");
+      "`keyloader help` lists all commands; each has its own --help with examples.");
   keyloader::Command command(app);
   keyloader::add_init_command(command, session);
   keyloader::add_pepper_commands(command, session);
@@ -54,6 +58,8 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_node_commands(command, session);
   keyloader::add_audit_commands(command, session);
   keyloader::add_usage_commands(command, session);
+  keyloader::add_help_commands(command, app);
+  keyloader::add_completion_command(command);
   keyloader::add_manual_commands(command, app);
 }
 
@@ -61,7 +67,13 @@ int run(int argc, char** argv) {
   keyloader::Session session;
   CLI::App app{"Issues, limits and revokes API keys, and hands them to nginx."};
   build(app, session);
+  const keyloader::Texts words(argv + std::min(argc, 1), argv + argc);
+  if (!words.empty() && words.front() == keyloader::kCompleteWords) {
+    keyloader::print_out(keyloader::completions(app, session, {words.begin() + 1, words.end()}));
+    return session.exit_code;
+  }
   try {
+    keyloader::check_command_line(app, words);
     app.parse(argc, argv);
     return session.exit_code;
   } catch (const CLI::ParseError& error) {
@@ -84,10 +96,16 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   // Whatever is made is private first; what nginx reads gets its mode by name.
   umask(0077);
+  // How wide a character is, depends on it (table.cpp); nothing else does.
+  static_cast<void>(std::setlocale(LC_CTYPE, "C.UTF-8"));
   // A reader that went away is an error to report, not a reason to die between commit and publish.
   static_cast<void>(std::signal(SIGPIPE, SIG_IGN));
   try {
     return run(argc, argv);
+  } catch (const keyloader::ReadByNobody&) {
+    // As a program that does not ignore the signal.
+    static_cast<void>(std::signal(SIGPIPE, SIG_DFL));
+    return std::raise(SIGPIPE);
   } catch (const std::exception& error) {
     keyloader::Session::warn(error.what());
     return kFailed;

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-#include "registry/model.hpp"
+#include "registry/registry.hpp"
 
 namespace keyloader {
 
@@ -17,10 +17,23 @@ namespace keyloader {
 // JSON on one line, in UTF-8: what is not plain stands in its strings as \u….
 [[nodiscard]] std::string json_text(const Json& json);
 
+// Whoever read standard output has gone, as `head` does.
+class ReaderGone : public Failure {
+ public:
+  using Failure::Failure;
+};
+
 // As it is, on standard output: a secret, JSON, a file for others to read. Throws when it cannot be written: what
 // nobody saw did not happen.
 void print_out(const std::string& text);
 // One line on standard error.
 void print_note(std::string_view line);
+
+// Where standard output goes.
+struct Screen {
+  std::size_t columns = 0;  // 0: no terminal
+  bool has_colour = false;
+};
+[[nodiscard]] Screen screen();
 
 }  // namespace keyloader

@@ -10,7 +10,6 @@
 #include "key.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
-#include "table.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -226,7 +225,7 @@ void show(const Session& session, const QuotaOptions& options) {
          adjustment.last_reset == 0 ? "-" : time_text(adjustment.last_reset),
          window_text(quota.limit, adjustment, now)});
   }
-  session.report(table_text({"QUOTA", "AMOUNT", "FROM", "GRANTED", "LAST RESET", "WINDOW"}, rows), json);
+  session.report_table({"QUOTA", "AMOUNT", "FROM", "GRANTED", "LAST RESET", "WINDOW"}, rows, json, "no quotas");
 }
 
 Command add_quota_command(Command& group, const std::string& name, const std::string& help, QuotaOptions& options) {
@@ -268,7 +267,7 @@ void add_quota_commands(Command& app, Session& session) {
 
   Command all = add_quota_command(group, "show", "The quotas of a key or owner, with grants and resets", *options);
   all.footer("  keyloader quota show key_…\n  keyloader quota show --owner acme --json");
-  all.run([&session, options] { show(session, *options); });
+  all.read([&session, options] { show(session, *options); });
 }
 
 }  // namespace keyloader

@@ -22,6 +22,7 @@ constexpr std::size_t kMaxMetaValue = 1024;
 constexpr std::size_t kMaxMetaTotal = 10'240;
 constexpr std::string_view kUnits = "smhdw";
 constexpr std::array<Seconds, kUnits.size()> kUnitSeconds{1, 60, 3600, 86'400, 604'800};
+constexpr Seconds kDay = 86'400;
 constexpr Seconds kMaxDuration = Seconds{100} * 366 * 86'400;
 
 bool is_alnum(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
@@ -192,9 +193,28 @@ Seconds parse_time(const std::string& text, Seconds now, Rounding rounding) {
   const auto date = parse_date(text, rounding);
   if (!date) {
     throw UsageError(fmt::format(
-        "\"{}\" is not a valid time; write 90d (from now), 2026-01-31 or 2026-01-31T12:00:00Z (UTC unless it "
+        "\"{}\" is not a time; write 90d (from now), 12h, 2w, 2026-01-31 or 2026-01-31T12:00:00Z (UTC unless it "
         "names an offset)",
         text));
+  }
+  return *date;
+}
+
+Seconds parse_past(const std::string& text, Seconds now) {
+  if (const auto duration = duration_of(text)) {
+    return now - *duration;
+  }
+  const Seconds midnight = now / kDay * kDay;
+  if (text == "today" || text == "yesterday") {
+    return text == "today" ? midnight : midnight - kDay;
+  }
+  const auto date = parse_date(text, Rounding::down);
+  if (!date) {
+    throw UsageError(
+        fmt::format("\"{}\" is not a time; write 7d (ago), 12h, today, yesterday, 2026-01-31 or 2026-01-31T12:00:00Z "
+                    "(UTC unless it "
+                    "names an offset)",
+                    text));
   }
   return *date;
 }
