@@ -384,6 +384,6 @@ Texts options_for(const CLI::App& command) {
   return names;
 }
 
-bool is_flag(const CLI::Option& option) { return option.get_type_size() == 0; }
+bool is_flag(const CLI::Option& option) { return option.get_items_expected_max() == 0; }
 
 }  // namespace keyloader

@@ -44,11 +44,12 @@ fi
 
 constexpr std::string_view kFish =
     R"(# fish completion for keyloader, made by `keyloader completion fish`
-function __keyloader_words
+function __keyloader_ask
     set -l words (commandline -opc) (commandline -ct)
-    $words[1] complete-words $words[2..-1] 2>/dev/null
+    set -g __keyloader_found ($words[1] complete-words $words[2..-1] 2>/dev/null)
+    test -n "$__keyloader_found"
 end
-complete -c keyloader -a '(__keyloader_words)'
+complete -c keyloader -n __keyloader_ask -f -a '$__keyloader_found'
 )";
 
 enum class Kind { none, owners, plans, roles, keys };

@@ -76,7 +76,7 @@ std::string overview(const CLI::App& app) {
   for (const CLI::App* command : left) {
     text += overview_of(*command);
   }
-  return text + "\n`keyloader help key create` explains one, with examples; `keyloader help key` its family.";
+  return text + "\n`keyloader help key create` explains one of them, with examples.";
 }
 
 std::string help_of(const CLI::App& command) {

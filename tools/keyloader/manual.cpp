@@ -50,7 +50,7 @@ std::string roff_options(const CLI::App& app) {
       continue;
     }
     std::string names = option->get_positional() ? option->get_name(true, false) : option->get_name(false, true);
-    if (option->get_type_size() != 0 && !option->get_positional()) {
+    if (!is_flag(*option) && !option->get_positional()) {
       names += " " + option->get_type_name();
     }
     text += fmt::format(".TP\n.B {}\n{}\n", roff(names), roff(option->get_description()));
