@@ -24,7 +24,7 @@ def all_commands(*path):
 
 COMMANDS = all_commands() + [("usage",)]  # it shows something itself, too
 EXPECTED = """
-init find publish import completion manual
+init find publish import completion manual help version
 pepper.create pepper.list
 owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.delete
 plan.create plan.set plan.list plan.show plan.delete
@@ -54,7 +54,7 @@ def test_help_teaches(bare, command):
 @pytest.mark.parametrize("arguments", [
     [], ["nosuch"], ["key"], ["key", "nosuch"], ["key", "create"], ["key", "create", "--nosuch"], ["key", "revoke"],
     ["key", "show", "not-an-id"], ["owner", "create"], ["owner", "create", "a", "b"], ["key", "create", "--owner"],
-    ["snapshot", "install"], ["completion", "fish"], ["audit", "list", "--last", "many"],
+    ["snapshot", "install"], ["completion", "tcsh"], ["audit", "list", "--last", "many"],
     ["usage", "collect", "--export", "csv"], ["usage", "merge", "x", "--owner", "acme"],
     ["usage", "statement", "--owner", "acme", "--month", "2026-11", "--from", "7d"]])
 def test_wrong_use_is_2_and_one_sentence(keyloader, arguments):
@@ -81,6 +81,8 @@ READ_ONLY = [["owner", "list"], ["owner", "show", "acme"], ["plan", "list"], ["p
 @pytest.mark.parametrize("command", READ_ONLY, ids=" ".join)
 def test_json_and_text_of_what_only_reads(keyloader, command):
     keyloader.key("acme")
+    keyloader("role", "create", "reader", "--scope", "orders:read")
+    keyloader("owner", "set", "acme", "--quota", "1000/month")
     before = keyloader.json("audit", "verify")
     done = keyloader(*command, "--json")
     json.loads(done.stdout)
@@ -94,16 +96,10 @@ def test_control_characters_of_a_value_do_not_reach_the_terminal(keyloader):
     assert "\033" not in keyloader.refused("owner", "show", "\033[31mred")
 
 
-def test_a_closed_reader_is_an_error(keyloader):
-    child = keyloader.start("key", "list")
-    child.stdout.close()
-    child.stderr.read()
-    assert child.wait() == 1
-
-
 def complete(keyloader, line):
     script = f"""
-        source <({KEYLOADER} completion bash)
+        keyloader() {{ {KEYLOADER} "$@"; }}
+        source <(keyloader completion bash)
         COMP_WORDS=({line} "") COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
         [ "{line[-1]}" = " " ] || {{ unset "COMP_WORDS[-1]"; COMP_CWORD=$((COMP_CWORD - 1)); }}
         _keyloader; printf '%s\\n' "${{COMPREPLY[@]}}"
@@ -121,11 +117,6 @@ def test_completion_knows_every_command_and_option(keyloader):
         help_text = keyloader(*command, "--help").stdout
         for option in re.findall(r"^  (?:-\w,)?(--[\w-]+)", help_text, re.MULTILINE):
             assert option in complete(keyloader, f"keyloader {' '.join(command)} {option[:4]}"), (command, option)
-
-
-def test_completion_script_is_sound():
-    script = subprocess.run([KEYLOADER, "completion", "bash"], capture_output=True, check=True).stdout
-    assert subprocess.run(["bash", "-n"], input=script, capture_output=True, check=False).stderr == b""
 
 
 def test_man_page_is_the_one_of_this_program():

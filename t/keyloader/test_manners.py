@@ -1,97 +1,354 @@
-"""What keyloader says to a command line that is not right: what is wrong, with which word, and what to write."""
+"""Manners of the command line: what is wrong is named, what was meant is offered, and what is typed is completed."""
 
+import errno
+import fcntl
 import os
+import pty
 import re
+import struct
 import subprocess
+import termios
 
 import pytest
 
 from harness.paths import KEYLOADER
 
-SECRET = "ak_live_" + "z" * 38
-
-MISTAKES = {
-    "a letter swapped": ("kye create", 'there is no command "kye"; did you mean "key"?'),
-    "a plural": ("keys list", 'there is no command "keys"; did you mean "key"?'),
-    "a letter missing, one level down": ("key creat", 'there is no command "creat" in "keyloader key"; did you mean "key create"?'),
-    "the other way round": ("create key", 'there is no command "create"; did you mean "key create"?'),
-    "a command of many": ("statement", 'there is no command "statement"; did you mean "usage statement"?'),
-    "nothing like it": ("frobnicate", 'there is no command "frobnicate"; `keyloader help` shows the commands'),
-    "no command": ("", "which command? `keyloader help` shows them all"),
-    "half a command": ("owner", '"keyloader owner" needs a command: "create", "set", '),
-    "a stray word": ("key create web", '"web" is one word too many for "keyloader key create"; --owner is missing'),
-    "a list without its option": ("key create --owner web --scope a:b c:d",
-                                  '"c:d" is one word too many for "keyloader key create"; for more than one write '
-                                  "--scope again: --scope c:d"),
-    "an option too early": ("--owner web key create", "--owner stands before its command; options of a command are "
-                                                      "written after it"),
-    "a command for a directory": ("--dir key list", '--dir needs a value, and "key" is a command; write --dir DIR key'),
-    "an option that is not there": ("key show --plan gold", '"keyloader key show" has no option --plan; it has '),
-    "an option mistyped": ("key create --onwer web", "has no option --onwer; did you mean --owner? it has "),
-    "a value missing": ("key create --owner", "--owner needs a value: --owner OWNER"),
-    "not a number": ("audit list --last x", '--last: "x" is not a whole number'),
-    "an empty value": ("key create --owner= --no-publish", "--owner has an empty value, which says nothing"),
-    "another empty value": ("key revoke key_x --reason= --no-publish", "--reason has an empty value, which says nothing"),
-    "an empty value of its own": (["key", "create", "--owner", ""], "an empty value says nothing"),
-    "no id": ("key set --name x", "which key? give one or more ids, key_… (`keyloader key list` shows them)"),
-    "help of nothing": ("help key creat", 'there is no command "creat" in "keyloader key"; did you mean "key create"?'),
-}
-
-
-@pytest.mark.parametrize("words,sentence", MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named(keyloader, words, sentence):
-    said = keyloader.refused(*(words.split() if isinstance(words, str) else words), status=2)
-    assert said.startswith("keyloader: ") and sentence in said and said.count("\n") == 1
-
-
-@pytest.mark.parametrize("words", [[SECRET], ["key", SECRET], ["key", "show", "key_a", SECRET], ["find", SECRET]])
-def test_a_key_that_was_written_by_mistake_is_not_printed(keyloader, words):
-    done = keyloader(*words, status=2)
-    assert "zzzz" not in done.stdout + done.stderr
-
-
-def test_an_empty_value_changes_nothing(keyloader):
-    made = keyloader.key()
-    keyloader.refused("key", "revoke", made["id"], "--reason=", "--no-publish", status=2)
-    assert keyloader.json("key", "show", made["id"])["state"] == "active"
-
-
-def test_options_of_all_commands_may_follow_the_command(keyloader, tmp_path):
-    assert keyloader("key", "list", "--json").stdout == "[]\n"
-    assert "there is no registry in" in keyloader.refused("key", "list", "--dir", str(tmp_path / "none"))
-
-
-def test_help(keyloader):
-    overview = keyloader("help").stdout
-    assert [line[:-1] for line in overview.splitlines() if re.fullmatch(r"[A-Za-z]+:", line)] == [
-        "Options", "Keys", "nginx", "Data", "Help"], "every command is in a group"
-    assert overview == keyloader("--help").stdout
-    assert len(overview.splitlines()) < 60
-    of_one = keyloader("help", "key", "create").stdout
-    assert of_one.startswith("Issue a key") and "--create-owner" in of_one and "--dir DIR" in of_one
+# words, exit code, what standard error must hold. The registry holds owner acme, plan basic and one key.
+SENTENCES = [
+    # Unknown commands.
+    ("kye create", 2, 'there is no command "kye"; did you mean "key"?'),
+    ("keys list", 2, 'there is no command "keys"; did you mean "key"?'),
+    ("key creat", 2, 'there is no command "key creat"; did you mean "key create"?'),
+    ("key lits", 2, 'did you mean "key list"?'),
+    ("create key", 2, 'there is no command "create"; did you mean "key create"?'),
+    ("list keys", 2, 'did you mean "key list"?'),
+    ("rollback", 2, 'did you mean "snapshot rollback"?'),
+    ("revoke", 2, 'did you mean "key revoke"?'),
+    ("key find", 2, 'there is no command "key find"; did you mean "find"?'),
+    ("frobnicate", 2, 'there is no command "frobnicate"; `keyloader help` lists those there are'),
+    ("role frobnicate", 2, 'there is no command "role frobnicate"; "role" has create, set, list, delete'),
+    ("kye --help", 2, 'did you mean "key"?'),
+    ("help key creat", 2, 'did you mean "key create"?'),
+    # Commands without their command.
+    ("", 2, "a command is missing; `keyloader help` lists those there are"),
+    ("role", 2, '"role" needs a command behind it: create, set, list, delete'),
+    ("role --json", 2, '"role" needs a command behind it: create, set, list, delete'),
+    # Words that are not expected.
+    ("key create web", 2, '"web" is not expected behind "key create"; --owner is missing'),
+    ("key list web", 2, '"web" is not expected behind "key list"'),
+    ("owner create a b", 2, '"b" is not expected behind "owner create"'),
+    ("usage collect merge", 2, '"merge" is not expected behind "usage collect"'),
+    ("key create --owner acme --scope a:b c:d", 2, '"c:d" is not expected; repeat the option: --scope c:d'),
+    # Options.
+    ("key list --plan gold", 2, '"key list" has no option --plan; '),
+    ("key list --plan gold", 2, "It has --"),
+    ("key list --onwer acme", 2, '"key list" has no option --onwer; did you mean --owner? It has --owner, --'),
+    ("--owner web key create", 2, "options of a command are written after it: keyloader key create --owner …"),
+    ("key --owner web create", 2, "options of a command are written after it: keyloader key create --owner …"),
+    ("--nosuch key list", 2, "keyloader itself has no option --nosuch; "),
+    ("key list --json=yes", 2, "--json takes no value"),
+    ("--dir key list", 2, '--dir took "key" for its value; write the directory first: keyloader --dir /var/lib/apikey key'),
+    ("--dir usage", 2, '--dir took "usage" for its value'),
+    ("audit list --last x", 2, '"x" is not a number'),
+    ("audit list --last -5", 2, '"-5" is not a number'),
+    ("snapshot rollback --to abc", 2, '"abc" is not a number'),
+    ("key list --state acitve", 2, "acitve"),
+    # Values that are missing or empty never take the next option for themselves.
+    ("key create --owner", 2, "--owner needs a value: --owner OWNER"),
+    ("key create --owner --json", 2, "--owner needs a value: --owner OWNER"),
+    ("key create --owner=", 2, "--owner: an empty value says nothing"),
+    ("key create --owner acme --name= --json", 2, "--name: an empty value says nothing"),
+    ("key create --owner acme --name '' --json", 2, "--name: an empty value says nothing"),
+    ("audit list --last= --json", 2, "--last: an empty value says nothing"),
+    ("key list --state= --json", 2, "--state: an empty value says nothing"),
+    ("key create --owner acme --scope= --no-publish", 2, "--scope: an empty value says nothing"),
+    ("owner set acme --team= --no-publish", 2, "--team: an empty value says nothing"),
+    ("quota reset --owner acme --reason= --no-publish", 2, "--reason: an empty value says nothing"),
+    ("--dir= key list", 2, "--dir: an empty value says nothing"),
+    # Times that were, and times to come.
+    ("usage --from tomorrow", 2, '"tomorrow" is not a time; write 7d (ago), 12h, today, yesterday, 2026-01-31'),
+    ("usage --from 0d", 2, '"0d" is not a time; write 7d (ago)'),
+    ("key create --owner acme --expires tomorrow", 2, '"tomorrow" is not a time; write 90d (from now), 12h, 2w, 2026-01-31'),
+]
 
 
-def test_version(keyloader):
-    assert keyloader("version").stdout == keyloader("--version").stdout == "keyloader 0.1.0\n"
+@pytest.fixture(scope="module")
+def busy(lasting):
+    lasting("plan", "create", "basic", "--rate", "10/s")
+    lasting.id = lasting.key("acme", "--plan", "basic", "--name", "web")["id"]
+    lasting("role", "create", "reader", "--scope", "orders:read")
+    return lasting
 
 
-def run_with_closed_output(keyloader, *words):
-    """Nobody reads standard output any more when it is first written."""
-    read, write = os.pipe()
-    os.close(read)
-    try:
-        return subprocess.run([KEYLOADER, *words], stdout=write, stderr=subprocess.PIPE, text=True,
-                              env=keyloader.environment(), timeout=60, check=False)
-    finally:
-        os.close(write)
+def words_of(line):
+    return ["" if word == "''" else word for word in line.split()]
 
 
-def test_a_reader_that_went_away_ends_a_list_quietly(keyloader):
-    done = run_with_closed_output(keyloader, "plan", "list")
-    assert done.stderr == "" and done.returncode != 0
+@pytest.mark.parametrize("line, status, sentence", SENTENCES, ids=[f"{row[0]}" for row in SENTENCES])
+def test_a_mistake_is_named(busy, line, status, sentence):
+    before = busy.json("audit", "verify")
+    said = busy.refused(*words_of(line), status=status)
+    assert sentence in said
+    assert len(said.splitlines()) == 1
+    assert busy.json("audit", "verify") == before
 
 
-def test_a_key_that_nobody_can_read_is_not_made(keyloader):
-    done = run_with_closed_output(keyloader, "key", "create", "--owner", "web", "--create-owner")
-    assert done.returncode == 1 and "standard output cannot be written" in done.stderr
-    assert keyloader.json("key", "list") == []
+def test_an_unknown_option_lists_the_nearest_first(busy):
+    said = busy.refused("key", "list", "--rloe", "reader", status=2)
+    listed = re.findall(r"--[\w-]+", said.split("It has ")[1])
+    assert listed[0] == "--role" and {"--owner", "--env", "--state", "--dir", "--json"} <= set(listed)
+
+
+def test_the_value_of_an_unknown_option_is_not_repeated(busy):
+    assert "hunter2" not in busy.refused("find", "--key=hunter2", status=2)
+
+
+def test_a_value_may_look_like_an_option_behind_an_equals_sign(busy):
+    assert busy.key("acme", "--name=--json")["name"] == "--json"
+    assert busy.key("acme", "--meta=team=")["meta"] == {}
+
+
+@pytest.mark.parametrize("words", [["key", "list", "--dir", "DIR", "--json"], ["key", "list", "--dir=DIR", "--json"],
+                                   ["key", "--json", "list", "--runtime", "/nowhere", "--dir", "DIR"]], ids=" ".join)
+def test_options_of_keyloader_stand_behind_the_command_too(busy, bare, words):
+    done = bare(*[word.replace("DIR", str(busy.dir)) for word in words])
+    assert busy.id in done.stdout and done.stdout.startswith("[")
+
+
+@pytest.mark.parametrize("text", ["7d", "today", "yesterday", "2026-01-01", "12h"])
+def test_usage_from_looks_back(busy, text):
+    asked = busy.json("usage", "--from", text)
+    assert asked["from"] < asked["to"] if asked["to"] else asked["from"]
+
+
+def test_from_yesterday_is_a_day_before_from_today(busy):
+    days = [busy.json("usage", "--from", text)["from"] for text in ("yesterday", "today")]
+    assert days[0] < days[1] and all("T00:00:00Z" in day for day in days)
+
+
+# Help.
+
+def test_help_is_an_overview_of_every_command(bare):
+    text = bare("help").stdout
+    assert len(text.splitlines()) <= 40
+    assert all(len(line) <= 80 for line in text.splitlines())
+    titles = re.findall(r"^(\w+)$", text, re.MULTILINE)
+    assert titles == ["Keys", "nginx", "Data", "People"]
+    top = re.findall(r"^  (\S+)", bare("--help").stdout.split("Subcommands:")[1], re.MULTILINE)
+    shown = re.findall(r"^  (\S+)", text, re.MULTILINE)
+    assert set(word for word in top if word.islower()) - {"keyloader"} == set(shown)
+
+
+def test_help_of_a_command_is_its_help(bare):
+    for words in (["key", "create"], ["key"], ["usage", "collect"], ["find"]):
+        assert bare("help", *words).stdout == bare(*words, "--help").stdout
+    assert not bare.dir.exists()
+
+
+def test_help_of_a_command_knows_the_options_of_all(bare):
+    text = bare("key", "create", "--help").stdout
+    for option in ("--dir", "--json", "--runtime"):
+        assert option in text
+
+
+def test_version_is_a_word_too(bare):
+    assert bare("version").stdout == bare("--version").stdout
+
+
+# A reader that goes away.
+
+def test_a_reading_command_ends_as_others_do_when_its_reader_has_gone(busy):
+    child = busy.start("key", "list")
+    child.stdout.close()
+    assert child.stderr.read() == ""
+    assert child.wait() == -13, "SIGPIPE"
+    done = subprocess.run(["bash", "-c", f"{KEYLOADER} key list | head -c 1; exit ${{PIPESTATUS[1]}}"], check=True,
+                          env=busy.environment(), capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_a_secret_that_nobody_read_is_an_error(busy):
+    before = len(busy.json("key", "list"))
+    child = busy.start("key", "create", "--owner", "acme")
+    child.stdout.close()
+    assert "standard output cannot be written" in child.stderr.read()
+    assert child.wait() == 1
+    assert len(busy.json("key", "list")) == before
+
+
+# Tables.
+
+def on_terminal(keyloader, *words, columns, **environment):
+    """What it shows on a terminal so wide."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    clean = {name: value for name, value in keyloader.environment().items() if name != "NO_COLOR"}
+    child = subprocess.Popen([KEYLOADER, *words], stdout=slave, stderr=subprocess.PIPE,
+                             env={**clean, "TERM": "xterm", **environment})
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError as error:
+            assert error.errno == errno.EIO
+            break
+        if not part:
+            break
+        shown += part
+    os.close(master)
+    assert child.wait() == 0, child.stderr.read()
+    child.stderr.close()
+    return shown.decode().replace("\r\n", "\n")
+
+
+def display_width(text):
+    return sum(2 if "\u1100" <= character <= "\uffe6" and character != "…" else 1 for character in text)
+
+
+WIDE_TEAM = "東京の営業部門と開発部門とその他の部門"
+
+
+@pytest.fixture
+def wide(keyloader):
+    keyloader("owner", "create", "acme", "--team", WIDE_TEAM, "--email", "somebody@a-rather-long-name.example.com")
+    keyloader("owner", "create", "x", "--team", "small")
+    return keyloader
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_table_fits_the_terminal(wide, columns):
+    lines = on_terminal(wide, "owner", "list", columns=columns, NO_COLOR="1").splitlines()
+    assert len(lines) == 3
+    assert all(display_width(line) <= columns for line in lines), lines
+    assert "…" in lines[1] and "acme" in lines[1]
+    at = lines[0].index("EMAIL")
+    assert display_width(lines[1][:lines[1].index("some")]) == at, "columns stand below each other"
+
+
+def test_a_table_in_a_pipe_is_whole_and_plain(wide):
+    text = wide("owner", "list").stdout
+    assert WIDE_TEAM in text and "…" not in text and "\033" not in text
+
+
+def test_a_wide_terminal_cuts_nothing(wide):
+    assert WIDE_TEAM in on_terminal(wide, "owner", "list", columns=200)
+
+
+def test_numbers_stand_to_the_right_on_a_terminal(wide):
+    heading, first, _ = on_terminal(wide, "owner", "list", columns=140, NO_COLOR="1").splitlines()
+    end_of_keys = heading.index("KEYS") + len("KEYS")
+    column = first.replace(WIDE_TEAM, "w" * display_width(WIDE_TEAM))
+    assert column[end_of_keys - 4:end_of_keys] == "   0"
+
+
+def test_an_id_is_never_cut(busy):
+    assert busy.id in on_terminal(busy, "key", "list", columns=40)
+
+
+@pytest.mark.parametrize("environment, is_bold", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_headings_are_bold_where_there_is_colour(busy, environment, is_bold):
+    text = on_terminal(busy, "owner", "list", columns=80, **environment)
+    assert text.startswith("\033[1m") == is_bold
+    assert ("\033" in text) == is_bold
+
+
+@pytest.mark.parametrize("words, sentence", [(["key", "list"], "no keys\n"), (["role", "list"], "no roles\n"),
+                                             (["owner", "list"], "no owners\n")], ids=["key", "role", "owner"])
+def test_an_empty_list_says_so(keyloader, words, sentence):
+    done = keyloader(*words)
+    assert (done.stdout, done.stderr) == ("", sentence)
+    assert keyloader.json(*words) == []
+
+
+# Completion.
+
+@pytest.fixture(scope="module")
+def shell_path(tmp_path_factory):
+    """PATH, with keyloader in it."""
+    place = tmp_path_factory.mktemp("bin")
+    (place / "keyloader").symlink_to(KEYLOADER)
+    return f"{place}:{os.environ['PATH']}"
+
+
+def in_bash(busy, path, *words):
+    script = """
+        source <(keyloader completion bash)
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _keyloader; printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    return subprocess.run(["bash", "-c", script, "bash", "keyloader", *words], capture_output=True, text=True,
+                          check=True, env={**busy.environment(), "PATH": path}).stdout.split()
+
+
+def in_fish(busy, path, *words):
+    line = "keyloader " + " ".join(words)
+    done = subprocess.run(["fish", "--no-config", "-c", f"keyloader completion fish | source; complete -C '{line}'"],
+                          capture_output=True, text=True, check=True,
+                          env={**busy.environment(), "PATH": path, "HOME": str(busy.dir.parent)})
+    return done.stdout.split()
+
+
+def in_zsh(busy, path, *words):
+    """Runs the function as zsh would, with a stand-in for what takes the words."""
+    script = """
+        compdef() { : }; compadd() { shift; print -l -- ${(P)1} }; _files() { : }
+        source <(keyloader completion zsh)
+        words=("$@"); CURRENT=$#
+        _keyloader
+    """
+    return subprocess.run(["zsh", "-f", "-c", script, "zsh", "keyloader", *words], capture_output=True, text=True,
+                          check=True, env={**busy.environment(), "PATH": path}).stdout.split()
+
+
+COMPLETIONS = [
+    (["key", "rev"], ["revoke"]),
+    (["snapshot", "rollback", "--t"], ["--to"]),
+    (["key", "list", "--state", "re"], ["revoked"]),
+    (["key", "list", "--owner", ""], ["acme"]),
+    (["key", "create", "--plan", "b"], ["basic"]),
+    (["key", "create", "--json", "--role", ""], ["reader"]),
+    (["owner", "show", "a"], ["acme"]),
+    (["role", "delete", ""], ["reader"]),
+    (["plan", "show", "bas"], ["basic"]),
+    (["completion", ""], ["bash", "zsh", "fish"]),
+    (["help", "audit", ""], ["list", "verify"]),
+]
+
+
+@pytest.mark.parametrize("complete", [in_bash, in_zsh, in_fish])
+@pytest.mark.parametrize("words, found", COMPLETIONS, ids=[" ".join(row[0]) for row in COMPLETIONS])
+def test_tab_offers_what_there_is(busy, shell_path, complete, words, found):
+    assert sorted(complete(busy, shell_path, *words)) == sorted(found)
+
+
+def test_tab_offers_ids_of_keys(busy, shell_path):
+    assert busy.id in in_bash(busy, shell_path, "key", "revoke", "key_")
+    assert busy.id in in_bash(busy, shell_path, "key", "revoke", "--reason", "a leak", "")
+
+
+def test_bash_makes_three_words_of_an_equals_sign(busy, shell_path):
+    assert in_bash(busy, shell_path, "key", "list", "--owner", "=", "ac") == ["acme"]
+    assert in_bash(busy, shell_path, "key", "list", "--owner", "=") == ["acme"]
+
+
+def test_other_shells_leave_one_word_of_an_equals_sign(busy, shell_path):
+    assert in_zsh(busy, shell_path, "key", "list", "--owner=ac") == ["--owner=acme"]
+
+
+def test_tab_knows_the_directory(busy, bare, shell_path):
+    assert in_bash(bare, shell_path, "--dir", str(busy.dir), "owner", "show", "") == ["acme"]
+
+
+def test_tab_is_silent_where_there_is_nothing_to_ask(bare):
+    done = bare("complete-words", "owner", "show", "")
+    assert (done.stdout, done.stderr) == ("", "")
+    assert not bare.dir.exists()
+
+
+@pytest.mark.parametrize("shell, check", [("bash", ["bash", "-n"]), ("zsh", ["zsh", "-n"]), ("fish", ["fish", "-n"])])
+def test_completion_scripts_are_sound(bare, tmp_path, shell, check):
+    script = tmp_path / f"script.{shell}"
+    script.write_text(bare("completion", shell).stdout)
+    done = subprocess.run([*check, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

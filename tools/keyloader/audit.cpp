@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include "session.hpp"
-#include "table.hpp"
 
 namespace keyloader {
 
@@ -42,7 +41,7 @@ void list(const Session& session, const std::string& object, std::uint64_t most)
                       entry.object, difference(entry.before, entry.after)});
     }
   });
-  session.report(table_text({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows), json);
+  session.report_table({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows, json, "no entries");
 }
 
 // RETURNS: the last entry. Throws for a chain that is broken.
@@ -86,13 +85,13 @@ void add_audit_commands(Command& app, Session& session) {
   all.option("--object", *object, "OBJECT", "Only those of this key id, owner, plan, role …");
   all.option("--last", *most, "N", "Only this many, the newest");
   all.footer("  keyloader audit list --last 20\n  keyloader audit list --object key_… --json");
-  all.run([&session, object, most] { list(session, *object, *most); });
+  all.read([&session, object, most] { list(session, *object, *most); });
 
   Command check_it = group.add("verify", "Check the chain of hashes from the first entry to the last");
   check_it.footer(
       "Each entry holds the SHA-256 of the one before it. Keep the last hash elsewhere to notice a cut-off end.\n\n"
       "  keyloader audit verify --json | jq -r .hash");
-  check_it.run([&session] { verify(session); });
+  check_it.read([&session] { verify(session); });
 }
 
 }  // namespace keyloader

@@ -4,7 +4,10 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <utility>
+
+#include "output.hpp"
 
 namespace keyloader {
 
@@ -18,6 +21,13 @@ CLI::Option* refuse_empty(CLI::Option* option) {
                              : "";
       },
       "");
+}
+
+std::string must_be_number(const std::string& text) {
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const bool is_number = error == std::errc{} && end == text.data() + text.size();
+  return is_number ? "" : fmt::format("\"{}\" is not a number; write digits only, such as 20", text);
 }
 
 }  // namespace
@@ -66,14 +76,7 @@ Command& Command::option(const std::string& name, std::optional<std::string>& va
 
 Command& Command::option(const std::string& name, std::uint64_t& value, const std::string& type,
                          const std::string& help) {
-  app_->add_option(name, value, help)
-      ->type_name(type)
-      ->check(
-          [](const std::string& text) {
-            const bool is_number = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
-            return is_number ? std::string{} : fmt::format("\"{}\" is not a whole number", text);
-          },
-          "");
+  app_->add_option(name, value, help)->type_name(type)->check(must_be_number, "");
   return *this;
 }
 
@@ -81,7 +84,8 @@ Command& Command::option(const std::string& name, std::optional<std::uint64_t>& 
                          const std::string& help) {
   app_->add_option_function<std::uint64_t>(
           name, [&value](const std::uint64_t& number) { value = number; }, help)
-      ->type_name(type);
+      ->type_name(type)
+      ->check(must_be_number, "");
   return *this;
 }
 
@@ -129,13 +133,22 @@ Command& Command::run(std::function<void()> action) {
   return *this;
 }
 
-Command& Command::run_alone(std::function<void()> action) {
-  app_->callback([app = app_, action = std::move(action)] {
+Command& Command::read(std::function<void()> action) {
+  return run([action = std::move(action)] {
+    try {
+      action();
+    } catch (const ReaderGone&) {
+      throw ReadByNobody();
+    }
+  });
+}
+
+Command& Command::read_alone(std::function<void()> action) {
+  return read([app = app_, action = std::move(action)] {
     if (app->get_subcommands().empty()) {
       action();
     }
   });
-  return *this;
 }
 
 }  // namespace keyloader

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@ struct DeliveryOptions {
   std::optional<std::string> wait{};  // --wait: how long
 };
 inline constexpr std::uint64_t kDefaultWaitMs = 2000;
+
+class ReadByNobody : public std::exception {};
 
 class Command {
  public:
@@ -60,8 +63,11 @@ class Command {
   Command& footer(const std::string& text);
   // What the command does, once everything has been read.
   Command& run(std::function<void()> action);
+  // The same for a command that only reads. When whoever reads its answer has gone, as `head` does, it throws
+  // ReadByNobody, and the program ends as quietly as others do.
+  Command& read(std::function<void()> action);
   // The same for a command that has others below it: when none of them was asked for.
-  Command& run_alone(std::function<void()> action);
+  Command& read_alone(std::function<void()> action);
 
  private:
   CLI::App* app_;

@@ -4,8 +4,6 @@
 
 #include <fmt/format.h>
 
-#include "table.hpp"
-
 namespace keyloader {
 namespace {
 
@@ -94,7 +92,7 @@ void add_doctor_command(Command& app, Session& session) {
       "Exit code 0: nothing is wrong. 1: something is. docs/operations.md goes through the checks.\n\n"
       "  keyloader doctor\n"
       "  keyloader doctor --json | jq '.[] | select(.result != \"fine\")'");
-  command.run([&session, options] { run(session, *options); });
+  command.read([&session, options] { run(session, *options); });
 }
 
 }  // namespace keyloader

@@ -44,7 +44,7 @@ void find(const Session& session) {
 void add_find_command(Command& app, Session& session) {
   Command command = app.add("find", "Tell which key is given on standard input");
   command.footer("  keyloader find < leaked.txt\n  xclip -o | keyloader find --json | jq -r .id");
-  command.run([&session] { find(session); });
+  command.read([&session] { find(session); });
 }
 
 }  // namespace keyloader

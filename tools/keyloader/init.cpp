@@ -140,7 +140,7 @@ void add_pepper_commands(Command& app, Session& session) {
   create.run([&session, id] { create_pepper(session, *id); });
   Command list = group.add("list", "Which peppers there are, the current one first");
   list.footer("  keyloader pepper list --json");
-  list.run([&session] { list_peppers(session); });
+  list.read([&session] { list_peppers(session); });
 }
 
 }  // namespace keyloader

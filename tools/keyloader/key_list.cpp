@@ -192,7 +192,7 @@ void add_key_list(Command& group, Session& session) {
       "  keyloader key list --expires-within 14d --sort expires\n"
       "  keyloader key list --unused-for 90d --columns id,owner,last_used -o csv\n"
       "  keyloader key list --json | jq -r '.[].id'");
-  all.run([&session, options] { list(session, *options); });
+  all.read([&session, options] { list(session, *options); });
 }
 
 }  // namespace keyloader

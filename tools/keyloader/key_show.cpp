@@ -140,7 +140,7 @@ void add_key_show(Command& group, Session& session) {
   Command one = group.add("show", "Everything about keys, but the keys");
   one.arguments("ID", *ids, "Ids of keys: key_…");
   one.footer("  keyloader key show key_… --json");
-  one.run([&session, ids] { show(session, *ids); });
+  one.read([&session, ids] { show(session, *ids); });
 }
 
 }  // namespace keyloader

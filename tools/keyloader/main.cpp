@@ -5,11 +5,12 @@
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
-#include <array>
+#include <clocale>
 #include <csignal>
 
+#include "command_line.hpp"
+#include "completion.hpp"
 #include "session.hpp"
-#include "words.hpp"
 
 namespace {
 
@@ -17,47 +18,9 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 constexpr int kNotActive = 3;
 
-// In this order --help shows them. What is in none of them is left out there, and a test complains.
-struct Group {
-  std::string_view name;
-  std::string_view commands;
-};
-constexpr std::array kGroups = {
-    Group{"Keys", "owner plan role key quota find"},
-    Group{"nginx", "status doctor publish snapshot node"},
-    Group{"Data", "init import usage audit pepper"},
-    Group{"Help", "help version completion manual"},
-};
-
-// Every page of help names the options that each command has.
-class Formatter : public CLI::Formatter {
- public:
-  std::string make_footer(const CLI::App* app) const override {
-    const std::string above = app->get_parent() == nullptr ? "" : "\nAlso: --dir DIR, --runtime DIR, --json, -h\n";
-    return CLI::Formatter::make_footer(app) + above;
-  }
-};
-
-void group(CLI::App& app) {
-  for (const Group& group : kGroups) {
-    for (const std::string& name : CLI::detail::split(std::string{group.commands}, ' ')) {
-      app.get_subcommand(name)->group(std::string{group.name});
-    }
-  }
-}
-
-// What they print is all they do: a reader that goes away ends them quietly, as it does any other tool.
-bool only_reads(const CLI::App& app) {
-  constexpr std::array kReading = {"list",      "show", "status", "doctor",     "usage",
-                                   "statement", "help", "manual", "completion", "version"};
-  const auto commands = app.get_subcommands();
-  return commands.empty() ? std::find(kReading.begin(), kReading.end(), app.get_name()) != kReading.end()
-                          : only_reads(*commands.front());
-}
-
 void build(CLI::App& app, keyloader::Session& session) {
   app.name("keyloader");
-  app.formatter(std::make_shared<Formatter>());
+  keyloader::set_help_format(app);
   app.set_version_flag("--version", "keyloader " KEYLOADER_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
@@ -79,7 +42,7 @@ void build(CLI::App& app, keyloader::Session& session) {
       "  keyloader init\n"
       "  keyloader plan create basic --rate 10/s --burst 20\n"
       "  keyloader key create --owner acme --create-owner --plan basic --scope orders:read\n"
-      "Each command has its own --help with examples.");
+      "`keyloader help` lists all commands; each has its own --help with examples.");
   keyloader::Command command(app);
   keyloader::add_owner_commands(command, session);
   keyloader::add_plan_commands(command, session);
@@ -97,16 +60,22 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_usage_commands(command, session);
   keyloader::add_audit_commands(command, session);
   keyloader::add_pepper_commands(command, session);
+  keyloader::add_help_commands(command, app);
+  keyloader::add_completion_command(command);
   keyloader::add_manual_commands(command, app);
-  group(app);
 }
 
 int run(int argc, char** argv) {
   keyloader::Session session;
   CLI::App app{"Issues, limits and revokes API keys, and hands them to nginx."};
   build(app, session);
+  const keyloader::Texts words(argv + std::min(argc, 1), argv + argc);
+  if (!words.empty() && words.front() == keyloader::kCompleteWords) {
+    keyloader::print_out(keyloader::completions(app, session, {words.begin() + 1, words.end()}));
+    return session.exit_code;
+  }
   try {
-    keyloader::check_words(app, {argv + 1, argv + argc});
+    keyloader::check_command_line(app, words);
     app.parse(argc, argv);
     return session.exit_code;
   } catch (const CLI::ParseError& error) {
@@ -121,12 +90,6 @@ int run(int argc, char** argv) {
   } catch (const keyloader::NotActive& error) {
     keyloader::Session::warn(error.what());
     return kNotActive;
-  } catch (const keyloader::NobodyReads&) {
-    if (only_reads(app)) {
-      static_cast<void>(std::signal(SIGPIPE, SIG_DFL));
-      static_cast<void>(std::raise(SIGPIPE));
-    }
-    throw;
   }
 }
 
@@ -135,10 +98,16 @@ int run(int argc, char** argv) {
 int main(int argc, char** argv) {
   // Whatever is made is private first; what nginx reads gets its mode by name.
   umask(0077);
+  // How wide a character is, depends on it (table.cpp); nothing else does.
+  static_cast<void>(std::setlocale(LC_CTYPE, "C.UTF-8"));
   // A reader that went away is an error to report, not a reason to die between commit and publish.
   static_cast<void>(std::signal(SIGPIPE, SIG_IGN));
   try {
     return run(argc, argv);
+  } catch (const keyloader::ReadByNobody&) {
+    // As a program that does not ignore the signal.
+    static_cast<void>(std::signal(SIGPIPE, SIG_DFL));
+    return std::raise(SIGPIPE);
   } catch (const std::exception& error) {
     keyloader::Session::warn(error.what());
     return kFailed;

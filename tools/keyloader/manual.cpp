@@ -1,67 +1,17 @@
-// keyloader completion and keyloader manual: both are made from the command line as it is defined, so they cannot go
-// stale. docs/keyloader.1 is the output of `keyloader manual`.
+// keyloader manual: made from the command line as it is defined, so that it cannot go stale. docs/keyloader.1 is its
+// output.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 
+#include "command_line.hpp"
 #include "session.hpp"
-#include "words.hpp"
 
 namespace keyloader {
 namespace {
 
-std::vector<const CLI::App*> commands_of(const CLI::App& app) {
-  return app.get_subcommands([](const CLI::App* command) { return !command->get_group().empty(); });
-}
-
 std::vector<const CLI::Option*> options_of(const CLI::App& app) {
   return app.get_options([](const CLI::Option*) { return true; });
-}
-
-std::string option_words(const CLI::App& app) {
-  std::string words;
-  for (const CLI::Option* option : options_of(app)) {
-    for (const std::string& name : option->get_lnames()) {
-      words += (words.empty() ? "--" : " --") + name;
-    }
-  }
-  return words;
-}
-
-// `paths` collects every command with its parents, `cases` what may follow each.
-void add_cases(const CLI::App& app, const std::string& path, const std::string& inherited, std::string& paths,
-               std::string& cases) {
-  std::string words = option_words(app) + inherited;
-  for (const CLI::App* command : commands_of(app)) {
-    words += " " + command->get_name();
-    const std::string below = path + " " + command->get_name();
-    paths += fmt::format("{}\"{}\"", paths.empty() ? "" : " | ", below);
-  }
-  cases += fmt::format("    \"{}\") words=\"{}\" ;;\n", path, words);
-  for (const CLI::App* command : commands_of(app)) {
-    add_cases(*command, path + " " + command->get_name(), " --dir --runtime --json", paths, cases);
-  }
-}
-
-std::string bash_completion(const CLI::App& app) {
-  std::string paths;
-  std::string cases;
-  add_cases(app, "keyloader", "", paths, cases);
-  return fmt::format(
-      "# bash completion for keyloader, made by `keyloader completion bash`\n"
-      "_keyloader() {{\n"
-      "  local word words path=keyloader\n"
-      "  for word in \"${{COMP_WORDS[@]:1:COMP_CWORD-1}}\"; do\n"
-      "    case \"$path $word\" in\n"
-      "    {}) path=\"$path $word\" ;;\n"
-      "    esac\n"
-      "  done\n"
-      "  case \"$path\" in\n{}"
-      "  esac\n"
-      "  mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"${{COMP_WORDS[COMP_CWORD]}}\")\n"
-      "}}\n"
-      "complete -o default -F _keyloader keyloader",
-      paths, cases);
 }
 
 // Text for roff: nothing in it is taken for a request or an escape.
@@ -100,7 +50,7 @@ std::string roff_options(const CLI::App& app) {
       continue;
     }
     std::string names = option->get_positional() ? option->get_name(true, false) : option->get_name(false, true);
-    if (option->get_type_size() != 0 && !option->get_positional()) {
+    if (!is_flag(*option) && !option->get_positional()) {
       names += " " + option->get_type_name();
     }
     text += fmt::format(".TP\n.B {}\n{}\n", roff(names), roff(option->get_description()));
@@ -153,30 +103,9 @@ std::string man_page(const CLI::App& app) {
 }  // namespace
 
 void add_manual_commands(Command& app, CLI::App& all) {
-  auto shell = std::make_shared<std::string>();
-  Command completion = app.add("completion", "Print a completion script for a shell");
-  completion.choice("SHELL", *shell, {"bash"}, "SHELL", "bash, which is also the default");
-  completion.footer(
-      "  keyloader completion bash > /etc/bash_completion.d/keyloader\n  source <(keyloader completion bash)");
-  // Holds on to `shell`, which the option writes to.
-  completion.run([&all, shell] { print_out(bash_completion(all) + "\n"); });
-
-  auto words = std::make_shared<std::vector<std::string>>();
-  Command help = app.add("help", "What all commands do, or one of them");
-  help.arguments("COMMAND", *words, "A command, such as `key create`");
-  help.footer("  keyloader help\n  keyloader help key create");
-  help.run([&all, words] {
-    const CLI::App& wanted = find_command(all, *words);
-    print_out(all.get_formatter()->make_help(&wanted, path_of(wanted), CLI::AppFormatMode::Normal));
-  });
-
-  Command version = app.add("version", "Print the version");
-  version.footer("  keyloader version");
-  version.run([] { print_out("keyloader " KEYLOADER_VERSION "\n"); });
-
   Command manual = app.add("manual", "Print the man page");
   manual.footer("  keyloader manual | man -l -");
-  manual.run([&all] { print_out(man_page(all) + "\n"); });
+  manual.read([&all] { print_out(man_page(all) + "\n"); });
 }
 
 }  // namespace keyloader

@@ -14,7 +14,6 @@
 #include "nodes.hpp"
 #include "output.hpp"
 #include "session.hpp"
-#include "table.hpp"
 
 namespace keyloader {
 namespace {
@@ -84,9 +83,8 @@ void list(const Session& session) {
       rows.push_back({pid, state, workers, "-", "-", size, file});
     }
   }
-  session.report(rows.empty() ? "no nginx with this module is known on this machine"
-                              : table_text({"PID", "STATE", "WORKERS", "STORE", "GENERATION", "BYTES", "FILE"}, rows),
-                 json);
+  session.report_table({"PID", "STATE", "WORKERS", "STORE", "GENERATION", "BYTES", "FILE"}, rows, json,
+                       "no nginx with this module is known on this machine");
 }
 
 // Takes all locks of the file first, so that no nginx begins to use it meanwhile. RETURNS: why it stays; empty:
@@ -184,7 +182,7 @@ void add_node_commands(Command& app, Session& session) {
       "that decides; a veto is a newer one from which only revocations count.\n\n"
       "  keyloader node list\n"
       "  keyloader node list --json --runtime /srv/nginx/run");
-  all.run([&session] { list(session); });
+  all.read([&session] { list(session); });
 
   Command away = group.add("prune", "Remove the files of instances that are gone");
   away.flag("--yes", options->is_sure, "Do not ask");

@@ -3,11 +3,13 @@
 #include "output.hpp"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 
 #include "apikey/plain_text.hpp"
 
@@ -65,14 +67,24 @@ std::string json_text(const Json& json) {
 
 void print_out(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
-    const int error = errno;
-    if (error == EPIPE) {
-      throw NobodyReads("standard output cannot be written: nobody reads it any more");
+    if (errno == EPIPE) {
+      throw ReaderGone("standard output cannot be written: whoever read it has gone");
     }
-    throw Failure(fmt::format("standard output cannot be written: {}", strerrordesc_np(error)));
+    throw Failure("standard output cannot be written");
   }
 }
 
 void print_note(std::string_view line) { fmt::print(stderr, "{}\n", shown(line)); }
+
+Screen screen() {
+  winsize size{};
+  if (isatty(STDOUT_FILENO) != 1 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0) {
+    return {};
+  }
+  const char* no_colour = std::getenv("NO_COLOR");
+  const char* terminal = std::getenv("TERM");
+  const bool knows_colour = terminal != nullptr && std::string_view{terminal} != "dumb";
+  return {.columns = size.ws_col, .has_colour = knows_colour && (no_colour == nullptr || *no_colour == '\0')};
+}
 
 }  // namespace keyloader

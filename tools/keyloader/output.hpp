@@ -17,8 +17,8 @@ namespace keyloader {
 // JSON on one line, in UTF-8: what is not plain stands in its strings as \u….
 [[nodiscard]] std::string json_text(const Json& json);
 
-// Whoever was to read standard output has gone away.
-class NobodyReads : public Failure {
+// Whoever read standard output has gone, as `head` does.
+class ReaderGone : public Failure {
  public:
   using Failure::Failure;
 };
@@ -28,5 +28,12 @@ class NobodyReads : public Failure {
 void print_out(const std::string& text);
 // One line on standard error.
 void print_note(std::string_view line);
+
+// Where standard output goes.
+struct Screen {
+  std::size_t columns = 0;  // 0: no terminal
+  bool has_colour = false;
+};
+[[nodiscard]] Screen screen();
 
 }  // namespace keyloader

@@ -12,7 +12,6 @@
 #include "quota_use.hpp"
 #include "secret.hpp"
 #include "session.hpp"
-#include "table.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -186,7 +185,7 @@ void list(const Session& session) {
     json.back()["keys"] = keys;
     rows.push_back({owner.name, owner.team, owner.email, std::to_string(keys), suspension_text(owner)});
   }
-  session.report(table_text({"OWNER", "TEAM", "EMAIL", "KEYS", "SUSPENDED"}, rows), json);
+  session.report_table({"OWNER", "TEAM", "EMAIL", "KEYS", "SUSPENDED"}, rows, json, "no owners");
 }
 
 void add_fields(Command& command, OwnerOptions& options) {
@@ -273,10 +272,10 @@ void add_owner_commands(Command& app, Session& session) {
   auto options = std::make_shared<OwnerOptions>();
   Command one = add_named(group, "show", "Everything about one owner", *options);
   one.footer("  keyloader owner show acme --json");
-  one.run([&session, options] { show(session, options->name); });
+  one.read([&session, options] { show(session, options->name); });
   Command all = group.add("list", "All owners");
   all.footer("  keyloader owner list");
-  all.run([&session] { list(session); });
+  all.read([&session] { list(session); });
 }
 
 }  // namespace keyloader

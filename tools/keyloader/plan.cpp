@@ -5,7 +5,6 @@
 #include "limit_rules.hpp"
 #include "limits.hpp"
 #include "session.hpp"
-#include "table.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -113,7 +112,7 @@ void list(const Session& session) {
     json.push_back(to_json(plan));
     rows.push_back({plan.name, limits_text(plan.limits)});
   }
-  session.report(table_text({"PLAN", "LIMITS"}, rows), json);
+  session.report_table({"PLAN", "LIMITS"}, rows, json, "no plans");
 }
 
 void add_fields(Command& command, PlanOptions& options) {
@@ -147,11 +146,11 @@ void add_plan_commands(Command& app, Session& session) {
   Command one = group.add("show", "Everything about one plan");
   one.argument("NAME", options->name, "The plan");
   one.footer("  keyloader plan show gold --json");
-  one.run([&session, options] { show(session, options->name); });
+  one.read([&session, options] { show(session, options->name); });
 
   Command all = group.add("list", "All plans");
   all.footer("  keyloader plan list");
-  all.run([&session] { list(session); });
+  all.read([&session] { list(session); });
 
   Command away = group.add("delete", "Remove a plan that no key has");
   away.argument("NAME", options->name, "The plan");

@@ -208,15 +208,15 @@ void show(const Session& session, const QuotaOptions& options) {
                         : fmt::format("{} until {}", adjustment.granted, time_text(adjustment.granted_until)),
                     adjustment.last_reset == 0 ? "-" : time_text(adjustment.last_reset)});
   }
-  if (rows.empty()) {
+  if (rows.empty() || session.is_json) {
     session.report(fmt::format("{}: {}", subject.text(), quotas_text(subject)), json);
     return;
   }
-  const std::string remark = meter.remark();
-  session.report(
-      table_text({"QUOTA", "AMOUNT", "USED", "LEFT", "PART", "RESETS", "FROM", "GRANTED", "LAST RESET"}, rows) +
-          (remark.empty() ? "" : "\n" + shown(remark)),
-      json);
+  session.report_table({"QUOTA", "AMOUNT", "USED", "LEFT", "PART", "RESETS", "FROM", "GRANTED", "LAST RESET"}, rows,
+                       json, "no quotas");
+  if (const std::string remark = meter.remark(); !remark.empty()) {
+    print_out(shown(remark) + "\n");
+  }
 }
 
 Command add_quota_command(Command& group, const std::string& name, const std::string& help, QuotaOptions& options) {
@@ -262,7 +262,7 @@ void add_quota_commands(Command& app, Session& session) {
       "amount,\n"
       "and the numbers are their sum.\n\n"
       "  keyloader quota show key_…\n  keyloader quota show --owner acme --json");
-  all.run([&session, options] { show(session, *options); });
+  all.read([&session, options] { show(session, *options); });
 }
 
 }  // namespace keyloader

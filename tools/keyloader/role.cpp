@@ -3,7 +3,6 @@
 
 #include "delivery.hpp"
 #include "session.hpp"
-#include "table.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -103,7 +102,7 @@ void list(const Session& session) {
     json.push_back(to_json(role));
     rows.push_back({role.name, fmt::format("{}", fmt::join(role.scopes, " "))});
   }
-  session.report(table_text({"ROLE", "SCOPES"}, rows), json);
+  session.report_table({"ROLE", "SCOPES"}, rows, json, "no roles");
 }
 
 void add_fields(Command& command, RoleOptions& options) {
@@ -132,7 +131,7 @@ void add_role_commands(Command& app, Session& session) {
 
   Command all = group.add("list", "All roles");
   all.footer("  keyloader role list");
-  all.run([&session] { list(session); });
+  all.read([&session] { list(session); });
 
   Command away = group.add("delete", "Remove a role that no key has");
   away.argument("NAME", options->name, "The role");

@@ -4,10 +4,23 @@
 
 #include <fmt/format.h>
 
+#include "table.hpp"
+
 namespace keyloader {
 
 void Session::report(const std::string& sentence, const Json& json) const {
   print_out((is_json ? json_text(json) : shown_lines(sentence)) + "\n");
+}
+
+void Session::report_table(const Texts& heading, const std::vector<Texts>& rows, const Json& json,
+                           const std::string& none) const {
+  if (is_json) {
+    print_out(json_text(json) + "\n");
+  } else if (rows.empty()) {
+    print_note(none);
+  } else {
+    print_out(list_text(heading, rows, screen()) + "\n");
+  }
 }
 
 void Session::warn(const std::string& sentence) { print_note("keyloader: " + sentence); }

@@ -25,6 +25,10 @@ struct Session {
   // The result, on standard output: `json` with --json, else the sentence.
   void report(const std::string& sentence, const Json& json) const;
 
+  // A list: `json` with --json, else a table. Where there are no rows, `none` says so on standard error: "no keys".
+  void report_table(const Texts& heading, const std::vector<Texts>& rows, const Json& json,
+                    const std::string& none) const;
+
   // One line on standard error, with the program's name before it.
   static void warn(const std::string& sentence);
 };
@@ -52,6 +56,9 @@ void add_quota_commands(Command& app, Session& session);
 void add_node_commands(Command& app, Session& session);
 void add_audit_commands(Command& app, Session& session);
 void add_usage_commands(Command& app, Session& session);
+void set_help_format(CLI::App& all);  // before the first command is added
+void add_help_commands(Command& app, CLI::App& all);
+void add_completion_command(Command& app);
 void add_manual_commands(Command& app, CLI::App& all);  // made from the whole command line
 
 }  // namespace keyloader

@@ -100,7 +100,7 @@ void list(const Session& session) {
     rows.push_back({std::to_string(entry.generation), entry.is_in_service ? "active" : "kept", std::to_string(bytes),
                     entry.path.string()});
   }
-  session.report(table_text({"GENERATION", "STATE", "BYTES", "FILE"}, rows), json);
+  session.report_table({"GENERATION", "STATE", "BYTES", "FILE"}, rows, json, "no snapshots");
 }
 
 }  // namespace
@@ -112,16 +112,16 @@ void add_snapshot_commands(Command& app, Session& session) {
   Command one = group.add("show", "What a snapshot is and holds");
   one.optional_argument("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
   one.footer("  keyloader snapshot show\n  keyloader snapshot show /backup/keys.mdb --json");
-  one.run([&session, file] { show(session, *file); });
+  one.read([&session, file] { show(session, *file); });
 
   Command check_it = group.add("verify", "Check a snapshot as nginx does; one sentence says what is wrong");
   check_it.optional_argument("FILE", *file, "A snapshot (default: keys.mdb of the directory)");
   check_it.footer("  keyloader snapshot verify keys.mdb && echo valid");
-  check_it.run([&session, file] { verify(session, *file); });
+  check_it.read([&session, file] { verify(session, *file); });
 
   Command all = group.add("list", "The snapshots kept in history/, newest first");
   all.footer("  keyloader snapshot list");
-  all.run([&session] { list(session); });
+  all.read([&session] { list(session); });
 
   add_snapshot_changes(group, session);
 }

@@ -270,7 +270,7 @@ void add_status_command(Command& app, Session& session) {
       "standard error say why. `keyloader doctor` looks further, and says what to do.\n\n"
       "  keyloader status\n"
       "  keyloader status --json | jq .active");
-  command.run([&session] { run(session); });
+  command.read([&session] { run(session); });
 }
 
 }  // namespace keyloader

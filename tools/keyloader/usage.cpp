@@ -14,12 +14,13 @@ namespace keyloader {
 namespace {
 
 UsageFilter filter_of(const UsageOptions& options, const UsageNames& names) {
+  const Seconds now = wall_clock();
   UsageFilter filter;
   if (!options.from.empty()) {
-    filter.from = parse_past(options.from, wall_clock()) / apikey::kUsageHour * apikey::kUsageHour;
+    filter.from = parse_past(options.from, now) / apikey::kUsageHour * apikey::kUsageHour;
   }
   if (!options.to.empty()) {
-    filter.to = parse_past(options.to, wall_clock());
+    filter.to = parse_past(options.to, now);
   }
   if (filter.from >= filter.to) {
     throw UsageError("--from must be before --to");
@@ -81,7 +82,7 @@ std::string text_of(const Sums& sums) {
     }
   }
   rows.push_back(columns("total", "", sums.total));
-  return table_text({"OWNER", "KEY", "ADMITTED", "COST", "REFUNDED", "REFUSED", "BYTES", "UPSTREAM_S"}, rows);
+  return list_text({"OWNER", "KEY", "ADMITTED", "COST", "REFUNDED", "REFUSED", "BYTES", "UPSTREAM_S"}, rows, screen());
 }
 
 Json json_of(const Sums& sums, const UsageFilter& filter, const std::vector<UsageDoubt>& doubts) {
@@ -169,7 +170,8 @@ void collect(const Session& session, const UsageOptions& options) {
 
 void add_show_options(Command& command, UsageOptions& options) {
   command.option("--socket", options.socket, "PATH", "An apikey_usage socket, instead of node memory");
-  command.option("--from", options.from, "TIME", "From the hour of this time on; a date, a time, or how long ago (7d)");
+  command.option("--from", options.from, "TIME",
+                 "From the hour of this time on: 7d (ago), today, yesterday, 2026-11-25");
   command.option("--to", options.to, "TIME", "Only hours that begin before");
   command.option("--owner", options.owner, "NAME", "Only this owner's; a name or an owner id");
   command.option("--key", options.key, "ID", "Only this key's");
@@ -195,7 +197,7 @@ void add_statement_command(Command& usage, Session& session, const std::shared_p
       "which counts may be short, with its bound.\n\n"
       "  keyloader usage statement --owner acme --month 2026-11\n"
       "  keyloader usage statement --owner acme --month 2026-11 --json | jq .total");
-  command.run([&session, options, shown] {
+  command.read([&session, options, shown] {
     forbid(*shown);
     state_usage(session, *options);
   });
@@ -224,7 +226,7 @@ void add_usage_commands(Command& app, Session& session) {
       "Collects from nginx first, when it answers. Counts are kept in usage.db; collecting again changes nothing.\n\n"
       "  keyloader usage --from 7d\n"
       "  keyloader usage --export csv --from 2026-11-01 --to 2026-12-01 > november.csv");
-  usage.run_alone([&session, options] { show(session, *options); });
+  usage.read_alone([&session, options] { show(session, *options); });
 
   auto collected = std::make_shared<UsageOptions>();
   Command collect_now = usage.add("collect", "Take over what nginx has counted, and show nothing");

@@ -193,7 +193,7 @@ Seconds parse_time(const std::string& text, Seconds now, Rounding rounding) {
   const auto date = parse_date(text, rounding);
   if (!date) {
     throw UsageError(fmt::format(
-        "\"{}\" is not a valid time; write 90d (from now), 2026-01-31 or 2026-01-31T12:00:00Z (UTC unless it "
+        "\"{}\" is not a time; write 90d (from now), 12h, 2w, 2026-01-31 or 2026-01-31T12:00:00Z (UTC unless it "
         "names an offset)",
         text));
   }
@@ -204,15 +204,16 @@ Seconds parse_past(const std::string& text, Seconds now) {
   if (const auto duration = duration_of(text)) {
     return now - *duration;
   }
+  const Seconds midnight = now / kDay * kDay;
   if (text == "today" || text == "yesterday") {
-    return now / kDay * kDay - (text == "today" ? 0 : kDay);
+    return text == "today" ? midnight : midnight - kDay;
   }
   const auto date = parse_date(text, Rounding::down);
   if (!date) {
-    throw UsageError(fmt::format(
-        "\"{}\" is not a valid time; write 7d (ago), today, 2026-01-31 or 2026-01-31T12:00:00Z (UTC unless it names an "
-        "offset)",
-        text));
+    throw UsageError(
+        fmt::format("\"{}\" is not a valid time; write 7d (ago), 12h, today, yesterday, 2026-01-31 or "
+                    "2026-01-31T12:00:00Z (UTC unless it names an offset)",
+                    text));
   }
   return *date;
 }

@@ -25,9 +25,10 @@ void check_text(std::string_view what, const std::string& text, std::size_t most
 [[nodiscard]] Seconds parse_duration(const std::string& text);
 // What becomes of a fraction of a second: the end of a validity is never later than it says, its start never earlier.
 enum class Rounding : std::uint8_t { down, up };
-// A duration from `now`, or "2026-01-31", or RFC 3339: "2026-01-31T12:00:00Z", "2026-01-31t12:00:00.5+02:00".
+// A time to come: a duration from `now`, or "2026-01-31", or RFC 3339: "2026-01-31T12:00:00Z",
+// "2026-01-31t12:00:00.5+02:00".
 [[nodiscard]] Seconds parse_time(const std::string& text, Seconds now, Rounding rounding = Rounding::down);
-// A time that has been: how long ago ("7d"), `today` or `yesterday` (in UTC), or what parse_time() takes.
+// A time that was: a duration before `now`, "today", "yesterday" (midnights in UTC), or a date as above.
 [[nodiscard]] Seconds parse_past(const std::string& text, Seconds now);
 // The time from which a key is good; `none` → nothing. May be in the past.
 [[nodiscard]] std::optional<Seconds> parse_start(const std::string& text, Seconds now);
