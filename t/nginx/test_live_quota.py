@@ -145,3 +145,19 @@ def test_what_a_gone_nginx_has_counted_is_not_lost(registry, nginx, limited):
     spend(server, limited, 4)
     server.quit()
     assert registry.json("usage")["total"]["admitted"] == 4
+
+
+def test_quotas_that_are_nearly_used_up(registry, nginx, limited):
+    other = registry.key("zeta", plan="small")
+    server = nginx(LOCATION)
+    spend(server, limited, 9)
+    spend(server, other, 7)
+
+    def over(*words):
+        return [(row["owner"], row["key"], row["quota"], row["percent"]) for row in registry.json("usage", "--over", *words)]
+    assert over("80%") == [("acme", limited.id, "day", 90)]
+    assert over("70") == [("acme", limited.id, "day", 90), ("zeta", other.id, "day", 70)]
+    assert over("70%", "--owner", "zeta") == [("zeta", other.id, "day", 70)] and over("70%", "--top", "1") == over("80%")
+    assert ("acme", None, "owner.month", 22) in over("20%")
+    registry.revoke(limited)
+    assert over("80%") == []

@@ -36,7 +36,7 @@ std::string plain_text(const Json& value) {
     std::transform(value.begin(), value.end(), std::back_inserter(words), plain_text);
     return fmt::format("{}", fmt::join(words, " "));
   }
-  return value.dump();
+  return value.is_number_float() ? fmt::format("{}", value.get<double>()) : value.dump();
 }
 
 bool is_nothing(const Json& value) { return value.is_null() || plain_text(value).empty(); }

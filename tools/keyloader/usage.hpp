@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct UsageOptions {
   std::string format;
   std::string month;
   bool is_quiet = false;
+  std::string by;
+  std::string over;
+  std::optional<std::uint64_t> top;
   std::vector<std::string> files;
 };
 
