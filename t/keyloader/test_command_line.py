@@ -34,7 +34,7 @@ snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snap
 quota.grant quota.reset quota.show
 audit.list audit.verify
 node.list node.prune
-usage usage.collect usage.statement usage.merge
+usage usage.collect usage.statement usage.prune usage.merge
 """.split()
 
 

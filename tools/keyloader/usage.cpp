@@ -48,7 +48,7 @@ struct Sums {
 
 Sums sum_up(UsageStore& store, const UsageNames& names, const UsageFilter& filter) {
   Sums sums;
-  store.each(filter, [&](const UsageRecord& record) {
+  store.each_with_months(filter, [&](const UsageRecord& record) {
     const NamedOwner owner{names.owner(record.owner), record.owner};
     add(sums.keys[{owner, usage_key_text(record.key)}], record.counters);
     add(sums.owners[owner], record.counters);
@@ -271,6 +271,20 @@ void add_usage_commands(Command& app, Session& session) {
   });
 
   add_statement_command(usage, session, options);
+
+  auto pruned = std::make_shared<UsageOptions>();
+  Command prune = usage.add("prune", "Forget the hours of old months; what each key used in a month stays");
+  prune.required_option("--before", pruned->before, "DATE", "The first day of a month: 2026-01-01");
+  prune.flag("--dry-run", pruned->is_dry_run, "Say what would be forgotten, and do nothing");
+  prune.flag("--yes", pruned->is_sure, "Do it; it cannot be undone");
+  prune.footer(
+      "Export what you may have to show by the hour first.\n\n"
+      "  keyloader usage prune --before 2026-01-01 --dry-run\n"
+      "  keyloader usage prune --before 2026-01-01 --yes");
+  prune.run([&session, pruned, options] {
+    forbid(*options);
+    prune_usage(session, *pruned);
+  });
 
   auto merged = std::make_shared<UsageOptions>();
   Command merge = usage.add("merge", "Take over what other nodes have exported");

@@ -54,7 +54,7 @@ Statement make_statement(const Session& session, UsageStore& store, const UsageO
       .from = statement.month.from, .to = statement.month.to, .owner = statement.owner_id, .key = std::nullopt};
   {
     Transaction transaction(store.database(), Transaction::Kind::read);
-    store.each(filter, [&](const UsageRecord& record) {
+    store.each_with_months(filter, [&](const UsageRecord& record) {
       add(statement.keys[record.key], record.counters);
       add(statement.total, record.counters);
     });

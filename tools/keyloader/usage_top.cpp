@@ -39,7 +39,9 @@ class Grouper {
 
   [[nodiscard]] Group group_of(const UsageRecord& record) const {
     if (by_ == "day") {
-      return {{"day", time_text(record.hour / kDay * kDay).substr(0, std::string_view{"2026-11-01"}.size())}};
+      // Of a month that was pruned nobody knows the days.
+      const std::string_view shape = record.instance == UsageInstance{} ? "2026-11" : "2026-11-01";
+      return {{"day", time_text(record.hour / kDay * kDay).substr(0, shape.size())}};
     }
     if (by_ == "plan") {
       const auto found = plans_.find(record.key);
@@ -170,7 +172,8 @@ void show_groups(const Session& session, UsageStore& store, const UsageNames& na
   const std::string by = options.by.empty() ? "key" : options.by;
   const Grouper grouper(session, names, by);
   std::map<Group, UsageCounters> sums;
-  store.each(filter, [&](const UsageRecord& record) { add(sums[grouper.group_of(record)], record.counters); });
+  store.each_with_months(filter,
+                         [&](const UsageRecord& record) { add(sums[grouper.group_of(record)], record.counters); });
   ListOptions list{.format = {}, .columns = {}, .sort = "admitted", .is_reversed = true, .most = options.top};
   if (by == "day" && !options.top) {
     list.sort = "day";
