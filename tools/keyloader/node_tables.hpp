@@ -3,6 +3,8 @@
 // are shown and added up, and nothing else comes of them.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <optional>
