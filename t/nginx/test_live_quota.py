@@ -1,10 +1,12 @@
 """What keyloader shows of a running nginx: what is used of quotas and what is left, and when keys were last used. It reads
 node memory, so nothing has to be configured for that."""
 
+import subprocess
 import time
 
 import pytest
 
+from harness.paths import IS_ROOT, KEYLOADER
 from harness.waiting import wait_until
 
 LOCATION = 'location / { apikey "api"; apikey_scope any; empty_gif; }'
@@ -161,3 +163,18 @@ def test_quotas_that_are_nearly_used_up(registry, nginx, limited):
     assert ("acme", None, "owner.month", 22) in over("20%")
     registry.revoke(limited)
     assert over("80%") == []
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs a mount namespace, so that no other nginx's file is removed")
+def test_what_is_pruned_is_collected_first(registry, nginx, place, limited):
+    runtime = place / "runtime"
+    runtime.mkdir()
+    server = nginx(LOCATION, http=f"apikey_zone zone=apikey:2m runtime={runtime};")
+    spend(server, limited, 4)
+    server.quit()
+    hide = "mount -t tmpfs none /dev/shm && mount -t tmpfs none /run && exec"
+    prune = f'{hide} "$0" --dir {registry.dir} --runtime {runtime} node prune --yes'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", prune, KEYLOADER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "removed" in done.stdout, done.stderr
+    assert list(runtime.glob("*.state")) == []
+    assert registry.json("usage")["total"]["admitted"] == 4
