@@ -37,7 +37,7 @@ class NodeQuotas {
   };
   std::string node_;
   bool is_live_;
-  bool is_readable_;
+  bool is_readable_ = false;
   std::vector<Block> memory_;
   apikey::QuotaTable table_;
 };
