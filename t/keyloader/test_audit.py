@@ -102,4 +102,55 @@ def test_who(keyloader):
 def test_list_for_people(busy):
     text = busy("audit", "list", "--last", "3").stdout
     assert len(text.splitlines()) == 4 and "owner.delete" in text and "plan.set" not in text
-    assert "amount" in busy("audit", "list", "--object", "gold").stdout
+    assert "rate 1/s → 2/s" in busy("audit", "list", "--object", "gold").stdout
+
+
+def changes(keyloader, *words):
+    """(action, change in words) of each entry."""
+    return [(entry["action"], entry["change"]) for entry in keyloader.audit(*words)]
+
+
+def test_a_change_is_said_in_words(keyloader):
+    keyloader("plan", "create", "small", "--rate", "10/s", "--no-publish")
+    keyloader("plan", "set", "small", "--rate", "20/s", "--quota", "1000/day", "--no-publish")
+    keyloader("plan", "set", "small", "--burst", "50", "--quota", "day=none", "--concurrency", "3", "--no-publish")
+    assert changes(keyloader, "--object", "small") == [
+        ("plan.create", "rate 10/s"), ("plan.set", "day 1000/day, rate 10/s → 20/s"),
+        ("plan.set", "concurrency 3 at once, day 1000/day → none, rate 20/s → 20/s burst 50")]
+    key = keyloader.key("acme", "--plan", "small", "--scope", "a:b", "--meta", "crm=1", "--no-publish")["id"]
+    keyloader("key", "set", key, "--scope", "none", "--name", "new", "--meta", "crm=2", "--meta", "x=y", "--quota", "9999999/month",
+              "--no-publish")
+    keyloader("quota", "grant", key, "--amount", "5", "--until", "2050-01-31", "--reason", "ticket", "--no-publish")
+    keyloader("key", "suspend", key, "--no-publish")
+    keyloader("key", "revoke", key, "--reason", "leak", "--no-publish")
+    when = keyloader.json("key", "show", key)["revoked"]
+    assert changes(keyloader, "--object", key) == [
+        ("key.create", "env live, meta.crm 1, owner acme, plan small, scopes a:b"),
+        ("key.set", "month 9999999/month, meta.crm 1 → 2, meta.x y, name new, scopes a:b → none"),
+        ("quota.grant", "month: granted 0 → 5, granted until 2050-01-31T00:00:00Z, reason ticket"),
+        ("key.suspend", "suspended no → yes"), ("key.revoke", f"revoked {when}, reason leak")]
+    keyloader("key", "delete", key, "--no-publish")
+    assert changes(keyloader, "--action", "key.delete")[0][1].startswith("was env live, month 9999999/month, meta.crm 2,")
+    text = keyloader("audit", "list").stdout
+    assert "rate 10/s → 20/s" in text and "{" not in text and '"' not in text
+
+
+def test_list_filters(busy):
+    def actions(*words):
+        return [entry["action"] for entry in busy.audit(*words)]
+    key_actions = ["key.create", "key.set", "key.suspend", "key.resume", "key.revoke", "key.delete"]
+    assert actions("--action", "key") == key_actions and actions("--action", "key.revoke") == ["key.revoke"]
+    assert actions("--action", "ke") == [] and actions("--action", "key", "--last", "2") == key_actions[-2:]
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert actions("--by", me) == actions() and actions("--by", "nobody else") == []
+    assert actions("--since", "1h") == actions("--since", "today", "--by", me) == actions()
+    assert actions("--since", "2100-01-01") == []
+    assert "7d (ago)" in busy.refused("audit", "list", "--since", "soon", status=2)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only whoever is root can act for somebody")
+def test_on_whose_behalf(keyloader, monkeypatch):
+    monkeypatch.setenv("SUDO_USER", "alice")
+    keyloader("owner", "create", "acme", "--no-publish")
+    monkeypatch.delenv("SUDO_USER")
+    assert changes(keyloader, "--by", "alice") == [("owner.create", "")]

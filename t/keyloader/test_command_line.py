@@ -24,7 +24,7 @@ def all_commands(*path):
 
 COMMANDS = all_commands() + [("usage",)]  # it shows something itself, too
 EXPECTED = """
-init find publish import completion manual help version
+init find status doctor publish import completion manual help version
 pepper.create pepper.list
 owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.delete
 plan.create plan.set plan.list plan.show plan.delete
@@ -34,7 +34,7 @@ snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snap
 quota.grant quota.reset quota.show
 audit.list audit.verify
 node.list node.prune
-usage usage.collect usage.statement usage.merge
+usage usage.collect usage.statement usage.prune usage.merge
 """.split()
 
 

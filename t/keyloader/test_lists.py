@@ -141,3 +141,60 @@ def test_unused_for(some, tmp_path):
     assert [key["name"] for key in json.loads(done.stdout)] == ["night watch"]
     assert "use is counted since" in done.stderr and "used before that" in done.stderr
     assert not some("key", "list", "--unused-for", "90d").stderr
+
+
+def test_use_by_groups(some, tmp_path):
+    today = int(time.time()) // DAY * DAY
+    used(some, tmp_path, some.ids["nightly"], 3 * DAY, admitted=5, cost=10, refused={"scope": 2, "rate_limited": 1})
+    used(some, tmp_path, some.ids["nightly"], 4 * DAY, admitted=2, cost=4)
+    used(some, tmp_path, some.ids["mobile app"], 3 * DAY, admitted=40, cost=40)
+    used(some, tmp_path, some.ids["night watch"], 3 * DAY, "22" * 16, admitted=1, cost=1)
+
+    def groups(*words):
+        return some.json("usage", *words)
+    assert [(row["key"], row["admitted"], row["cost"], row["refused"]) for row in groups("--by", "key")] == [
+        (some.ids["mobile app"], 40, 40, 0), (some.ids["nightly"], 7, 14, 3), (some.ids["night watch"], 1, 1, 0)]
+    assert [row["key"] for row in groups("--top", "1")] == [some.ids["mobile app"]]
+    assert [(row["owner_id"], row["admitted"]) for row in groups("--by", "owner")] == [("11" * 16, 47), ("22" * 16, 1)]
+    assert [(row["plan"], row["admitted"]) for row in groups("--by", "plan")] == [("default", 41), ("gold", 7)]
+    assert [(row["day"], row["admitted"]) for row in groups("--by", "day")] == [
+        (at(today - 4 * DAY)[:10], 2), (at(today - 3 * DAY)[:10], 46)]
+    assert groups("--by", "day", "--from", "today") == []
+    table = some("usage", "--by", "key", "--top", "2").stdout.splitlines()
+    assert len(table) == 3 and table[0].split()[:3] == ["OWNER", "KEY", "ADMITTED"]
+    some.refused("usage", "--by", "colour", status=2)
+    some.refused("usage", "--top", "0", status=2)
+    some.refused("usage", "--by", "key", "--export", "csv", status=2)
+    some.refused("usage", "collect", "--by", "key", status=2)
+
+
+def test_over_needs_an_nginx_that_counts(some):
+    assert "no nginx here counts them" in some.refused("usage", "--over", "80%")
+    for text in ("x", "0%", "101%", "%", "8 0%"):
+        assert "--over 80%" in some.refused("usage", "--over", text, status=2)
+    some.refused("usage", "--over", "80%", "--by", "key", status=2)
+
+
+def test_deleted_owners_keep_their_names(keyloader, tmp_path):
+    for amount in (3, 5):
+        owner = keyloader.json("owner", "create", "gone", "--no-publish")["id"]
+        key = keyloader.key("gone", "--no-publish")["id"]
+        used(keyloader, tmp_path, key, 3 * DAY, owner, admitted=amount)
+        keyloader("key", "delete", key, "--no-publish")
+        keyloader("owner", "delete", "gone", "--no-publish")
+        if amount == 3:
+            shown = keyloader.json("usage", "--owner", "gone")
+            assert [(line["owner"], line["owner_id"], line["admitted"]) for line in shown["owners"]] == [("gone", owner, 3)]
+            assert shown["owners"][0]["owner_deleted"] is not None
+            month = at(int(time.time()) - 3 * DAY)[:7]
+            assert keyloader.json("usage", "statement", "--owner", "gone", "--month", month)["owner"] == "gone"
+            first = owner
+    shown = keyloader.json("usage")["owners"]
+    assert {(line["owner"], line["owner_id"], line["admitted"]) for line in shown} == {("gone", first, 3), ("gone", owner, 5)}
+    assert keyloader("usage").stdout.count("gone (deleted)") == 2
+    assert [row["owner"] for row in csv.DictReader(io.StringIO(keyloader("usage", "--export", "csv").stdout))] == ["gone"] * 2
+    said = keyloader.refused("usage", "--owner", "gone")
+    assert first in said and owner in said
+    assert keyloader.json("usage", "--owner", owner)["total"]["admitted"] == 5
+    keyloader("owner", "create", "gone", "--no-publish")
+    assert keyloader.json("usage", "--owner", "gone")["total"]["admitted"] == 0, "the one that is there comes first"

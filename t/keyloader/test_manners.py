@@ -25,8 +25,8 @@ SENTENCES = [
     ("rollback", 2, 'did you mean "snapshot rollback"?'),
     ("revoke", 2, 'did you mean "key revoke"?'),
     ("key find", 2, 'there is no command "key find"; did you mean "find"?'),
-    ("frobnicate", 2, 'there is no command "frobnicate"; `keyloader help` lists those there are'),
-    ("role frobnicate", 2, 'there is no command "role frobnicate"; "role" has create, set, list, delete'),
+    ("frobnicate", 2, '"frobnicate" is no command; `keyloader help` lists those there are'),
+    ("role frobnicate", 2, '"role frobnicate" is no command; "role" has create, set, list, delete'),
     ("kye --help", 2, 'did you mean "key"?'),
     ("help key creat", 2, 'did you mean "key create"?'),
     # Commands without their command.
@@ -101,6 +101,13 @@ def test_an_unknown_option_lists_the_nearest_first(busy):
 
 def test_the_value_of_an_unknown_option_is_not_repeated(busy):
     assert "hunter2" not in busy.refused("find", "--key=hunter2", status=2)
+
+
+@pytest.mark.parametrize("words", [["find"], ["key"], ["key", "list"], []], ids=" ".join)
+def test_a_key_in_the_wrong_place_is_not_repeated(busy, words):
+    secret = "ak_live_" + "x" * 40
+    said = busy.refused(*words, secret, status=2)
+    assert secret not in said and "of 48 characters" in said
 
 
 def test_a_value_may_look_like_an_option_behind_an_equals_sign(busy):

@@ -1,10 +1,12 @@
 """What keyloader shows of a running nginx: what is used of quotas and what is left, and when keys were last used. It reads
 node memory, so nothing has to be configured for that."""
 
+import subprocess
 import time
 
 import pytest
 
+from harness.paths import IS_ROOT, KEYLOADER
 from harness.waiting import wait_until
 
 LOCATION = 'location / { apikey "api"; apikey_scope any; empty_gif; }'
@@ -144,4 +146,35 @@ def test_what_a_gone_nginx_has_counted_is_not_lost(registry, nginx, limited):
     server = nginx(LOCATION)
     spend(server, limited, 4)
     server.quit()
+    assert registry.json("usage")["total"]["admitted"] == 4
+
+
+def test_quotas_that_are_nearly_used_up(registry, nginx, limited):
+    other = registry.key("zeta", plan="small")
+    server = nginx(LOCATION)
+    spend(server, limited, 9)
+    spend(server, other, 7)
+
+    def over(*words):
+        return [(row["owner"], row["key"], row["quota"], row["percent"]) for row in registry.json("usage", "--over", *words)]
+    assert over("80%") == [("acme", limited.id, "day", 90)]
+    assert over("70") == [("acme", limited.id, "day", 90), ("zeta", other.id, "day", 70)]
+    assert over("70%", "--owner", "zeta") == [("zeta", other.id, "day", 70)] and over("70%", "--top", "1") == over("80%")
+    assert ("acme", None, "owner.month", 22) in over("20%")
+    registry.revoke(limited)
+    assert over("80%") == []
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="needs a mount namespace, so that no other nginx's file is removed")
+def test_what_is_pruned_is_collected_first(registry, nginx, place, limited):
+    runtime = place / "runtime"
+    runtime.mkdir()
+    server = nginx(LOCATION, http=f"apikey_zone zone=apikey:2m runtime={runtime};")
+    spend(server, limited, 4)
+    server.quit()
+    hide = "mount -t tmpfs none /dev/shm && mount -t tmpfs none /run && exec"
+    prune = f'{hide} "$0" --dir {registry.dir} --runtime {runtime} node prune --yes'
+    done = subprocess.run(["unshare", "-m", "sh", "-c", prune, KEYLOADER], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "removed" in done.stdout, done.stderr
+    assert list(runtime.glob("*.state")) == []
     assert registry.json("usage")["total"]["admitted"] == 4

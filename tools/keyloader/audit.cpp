@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include "change_words.hpp"
 #include "session.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 
@@ -15,30 +17,26 @@ std::string actor_text(const Json& actor) {
 
 namespace {
 
-// The fields that differ: `expires: null → "2027-…"`.
-std::string difference(const Json& before, const Json& after) {
-  if (!before.is_object() || !after.is_object()) {
-    return {};
-  }
-  std::string text;
-  for (const auto& [name, value] : after.items()) {
-    const Json old = before.value(name, Json(nullptr));
-    if (old != value) {
-      text += fmt::format("{}{}: {} → {}", text.empty() ? "" : ", ", name, json_text(old), json_text(value));
-    }
-  }
-  return text;
-}
+struct AuditOptions {
+  AuditFilter filter;
+  std::string since;
+};
 
-void list(const Session& session, const std::string& object, std::uint64_t most) {
+void list(const Session& session, const AuditOptions& options) {
+  AuditFilter filter = options.filter;
+  if (!options.since.empty()) {
+    filter.since = parse_past(options.since, wall_clock());
+  }
   std::vector<Texts> rows;
   Json json = Json::array();
-  session.dir().open_registry()->each_audit_entry(object, most, [&](const AuditEntry& entry) {
+  session.dir().open_registry()->each_audit_entry(filter, [&](const AuditEntry& entry) {
     if (session.is_json) {
       json.push_back(to_json(entry));
+      json.back()["change"] = change_words(entry);
     } else {
+      const std::string change = change_words(entry);
       rows.push_back({std::to_string(entry.seq), time_text(entry.time), actor_text(entry.actor), entry.action,
-                      entry.object, difference(entry.before, entry.after)});
+                      entry.object, change.empty() ? "-" : change});
     }
   });
   session.report_table({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows, json, "no entries");
@@ -47,7 +45,7 @@ void list(const Session& session, const std::string& object, std::uint64_t most)
 // RETURNS: the last entry. Throws for a chain that is broken.
 AuditEntry verify_chain(Registry& registry) {
   AuditEntry last;
-  registry.each_audit_entry({}, 0, [&](const AuditEntry& entry) {
+  registry.each_audit_entry({}, [&](const AuditEntry& entry) {
     if (entry.seq != last.seq + 1 || entry.prev_hash != last.hash) {
       throw Failure(
           fmt::format("the audit is broken before entry {}: entries have been removed or replaced", entry.seq));
@@ -79,13 +77,19 @@ std::string audit_problem(Registry& registry) {
 
 void add_audit_commands(Command& app, Session& session) {
   Command group = app.add_group("audit", "Who changed what");
-  auto object = std::make_shared<std::string>();
-  auto most = std::make_shared<std::uint64_t>(0);
+  auto options = std::make_shared<AuditOptions>();
   Command all = group.add("list", "All changes, oldest first");
-  all.option("--object", *object, "OBJECT", "Only those of this key id, owner, plan, role …");
-  all.option("--last", *most, "N", "Only this many, the newest");
-  all.footer("  keyloader audit list --last 20\n  keyloader audit list --object key_… --json");
-  all.read([&session, object, most] { list(session, *object, *most); });
+  all.option("--object", options->filter.object, "OBJECT", "Only those of this key id, owner, plan, role …");
+  all.option("--action", options->filter.action, "ACTION", "Only this: key.revoke; or all of a kind: key, quota");
+  all.option("--by", options->filter.actor, "USER", "Only those by this user, or on whose behalf sudo was used");
+  all.option("--since", options->since, "TIME", "Only those since then: 24h (ago), today, 2026-01-31");
+  all.option("--last", options->filter.most, "N", "Only this many, the newest");
+  all.footer(
+      "CHANGE says what was before and what is after; of what is new, what it has. --json has both as a whole.\n\n"
+      "  keyloader audit list --last 20\n"
+      "  keyloader audit list --action key.revoke --since 24h\n"
+      "  keyloader audit list --object key_… --json");
+  all.read([&session, options] { list(session, *options); });
 
   Command check_it = group.add("verify", "Check the chain of hashes from the first entry to the last");
   check_it.footer(

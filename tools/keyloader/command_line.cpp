@@ -131,18 +131,24 @@ Texts meant(const CLI::App& app, const std::string& word, const std::string& nex
   return others;
 }
 
+// The word, in quotes. A long one may be a key: whoever pastes it here must not find it in a log.
+std::string shown_word(const std::string& word) {
+  constexpr std::size_t kMaxShownWord = 32;
+  return word.size() > kMaxShownWord ? fmt::format("a word of {} characters", word.size())
+                                     : fmt::format("\"{}\"", word);
+}
+
 [[noreturn]] void refuse_command(const CLI::App& app, const std::string& word, const std::string& next) {
   const std::string path = path_of(app);
-  const std::string name = path.empty() ? word : path + " " + word;
+  const std::string name = shown_word(path.empty() ? word : path + " " + word);
   const Texts names = meant(app, word, next);
   if (!names.empty()) {
-    throw UsageError(fmt::format("there is no command \"{}\"; did you mean {}?", name, quoted(names)));
+    throw UsageError(fmt::format("there is no command {}; did you mean {}?", name, quoted(names)));
   }
   if (path.empty()) {
-    throw UsageError(fmt::format("there is no command \"{}\"; `keyloader help` lists those there are", name));
+    throw UsageError(fmt::format("{} is no command; `keyloader help` lists those there are", name));
   }
-  throw UsageError(
-      fmt::format("there is no command \"{}\"; \"{}\" has {}", name, path, fmt::join(names_below(app), ", ")));
+  throw UsageError(fmt::format("{} is no command; \"{}\" has {}", name, path, fmt::join(names_below(app), ", ")));
 }
 
 class Reader {
@@ -292,7 +298,7 @@ class Reader {
       }
     }
     throw UsageError(fmt::format(
-        "\"{}\" is not expected behind \"{}\"{}", word, path_of(*line_.command),
+        "{} is not expected behind \"{}\"{}", shown_word(word), path_of(*line_.command),
         missing.empty() ? "; --help shows what is" : fmt::format("; {} is missing", fmt::join(missing, ", "))));
   }
 

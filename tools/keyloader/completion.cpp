@@ -155,7 +155,7 @@ const CLI::Option* argument_at(const CLI::App& command, std::size_t at) {
 
 Texts candidates(const CLI::App& app, const Session& session, const Texts& before, const std::string& word) {
   const CommandLine line = read_unfinished(app, before);
-  if (line.command != &app && path_of(*line.command) == "help") {
+  if (line.command != &app && path_of(*line.command) == "help" && word.rfind('-', 0) != 0) {
     Texts named(before.begin() + 1, before.end());
     Texts names;
     for (const CLI::App* command : commands_of(find_command(app, named))) {

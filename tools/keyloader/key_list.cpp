@@ -148,7 +148,7 @@ void judge_use(const LastUse& use, const Wanted& wanted) {
 void list(const Session& session, const KeyListOptions& options) {
   const Seconds now = wall_clock();
   const Wanted wanted(options, now);
-  Listing listing(session, options.list, columns());
+  Listing listing(session, options.list, columns(), "no keys");
   const auto registry = session.dir().open_registry();
   require_known(*registry, options);
   LastUse use(session);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "csv.hpp"
 #include "table.hpp"
@@ -36,7 +37,7 @@ std::string plain_text(const Json& value) {
     std::transform(value.begin(), value.end(), std::back_inserter(words), plain_text);
     return fmt::format("{}", fmt::join(words, " "));
   }
-  return value.dump();
+  return value.is_number_float() ? fmt::format("{}", value.get<double>()) : value.dump();
 }
 
 bool is_nothing(const Json& value) { return value.is_null() || plain_text(value).empty(); }
@@ -76,8 +77,9 @@ void add_list_options(Command& command, ListOptions& options) {
   command.option("--limit", options.most, "N", "Only the first N");
 }
 
-Listing::Listing(const Session& session, const ListOptions& options, Columns columns)
+Listing::Listing(const Session& session, const ListOptions& options, Columns columns, std::string none)
     : columns_(std::move(columns)),
+      none_(std::move(none)),
       format_(options.format),
       sort_(options.sort),
       is_reversed_(options.is_reversed),
@@ -184,10 +186,14 @@ void Listing::finish() {
   if (format_ == "json") {
     text_ += "]\n";
   } else if (!is_json() && format_ != "csv") {
+    if (table_.empty()) {
+      print_note(none_);
+      return;
+    }
     Texts headings;
     std::transform(shown_.begin(), shown_.end(), std::back_inserter(headings),
                    [](const Column& column) { return std::string{column.heading}; });
-    text_ = table_text(headings, table_) + "\n";
+    text_ = list_text(headings, table_, screen()) + "\n";
   }
   flush();
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,7 +38,8 @@ struct Columns {
 class Listing {
  public:
   // Throws UsageError for a column that is not known; its sentence names those that are.
-  Listing(const Session& session, const ListOptions& options, Columns columns);
+  // `none`: what is said where a table would have no rows.
+  Listing(const Session& session, const ListOptions& options, Columns columns, std::string none);
 
   // `row`: an object that has all columns; in JSON all of it is written where none was asked for by name.
   void add(Json row);
@@ -53,6 +55,7 @@ class Listing {
 
   Columns columns_;
   std::vector<Column> shown_;
+  std::string none_;
   std::string format_;
   std::string sort_;
   bool is_reversed_;

@@ -14,6 +14,7 @@
 #include "nodes.hpp"
 #include "output.hpp"
 #include "session.hpp"
+#include "usage_collect.hpp"
 
 namespace keyloader {
 namespace {
@@ -127,8 +128,13 @@ bool is_confirmed(const NodeOptions& options, const std::vector<const Node*>& go
   return answer == "y" || answer == "yes";
 }
 
-// RETURNS: why it stays; empty: nothing of it is left.
-std::string remove_node(const Nodes& nodes, const Node& node) {
+// What it has counted for bills is taken over first. RETURNS: why it stays; empty: nothing of it is left.
+std::string remove_node(const Session& session, const Nodes& nodes, const Node& node) {
+  try {
+    static_cast<void>(collect_usage(session, nodes, node));
+  } catch (const Failure& failure) {
+    return fmt::format("its usage could not be collected: {}", failure.what());
+  }
   std::string why = node.is_removed() ? std::string{} : remove_files(node);
   if (why.empty()) {
     nodes.forget(node);
@@ -157,7 +163,7 @@ void prune(const Session& session, const NodeOptions& options) {
   if (!gone.empty() && is_confirmed(options, gone)) {
     for (const Node* node : gone) {
       const std::string path = node->place().state.string();
-      if (const std::string why = remove_node(nodes, *node); !why.empty()) {
+      if (const std::string why = remove_node(session, nodes, *node); !why.empty()) {
         Session::warn(fmt::format("{} stays: {}", path, why));
         kept.push_back(path);
         continue;
@@ -187,10 +193,9 @@ void add_node_commands(Command& app, Session& session) {
   Command away = group.add("prune", "Remove the files of instances that are gone");
   away.flag("--yes", options->is_sure, "Do not ask");
   away.footer(
-      "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the "
-      "quotas\n"
-      "of its checkpoint (state=) if it has one. A file whose locks are held is never removed. Where the file is gone\n"
-      "already, what announces it in nodes/ of the directory is removed.\n\n"
+      "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the\n"
+      "quotas of its checkpoint (state=) if it has one. Its usage is collected first. A file whose locks are held is\n"
+      "never removed. Where the file is gone already, what announces it in nodes/ of the directory is removed.\n\n"
       "  keyloader node prune\n"
       "  keyloader node prune --yes");
   away.run([&session, options] { prune(session, *options); });

@@ -9,12 +9,12 @@ namespace keyloader {
 namespace {
 
 constexpr auto kQuotasVersion = static_cast<std::uint32_t>(apikey::QuotaTable::kLayout);
+constexpr int kMostReads = 64;  // of one slot
 constexpr auto kUsageVersion = static_cast<std::uint32_t>(apikey::UsageTable::kLayout);
 
 // Sixteen bytes at a time, as slots are changed. Memory that is mapped for reading cannot be asked to prove that both
 // words stood together, so they are read until they are the same twice.
 void copy_slots(std::span<const std::byte> from, std::byte* to) {
-  constexpr int kMostReads = 64;
   for (std::size_t at = 0; at + sizeof(apikey::WideWord) <= from.size(); at += sizeof(apikey::WideWord)) {
     const auto* word = static_cast<const apikey::WideWord*>(static_cast<const void*>(from.data() + at));
     apikey::WidePair pair = word->peek();
@@ -37,9 +37,11 @@ bool has_our_keys(const Nodes& nodes, const Node& node) {
 
 NodeQuotas::NodeQuotas(const Node& node, std::span<const std::byte> region)
     : node_(node.name()), is_live_(node.is_live()), memory_((region.size() + sizeof(Block) - 1) / sizeof(Block)) {
-  copy_slots(region, memory_.empty() ? nullptr : memory_.front().bytes.data());
-  is_readable_ =
-      !memory_.empty() && apikey::QuotaTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
+  if (memory_.empty()) {
+    return;
+  }
+  copy_slots(region, memory_.front().bytes.data());
+  is_readable_ = apikey::QuotaTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
 }
 
 std::vector<NodeQuotas> read_quotas(const Nodes& nodes) {

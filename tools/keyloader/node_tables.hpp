@@ -3,6 +3,8 @@
 // are shown and added up, and nothing else comes of them.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <optional>
@@ -35,7 +37,7 @@ class NodeQuotas {
   };
   std::string node_;
   bool is_live_;
-  bool is_readable_;
+  bool is_readable_ = false;
   std::vector<Block> memory_;
   apikey::QuotaTable table_;
 };

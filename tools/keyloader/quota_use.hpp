@@ -46,6 +46,7 @@ class QuotaMeter {
   // `id`: of the family, or of the owner. RETURNS: nothing where no nginx counts it.
   [[nodiscard]] std::optional<QuotaUse> read(const Limit& quota, const Adjustment& adjustment,
                                              std::span<const std::uint8_t> id) const;
+  [[nodiscard]] bool knows_anything() const { return !nodes_.empty(); }
   // Where the numbers come from, when that is not one nginx that runs; else empty.
   [[nodiscard]] std::string remark() const;
 

@@ -8,6 +8,7 @@
 #include "table.hpp"
 #include "usage_client.hpp"
 #include "usage_collect.hpp"
+#include "usage_top.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -37,21 +38,22 @@ UsageFilter filter_of(const UsageOptions& options, const UsageNames& names) {
   return filter;
 }
 
+// By name, so that they are shown in its order; by id, as a deleted owner's name may be another one's now.
+using NamedOwner = std::pair<std::string, OwnerId>;
+
 struct Sums {
-  std::map<std::pair<std::string, std::string>, UsageCounters> keys;  // owner, key
-  std::map<std::string, UsageCounters> owners;
-  std::map<std::string, OwnerId> owner_ids;
+  std::map<std::pair<NamedOwner, std::string>, UsageCounters> keys;
+  std::map<NamedOwner, UsageCounters> owners;
   UsageCounters total{};
 };
 
 Sums sum_up(UsageStore& store, const UsageNames& names, const UsageFilter& filter) {
   Sums sums;
-  store.each(filter, [&](const UsageRecord& record) {
-    const std::string owner = names.owner(record.owner);
+  store.each_with_months(filter, [&](const UsageRecord& record) {
+    const NamedOwner owner{names.owner(record.owner), record.owner};
     add(sums.keys[{owner, usage_key_text(record.key)}], record.counters);
     add(sums.owners[owner], record.counters);
     add(sums.total, record.counters);
-    sums.owner_ids[owner] = record.owner;
   });
   return sums;
 }
@@ -68,34 +70,42 @@ Texts columns(const std::string& owner, const std::string& key, const UsageCount
 }
 
 // Each owner's keys, then what they come to together.
-std::string text_of(const Sums& sums) {
+std::string text_of(const Sums& sums, const UsageNames& names) {
   std::vector<Texts> rows;
   for (const auto& [owner, together] : sums.owners) {
     std::size_t keys = 0;
     for (auto at = sums.keys.lower_bound({owner, {}}); at != sums.keys.end() && at->first.first == owner; ++at) {
       const std::string& key = at->first.second;
-      rows.push_back(columns(owner, key.empty() ? "(no room for the key)" : key, at->second));
+      rows.push_back(columns(names.shown_owner(owner.second), key.empty() ? "(no room for the key)" : key, at->second));
       ++keys;
     }
     if (keys > 1) {
-      rows.push_back(columns(owner, fmt::format("({} keys)", keys), together));
+      rows.push_back(columns(names.shown_owner(owner.second), fmt::format("({} keys)", keys), together));
     }
   }
   rows.push_back(columns("total", "", sums.total));
   return list_text({"OWNER", "KEY", "ADMITTED", "COST", "REFUNDED", "REFUSED", "BYTES", "UPSTREAM_S"}, rows, screen());
 }
 
-Json json_of(const Sums& sums, const UsageFilter& filter, const std::vector<UsageDoubt>& doubts) {
+Json owner_json(const NamedOwner& owner, const UsageNames& names) {
+  return {{"owner", owner.first},
+          {"owner_id", hex(owner.second)},
+          {"owner_deleted", time_json(names.deleted(owner.second))}};
+}
+
+Json json_of(const Sums& sums, const UsageNames& names, const UsageFilter& filter,
+             const std::vector<UsageDoubt>& doubts) {
   Json keys = Json::array();
   for (const auto& [name, counters] : sums.keys) {
     Json line = to_json(counters);
-    line.update({{"owner", name.first}, {"owner_id", hex(sums.owner_ids.at(name.first))}, {"key", name.second}});
+    line.update(owner_json(name.first, names));
+    line["key"] = name.second;
     keys.push_back(line);
   }
   Json owners = Json::array();
   for (const auto& [name, counters] : sums.owners) {
     Json line = to_json(counters);
-    line.update({{"owner", name}, {"owner_id", hex(sums.owner_ids.at(name))}});
+    line.update(owner_json(name, names));
     owners.push_back(line);
   }
   Json may_be_short = Json::array();
@@ -117,6 +127,20 @@ Json json_of(const Sums& sums, const UsageFilter& filter, const std::vector<Usag
 bool is_worth_saying(const UsageDoubt& doubt) { return doubt.json.at("kind") != "incomplete"; }
 
 void show(const Session& session, const UsageOptions& options) {
+  if (options.top == std::uint64_t{0}) {
+    throw UsageError("--top 0 would show nothing; leave it out for all");
+  }
+  if (!options.over.empty()) {
+    if (!options.from.empty() || !options.to.empty() || !options.key.empty() || !options.format.empty() ||
+        !options.by.empty() || !options.socket.empty()) {
+      throw UsageError("--over is about quotas as they stand now; it goes with --owner and --top only");
+    }
+    show_nearly_used_up(session, options);
+    return;
+  }
+  if (!options.format.empty() && (!options.by.empty() || options.top)) {
+    throw UsageError("--export has a line for each key, owner and hour; it does not go with --by and --top");
+  }
   UsageStore store(session.dir());
   const UsageNames names(session.dir());
   const UsageFilter filter = filter_of(options, names);
@@ -124,9 +148,11 @@ void show(const Session& session, const UsageOptions& options) {
   const std::vector<UsageDoubt> doubts = doubts_of(store, filter);
   if (!options.format.empty()) {
     export_usage(store, names, filter, options.format);
+  } else if (!options.by.empty() || options.top) {
+    show_groups(session, store, names, filter, options);
   } else {
     const Sums sums = sum_up(store, names, filter);
-    session.report(text_of(sums), json_of(sums, filter, doubts));
+    session.report(text_of(sums, names), json_of(sums, names, filter, doubts));
   }
   for (const UsageDoubt& doubt : doubts) {
     if (is_worth_saying(doubt)) {
@@ -180,7 +206,8 @@ void add_show_options(Command& command, UsageOptions& options) {
 // The command line lets options of `usage` stand behind its subcommands too, where they would do nothing.
 void forbid(const UsageOptions& shown) {
   const bool is_any = !shown.socket.empty() || !shown.from.empty() || !shown.to.empty() || !shown.owner.empty() ||
-                      !shown.key.empty() || !shown.format.empty();
+                      !shown.key.empty() || !shown.format.empty() || !shown.by.empty() || !shown.over.empty() ||
+                      shown.top;
   if (is_any) {
     throw UsageError("an option of `keyloader usage` does nothing here; --help shows what this command knows");
   }
@@ -222,9 +249,15 @@ void add_usage_commands(Command& app, Session& session) {
   add_show_options(usage, *options);
   usage.choice("--export", options->format, {"csv", "ndjson"}, "FORMAT",
                "Exact counts per key, owner and hour, for billing: csv or ndjson");
+  usage.choice("--by", options->by, {"key", "owner", "plan", "day"}, "WHAT",
+               "One line for each key, owner, plan (that keys have today) or day");
+  usage.option("--top", options->top, "N", "Only those with the most requests admitted");
+  usage.option("--over", options->over, "PART", "Instead: quotas of which so much is used now: 80%");
   usage.footer(
       "Collects from nginx first, when it answers. Counts are kept in usage.db; collecting again changes nothing.\n\n"
       "  keyloader usage --from 7d\n"
+      "  keyloader usage --top 10 --by owner --from today\n"
+      "  keyloader usage --over 80%\n"
       "  keyloader usage --export csv --from 2026-11-01 --to 2026-12-01 > november.csv");
   usage.read_alone([&session, options] { show(session, *options); });
 
@@ -239,6 +272,20 @@ void add_usage_commands(Command& app, Session& session) {
   });
 
   add_statement_command(usage, session, options);
+
+  auto pruned = std::make_shared<UsageOptions>();
+  Command prune = usage.add("prune", "Forget the hours of old months; what each key used in a month stays");
+  prune.required_option("--before", pruned->before, "DATE", "The first day of a month: 2026-01-01");
+  prune.flag("--dry-run", pruned->is_dry_run, "Say what would be forgotten, and do nothing");
+  prune.flag("--yes", pruned->is_sure, "Do it; it cannot be undone");
+  prune.footer(
+      "Export what you may have to show by the hour first.\n\n"
+      "  keyloader usage prune --before 2026-01-01 --dry-run\n"
+      "  keyloader usage prune --before 2026-01-01 --yes");
+  prune.run([&session, pruned, options] {
+    forbid(*options);
+    prune_usage(session, *pruned);
+  });
 
   auto merged = std::make_shared<UsageOptions>();
   Command merge = usage.add("merge", "Take over what other nodes have exported");

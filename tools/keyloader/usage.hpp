@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,12 @@ struct UsageOptions {
   std::string format;
   std::string month;
   bool is_quiet = false;
+  std::string by;
+  std::string before;
+  bool is_dry_run = false;
+  bool is_sure = false;
+  std::string over;
+  std::optional<std::uint64_t> top;
   std::vector<std::string> files;
 };
 
@@ -38,6 +45,8 @@ struct UsageDoubt {
 void export_usage(UsageStore& store, const UsageNames& names, const UsageFilter& filter, const std::string& format);
 // usage_merge.cpp
 void merge_usage(const Session& session, const std::vector<std::string>& files);
+// usage_prune.cpp
+void prune_usage(const Session& session, const UsageOptions& options);
 // usage_statement.cpp
 void state_usage(const Session& session, const UsageOptions& options);
 

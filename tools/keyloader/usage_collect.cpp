@@ -119,6 +119,16 @@ Collected collect_over(UsageStore& store, const std::filesystem::path& socket) {
 
 }  // namespace
 
+std::optional<Collected> collect_usage(const Session& session, const Nodes& nodes, const Node& node) {
+  const std::vector<const Node*> found = nodes_with_usage(nodes);
+  if (std::find(found.begin(), found.end(), &node) == found.end()) {
+    return std::nullopt;
+  }
+  UsageStore store(session.dir());
+  UsageMemory memory(node);
+  return collect_from(store, memory);
+}
+
 std::vector<Collected> collect_usage(const Session& session, UsageStore& store, const std::string& socket) {
   if (!socket.empty()) {
     return {collect_over(store, socket)};

@@ -1,9 +1,11 @@
 // Taking over what nginx has counted. Used by `keyloader usage` before it shows anything, and by `usage collect`.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "nodes.hpp"
 #include "session.hpp"
 #include "usage_store.hpp"
 
@@ -25,5 +27,8 @@ struct Collected {
 // usage.sock of the directory where that does not say it all. Throws NotAnswering when there is nobody to ask, or
 // Failure.
 std::vector<Collected> collect_usage(const Session& session, UsageStore& store, const std::string& socket);
+
+// From one that is about to be removed. RETURNS: nothing where it has not counted for our keys.mdb. Throws Failure.
+std::optional<Collected> collect_usage(const Session& session, const Nodes& nodes, const Node& node);
 
 }  // namespace keyloader

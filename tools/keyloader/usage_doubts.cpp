@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "apikey/quota_window.hpp"
 #include "usage.hpp"
 
 namespace keyloader {
@@ -12,6 +13,10 @@ namespace {
 std::string node_of(UsageStore& store, const UsageInstance& instance) {
   const auto source = store.source(instance);
   return source ? source->node : hex(instance);
+}
+
+bool is_begin_of_month(Seconds time) {
+  return apikey::window_at(apikey::CalendarUnit::month, {time}).begin.value == time;
 }
 
 std::string sentence_of(const UsageGap& gap, const std::string& node) {
@@ -81,10 +86,26 @@ void add_incomplete(const UsageSource& source, const UsageFilter& filter, std::v
                      {"collected", time_json(source.collected)}}});
 }
 
+// Of a month that was pruned only all of it can be told.
+void add_pruned(UsageStore& store, const UsageFilter& filter, std::vector<UsageDoubt>& doubts) {
+  const Seconds pruned = store.pruned_before();
+  const bool is_open = filter.to >= pruned;
+  const bool begins_within = filter.from != 0 && filter.from < pruned && !is_begin_of_month(filter.from);
+  const bool ends_within = !is_open && !is_begin_of_month(filter.to);
+  if (pruned == 0 || filter.from >= pruned || (!begins_within && !ends_within)) {
+    return;
+  }
+  doubts.push_back({fmt::format("counts before {} are kept by the month only; of a month that is asked for in part "
+                                "nothing is counted in",
+                                time_text(pruned)),
+                    {{"kind", "pruned"}, {"to", time_text(pruned)}}});
+}
+
 }  // namespace
 
 std::vector<UsageDoubt> doubts_of(UsageStore& store, const UsageFilter& filter) {
   std::vector<UsageDoubt> doubts;
+  add_pruned(store, filter, doubts);
   for (const UsageGap& gap : store.gaps(filter.from, filter.to)) {
     doubts.push_back(doubt_of(gap, node_of(store, gap.instance)));
   }

@@ -93,6 +93,12 @@ class Exporter {
 void export_usage(UsageStore& store, const UsageNames& names, const UsageFilter& filter, const std::string& format) {
   // One moment of usage.db, whoever collects meanwhile.
   Transaction transaction(store.database(), Transaction::Kind::read);
+  if (const Seconds pruned = store.pruned_before(); filter.from < pruned) {
+    throw Failure(fmt::format(
+        "counts before {} were pruned: they are kept by the month, not by the hour. Export with --from {}, or "
+        "later; `keyloader usage statement` has the months before",
+        time_text(pruned), time_text(pruned)));
+  }
   Exporter exporter(store, names, format == "csv");
   exporter.write_header();
   store.each(filter, [&](const UsageRecord& record) { exporter.write(record); });

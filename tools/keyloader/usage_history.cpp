@@ -2,14 +2,12 @@
 // Called by `usage statement`. Must never leave out an entry because it is not understood.
 #include "usage_history.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
 #include <set>
 
-#include "output.hpp"
+#include "change_words.hpp"
 
 namespace keyloader {
 namespace {
@@ -114,7 +112,7 @@ bool bears_on_use(const AuditEntry& entry) {
 
 UsageHistory history_of(Registry& registry, const std::string& owner, Seconds from, Seconds to) {
   Reader reader(owner, from, to);
-  registry.each_audit_entry({}, 0, [&](const AuditEntry& entry) { reader.read(entry); });
+  registry.each_audit_entry({}, [&](const AuditEntry& entry) { reader.read(entry); });
   UsageHistory history = reader.finish();
   history.entries.erase(std::remove_if(history.entries.begin(), history.entries.end(),
                                        [](const AuditEntry& entry) { return !bears_on_use(entry); }),
@@ -122,19 +120,6 @@ UsageHistory history_of(Registry& registry, const std::string& owner, Seconds fr
   return history;
 }
 
-std::string change_text(const AuditEntry& entry) {
-  std::string text = text_field(entry.after, "quota");
-  text += text.empty() ? "" : ": ";
-  std::string between;
-  for (const std::string_view name : kFields) {
-    const Json before = field(entry.before, name);
-    const Json after = field(entry.after, name);
-    if (before != after && !(before.is_null() && (after == false || after == Json::array() || after == ""))) {
-      text += fmt::format("{}{}: {} → {}", between, name, json_text(before), json_text(after));
-      between = ", ";
-    }
-  }
-  return text;
-}
+std::string change_text(const AuditEntry& entry) { return change_words(entry, kFields); }
 
 }  // namespace keyloader

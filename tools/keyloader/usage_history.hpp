@@ -20,7 +20,7 @@ struct UsageHistory {
 // had.
 [[nodiscard]] UsageHistory history_of(Registry& registry, const std::string& owner, Seconds from, Seconds to);
 
-// "plan: \"basic\" → \"pro\", granted: 0 → 1000": of what bears on use, what differs.
+// "plan basic → pro, granted 0 → 1000": of what bears on use, what differs.
 [[nodiscard]] std::string change_text(const AuditEntry& entry);
 
 }  // namespace keyloader

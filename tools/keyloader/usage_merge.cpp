@@ -133,6 +133,12 @@ void take_counts(UsageStore& store, const Json& line) {
     throw BadLine(fmt::format("the hour {} was not complete when it was exported; export again with --to {}, or later",
                               time_text(record.hour), time_text(record.hour)));
   }
+  if (const Seconds pruned = store.pruned_before(); record.hour < pruned) {
+    throw BadLine(
+        fmt::format("the hour {} was pruned here, so nobody can tell whether these counts are in the sum of its month; "
+                    "export only hours from {} on, with --from",
+                    time_text(record.hour), time_text(pruned)));
+  }
   if (store.has_counts(record)) {
     throw BadLine(
         fmt::format("counts of {} in the hour {} from instance {} are here already; export only hours that "

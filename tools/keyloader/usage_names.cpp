@@ -19,9 +19,25 @@ UsageNames::UsageNames(const DataDir& directory) {
 }
 
 void UsageNames::read_registry(const DataDir& directory) {
-  for (const Owner& owner : directory.open_registry()->owners()) {
+  registry_ = directory.open_registry();
+  for (const Owner& owner : registry_->owners()) {
     names_[owner.id] = owner.name;
   }
+}
+
+const std::map<OwnerId, UsageNames::Deleted>& UsageNames::deleted_owners() const {
+  if (!deleted_) {
+    deleted_.emplace();
+    if (registry_) {
+      registry_->each_audit_entry({.action = "owner.delete"}, [&](const AuditEntry& entry) {
+        const Json id = entry.before.is_object() ? entry.before.value("id", Json{}) : Json{};
+        if (const auto bytes = id.is_string() ? bytes16_from_hex(id.get_ref<const std::string&>()) : std::nullopt) {
+          (*deleted_)[*bytes] = {.name = entry.object, .time = entry.time};
+        }
+      });
+    }
+  }
+  return *deleted_;
 }
 
 void UsageNames::read_snapshot(const DataDir& directory) {
@@ -47,8 +63,23 @@ std::string UsageNames::owner(const OwnerId& id) const {
   if (id == OwnerId{}) {
     return {};
   }
-  const auto found = names_.find(id);
-  return found != names_.end() ? found->second : hex(id);
+  if (const auto found = names_.find(id); found != names_.end()) {
+    return found->second;
+  }
+  const auto deleted = deleted_owners().find(id);
+  return deleted != deleted_owners().end() ? deleted->second.name : hex(id);
+}
+
+Seconds UsageNames::deleted(const OwnerId& id) const {
+  if (id == OwnerId{} || names_.count(id) != 0) {
+    return 0;
+  }
+  const auto found = deleted_owners().find(id);
+  return found == deleted_owners().end() ? 0 : found->second.time;
+}
+
+std::string UsageNames::shown_owner(const OwnerId& id) const {
+  return deleted(id) == 0 ? owner(id) : owner(id) + " (deleted)";
 }
 
 OwnerId UsageNames::owner_id(const std::string& text) const {
@@ -59,7 +90,22 @@ OwnerId UsageNames::owner_id(const std::string& text) const {
   if (const auto id = bytes16_from_hex(text)) {
     return *id;
   }
-  throw Failure(fmt::format("there is no owner \"{}\"; give the name of one, or the 32 hex digits of his id", text));
+  std::vector<std::string> ids;
+  OwnerId last{};
+  for (const auto& [id, owner] : deleted_owners()) {
+    if (owner.name == text) {
+      ids.push_back(hex(id));
+      last = id;
+    }
+  }
+  if (ids.size() > 1) {
+    throw Failure(fmt::format("{} owners were called \"{}\" and deleted; name the one you mean by his id: {}",
+                              ids.size(), text, fmt::join(ids, ", ")));
+  }
+  if (ids.empty()) {
+    throw Failure(fmt::format("there is no owner \"{}\"; give the name of one, or the 32 hex digits of his id", text));
+  }
+  return last;
 }
 
 }  // namespace keyloader

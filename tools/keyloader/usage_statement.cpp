@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "audit.hpp"
+#include "change_words.hpp"
 #include "table.hpp"
 #include "usage.hpp"
 #include "usage_history.hpp"
@@ -53,7 +54,7 @@ Statement make_statement(const Session& session, UsageStore& store, const UsageO
       .from = statement.month.from, .to = statement.month.to, .owner = statement.owner_id, .key = std::nullopt};
   {
     Transaction transaction(store.database(), Transaction::Kind::read);
-    store.each(filter, [&](const UsageRecord& record) {
+    store.each_with_months(filter, [&](const UsageRecord& record) {
       add(statement.keys[record.key], record.counters);
       add(statement.total, record.counters);
     });
@@ -92,6 +93,7 @@ Json json_of(const Statement& statement) {
     json["changes"] = Json::array();
     for (const AuditEntry& entry : statement.history->entries) {
       json["changes"].push_back(to_json(entry));
+      json["changes"].back()["change"] = change_words(entry);
     }
     json["audit"] = {{"whole", statement.history->broken_at == 0},
                      {"entries", statement.history->audit_entries},

@@ -41,6 +41,25 @@ const char* sum_counts_sql() {
   return sql.c_str();
 }
 
+const char* sum_months_sql() {
+  static const std::string sql = fmt::format(
+      "SELECT month, owner, key, {} FROM months WHERE month >= ?1 "
+      "AND CAST(strftime('%s', month, 'unixepoch', '+1 month') AS INTEGER) <= ?2 "
+      "AND (?3 IS NULL OR owner = ?3) AND (?4 IS NULL OR key = ?4) ORDER BY month, owner, key",
+      for_counters("{name}", ", "));
+  return sql.c_str();
+}
+
+const char* keep_months_sql() {
+  static const std::string sql = fmt::format(
+      "INSERT INTO months(month, owner, key, {}) SELECT CAST(strftime('%s', hour, 'unixepoch', 'start of month') AS "
+      "INTEGER), owner, key, {} FROM counts WHERE hour < ? GROUP BY 1, owner, key "
+      "ON CONFLICT(month, owner, key) DO UPDATE SET {}",
+      for_counters("{name}", ", "), for_counters("sum({name})", ", "),
+      for_counters("{name} = {name} + excluded.{name}", ", "));
+  return sql.c_str();
+}
+
 template <typename Bytes>
 void bind_optional(Query& query, const Bytes* bytes) {
   if (bytes != nullptr) {
@@ -148,22 +167,32 @@ CREATE TABLE merged(
                           .c_str());
   }
   if (found < kSchemaVersion) {
-    remember_use();
+    add_later_tables();
   }
   transaction.commit();
 }
 
-// Of each key by itself: it is asked for often, and outlives the counts.
-void UsageStore::remember_use() {
+// `last_used`: of each key by itself, as it is asked for often, and outlives the counts. `months`: what is left of
+// them.
+void UsageStore::add_later_tables() {
   database_.execute(fmt::format(R"sql(
 CREATE TABLE last_used(
   key  BLOB    PRIMARY KEY CHECK(length(key) = 13),
   hour INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO last_used SELECT key, max(hour) FROM counts WHERE key <> zeroblob(13) GROUP BY key;
+CREATE TABLE months(
+  month INTEGER NOT NULL,
+  owner BLOB    NOT NULL CHECK(length(owner) = 16),
+  key   BLOB    NOT NULL CHECK(length(key) = 13),
+  {},
+  PRIMARY KEY(month, owner, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE pruned(before INTEGER NOT NULL) STRICT;
+INSERT INTO pruned VALUES(0);
 PRAGMA user_version = {};
 )sql",
-                                kSchemaVersion)
+                                for_counters("{name} INTEGER NOT NULL CHECK({name} >= 0)", ",\n  "), kSchemaVersion)
                         .c_str());
 }
 
@@ -202,6 +231,12 @@ void UsageStore::put(const UsageSource& source) {
 }
 
 void UsageStore::put(const UsageRecord& record) {
+  if (record.hour < pruned_before()) {
+    const auto known = source(record.instance);
+    if (known && record.hour + apikey::kUsageHour <= known->complete_to) {
+      return;  // it is in the sum of its month
+    }
+  }
   Query query = database_.query(put_counts_sql());
   query.bind(record.instance).bind(record.row).bind(record.hour).bind(record.owner).bind(record.key.bytes);
   for (const std::uint64_t counter : record.counters) {
@@ -247,6 +282,67 @@ void UsageStore::each(const UsageFilter& filter, const std::function<void(const 
     }
     visit(record);
   }
+}
+
+void UsageStore::each_with_months(const UsageFilter& filter, const std::function<void(const UsageRecord&)>& visit) {
+  {
+    Query query = database_.query(sum_months_sql());
+    query.bind(filter.from).bind(filter.to);
+    bind_optional(query, filter.owner ? &*filter.owner : nullptr);
+    bind_optional(query, filter.key ? &filter.key->bytes : nullptr);
+    while (query.step()) {
+      UsageRecord record;
+      record.hour = query.number(0);
+      query.bytes(1, record.owner);
+      query.bytes(2, record.key.bytes);
+      for (std::size_t i = 0; i < record.counters.size(); ++i) {
+        record.counters.at(i) = query.count(3 + static_cast<int>(i));
+      }
+      visit(record);
+    }
+  }
+  each(filter, visit);
+}
+
+Seconds UsageStore::pruned_before() {
+  Query query = database_.query("SELECT before FROM pruned");
+  return query.step() ? query.number(0) : 0;
+}
+
+Pruned UsageStore::count_prunable(Seconds before) {
+  {
+    // One that has been replaced will not count any more.
+    Query open = database_.query(
+        "SELECT s.node, min(c.hour) FROM sources s JOIN counts c ON c.instance = s.instance"
+        " WHERE s.socket <> '' AND c.hour < ? AND c.hour + 3600 > s.complete_to"
+        " AND s.collected = (SELECT max(collected) FROM sources o WHERE o.socket = s.socket)"
+        " GROUP BY s.instance LIMIT 1");
+    if (open.bind(before).step()) {
+      throw Failure(
+          fmt::format("counts of {} from {} on are not complete; run `keyloader usage collect` there, then prune",
+                      open.text(0), time_text(open.number(1))));
+    }
+  }
+  Pruned pruned;
+  Query rows = database_.query("SELECT count(*), coalesce(min(hour), 0) FROM counts WHERE hour < ?");
+  rows.bind(before).step();
+  pruned.rows = rows.count(0);
+  pruned.first = rows.number(1);
+  Query sums = database_.query(
+      "SELECT count(*) FROM (SELECT DISTINCT strftime('%Y-%m', hour, 'unixepoch'), owner, key FROM counts WHERE hour < "
+      "?)");
+  sums.bind(before).step();
+  pruned.sums = sums.count(0);
+  return pruned;
+}
+
+void UsageStore::prune(Seconds before) {
+  Query keep = database_.query(keep_months_sql());
+  keep.bind(before).run();
+  Query remove = database_.query("DELETE FROM counts WHERE hour < ?");
+  remove.bind(before).run();
+  Query remember = database_.query("UPDATE pruned SET before = max(before, ?)");
+  remember.bind(before).run();
 }
 
 std::vector<UsageGap> UsageStore::gaps(Seconds from, Seconds to) {

@@ -45,6 +45,13 @@ struct UsageFilter {
   std::optional<apikey::KeyId> key;
 };
 
+// What was pruned, or would be.
+struct Pruned {
+  std::uint64_t rows = 0;
+  std::uint64_t sums = 0;  // of a key and a month, that stay
+  Seconds first = 0;       // the oldest hour; 0: there is nothing
+};
+
 class UsageStore {
  public:
   // Makes the file when it is not there. Throws Failure when the directory is not there.
@@ -59,7 +66,8 @@ class UsageStore {
   // Keeps the later of each time; the first name stays.
   void put(const UsageSource& source);
 
-  void put(const UsageRecord& record);  // REQUIRES: its source is there
+  // REQUIRES: its source is there. What was complete before it was pruned is not taken a second time.
+  void put(const UsageRecord& record);
   void put(const UsageGap& gap);
   // The last hour in which anything was asked for with the key; 0: never, as far as is known.
   [[nodiscard]] Seconds last_used(const apikey::KeyId& key);
@@ -67,6 +75,14 @@ class UsageStore {
 
   // One visit for each hour, instance, owner and key, in this order; `row` is of no meaning.
   void each(const UsageFilter& filter, const std::function<void(const UsageRecord&)>& visit);
+  // The same, after the sums of the months that were pruned and lie in the window as a whole: of these `hour` is when
+  // the month begins, and `instance` is zero.
+  void each_with_months(const UsageFilter& filter, const std::function<void(const UsageRecord&)>& visit);
+  // Counts of hours before then are kept by the month only; 0: none.
+  [[nodiscard]] Seconds pruned_before();
+  // REQUIRES: `before` is the begin of a month, in UTC. Throws Failure when counts of hours before it may still change.
+  [[nodiscard]] Pruned count_prunable(Seconds before);
+  void prune(Seconds before);
   [[nodiscard]] std::vector<UsageGap> gaps(Seconds from, Seconds to);  // that touch the window, oldest first
 
   // A file that was merged, by its SHA-256. RETURNS: when; 0: never.
@@ -75,7 +91,7 @@ class UsageStore {
 
  private:
   void make_tables();
-  void remember_use();
+  void add_later_tables();
 
   Database database_;
 };

@@ -128,6 +128,15 @@ struct KeyFilter {
   std::string role;
 };
 
+// Which audit entries somebody asks for; empty fields ask for all.
+struct AuditFilter {
+  std::string object{};  // the id of a key, a name
+  std::string action{};  // `key.revoke`, or `key` for all that begin with it and a dot
+  std::string actor{};   // who, or on whose behalf
+  Seconds since = 0;
+  std::uint64_t most = 0;  // the newest; 0: all
+};
+
 // What a rate's bucket holds: the burst that was written, or the one that follows from the rate. 0 for other kinds.
 [[nodiscard]] std::uint64_t burst_of(const Limit& limit);
 

@@ -136,9 +136,8 @@ class Registry {
   // When the object (the id of a key, a name) was last deleted; `action`: `key.delete`. 0: never.
   [[nodiscard]] virtual Seconds deleted(std::string_view object, std::string_view action) = 0;
 
-  // The last `most` entries (0: all) that are about `object` (empty: anything), oldest first.
-  virtual void each_audit_entry(std::string_view object, std::uint64_t most,
-                                const std::function<void(const AuditEntry&)>& visit) = 0;
+  // Oldest first.
+  virtual void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) = 0;
 };
 
 }  // namespace keyloader

@@ -208,12 +208,14 @@ class SqliteRegistry final : public Registry {
     return query.number(0);
   }
 
-  void each_audit_entry(std::string_view object, std::uint64_t most,
-                        const std::function<void(const AuditEntry&)>& visit) override {
+  void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) override {
     Query query = database_.query(
         "SELECT * FROM (SELECT seq, time, actor, action, object, before, after, prev_hash, hash FROM audit"
-        " WHERE ?1 = '' OR object = ?1 ORDER BY seq DESC LIMIT ?2) ORDER BY seq");
-    query.bind(object).bind(most == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(most));
+        " WHERE (?1 = '' OR object = ?1) AND (?2 = '' OR action = ?2 OR substr(action, 1, length(?2) + 1) = ?2 || '.')"
+        " AND (?3 = '' OR json_extract(actor, '$.user') = ?3 OR json_extract(actor, '$.sudo_user') = ?3)"
+        " AND time >= ?4 ORDER BY seq DESC LIMIT ?5) ORDER BY seq");
+    query.bind(filter.object).bind(filter.action).bind(filter.actor).bind(filter.since);
+    query.bind(filter.most == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(filter.most));
     while (query.step()) {
       visit(read_audit_entry(query));
     }
