@@ -31,8 +31,8 @@ struct Worker {
 
 // NOLINTBEGIN(concurrency-mt-unsafe): the configuration is read by one thread
 bool find_worker(ngx_conf_t* cf, Worker& worker) noexcept {
-  const auto* core = static_cast<const ngx_core_conf_t*>(
-      static_cast<const void*>(ngx_get_conf(cf->cycle->conf_ctx, ngx_core_module)));
+  const auto* core =
+      static_cast<const ngx_core_conf_t*>(static_cast<const void*>(ngx_get_conf(cf->cycle->conf_ctx, ngx_core_module)));
   if (geteuid() != 0) {
     return true;
   }

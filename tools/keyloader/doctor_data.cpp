@@ -71,7 +71,8 @@ void clock(Examined& examined, Findings& findings) {
   const Seconds now = wall_clock();
   Seconds newest = examined.snapshot != nullptr ? examined.snapshot->meta().created.value : 0;
   if (examined.registry != nullptr) {
-    examined.registry->each_audit_entry({.most = 1}, [&](const AuditEntry& entry) { newest = std::max(newest, entry.time); });
+    examined.registry->each_audit_entry({.most = 1},
+                                        [&](const AuditEntry& entry) { newest = std::max(newest, entry.time); });
   }
   if (newest > now + kClockSlack) {
     wrong(findings,

@@ -211,7 +211,7 @@ Seconds parse_past(const std::string& text, Seconds now) {
   const auto date = parse_date(text, Rounding::down);
   if (!date) {
     throw UsageError(
-        fmt::format("\"{}\" is not a valid time; write 7d (ago), 12h, today, yesterday, 2026-01-31 or "
+        fmt::format("\"{}\" is not a time; write 7d (ago), 12h, today, yesterday, 2026-01-31 or "
                     "2026-01-31T12:00:00Z (UTC unless it names an offset)",
                     text));
   }
