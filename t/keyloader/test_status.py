@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 
 import pytest
 
@@ -106,12 +107,22 @@ def test_another_registrys_snapshot(keyloader, runtime, tmp_path):
     assert "keys.mdb is from another registry" in keyloader("status", status=3).stderr
 
 
+def test_an_older_copy_of_the_registry(keyloader, runtime, tmp_path):
+    shutil.copytree(keyloader.dir, tmp_path / "old")
+    keyloader("plan", "create", "a")
+    shutil.copy(keyloader.snapshot, tmp_path / "old" / "keys.mdb")
+    said = keyloader.beside("old")("status", status=3).stderr
+    assert "keys.mdb is generation 2, and the registry ends at generation 1: it is an older copy" in said
+
+
 def test_a_node_with_a_snapshot_only(keyloader, nginx):
     for path in keyloader.dir.glob("registry.db*"):
         path.unlink()
     shown = keyloader("status").stdout
     assert f"none in {keyloader.dir}: this node has only a snapshot" in shown
     assert "uses generation 1" in shown and keyloader.json("status")["registry"] is None
+    said = keyloader.refused("key", "list")
+    assert f"there is no registry in {keyloader.dir}, only a snapshot" in said and "from a backup" in said
 
 
 def test_nothing_at_all(keyloader, tmp_path):

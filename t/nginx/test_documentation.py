@@ -28,6 +28,10 @@ def blocks():
 def adapted(text, place):
     """With this machine's paths: the module's, and a directory that exists for the rest."""
     (place / "apikey").mkdir(exist_ok=True)
+    for pepper in re.findall(r"/var/lib/apikey/peppers/(\w+)", text):
+        (place / "apikey" / "peppers").mkdir(mode=0o700, exist_ok=True)
+        (place / "apikey" / "peppers" / pepper).write_text("0" * 64)
+        (place / "apikey" / "peppers" / pepper).chmod(0o600)
     text = text.replace("load_module modules/ngx_http_apikey_module.so;", f"load_module {MODULE};" if MODULE else "")
     return text.replace("/var/lib/apikey", f"{place}/apikey").replace("listen 8080", "listen 127.0.0.1:8080")
 

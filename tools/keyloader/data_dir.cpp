@@ -84,7 +84,15 @@ std::unique_ptr<Registry> DataDir::create_registry(const std::function<void(Chan
 
 std::unique_ptr<Registry> DataDir::open_registry() const {
   if (access(registry_file().c_str(), F_OK) != 0) {
-    if (errno == ENOENT || errno == ENOTDIR) {
+    const bool is_absent = errno == ENOENT || errno == ENOTDIR;
+    if (is_absent && access(snapshot_file().c_str(), F_OK) == 0) {
+      throw Failure(
+          fmt::format("there is no registry in {}, only a snapshot: this is a node, or the registry was lost. Bring "
+                      "registry.db back from a backup; `keyloader status` and `keyloader snapshot show` show what is "
+                      "there. `keyloader init` would make another registry, whose snapshots nginx refuses",
+                      path_.string()));
+    }
+    if (is_absent) {
       throw Failure(
           fmt::format("there is no registry in {}; make one with `keyloader init --dir {}`, or name another directory "
                       "with --dir or APIKEY_DIR",

@@ -89,7 +89,7 @@ void add_doctor_command(Command& app, Session& session) {
   command.flag("--all", options->shows_all, "Show also what is fine");
   command.footer(
       "Looks at files, registry, audit, snapshot and every nginx of this machine that reads it, and changes nothing.\n"
-      "Exit code 0: nothing is wrong. 1: something is. docs/operations.md goes through the checks.\n\n"
+      "Exit code 0: nothing is wrong. 1: something is. docs/operations.md says when to run it.\n\n"
       "  keyloader doctor\n"
       "  keyloader doctor --json | jq '.[] | select(.result != \"fine\")'");
   command.read([&session, options] { run(session, *options); });

@@ -1,6 +1,9 @@
 // Copying first, then looking: a table is attached to a copy of its bytes, so that nothing can change under it.
 #include "node_view.hpp"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <ctime>
 #include <memory>
 #include <new>

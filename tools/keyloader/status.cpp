@@ -106,6 +106,11 @@ std::optional<Target> report_published(const DataDir& directory, const std::opti
         fmt::format("keys.mdb is from another registry ({}), not from this one ({}): `keyloader doctor` "
                     "says what to do",
                     hex(meta.registry_id), hex(info->id)));
+  } else if (info && meta.generation > info->generation) {
+    report.problem(
+        fmt::format("keys.mdb is generation {}, and the registry ends at generation {}: it is an older copy, in which "
+                    "keys revoked since are good; `keyloader doctor` says what to do",
+                    meta.generation, info->generation));
   } else if (info && meta.generation < info->generation) {
     report.problem(
         fmt::format("keys.mdb is generation {}, older than generation {} of the registry: run `keyloader "

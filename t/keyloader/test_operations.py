@@ -1,0 +1,20 @@
+"""docs/operations.md: every step of it does what the page says, all of them in one shell, in order."""
+
+import pytest
+
+from harness.manual_page import check_example, examples, run_examples
+from harness.paths import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "operations.md"
+EXAMPLES = examples(PAGE)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    place = tmp_path_factory.mktemp("operations")
+    return run_examples(PAGE, place, place / "node")
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=lambda number: EXAMPLES[number][0].splitlines()[0][:60])
+def test_step(answers, number):
+    check_example(EXAMPLES[number], answers[number])
