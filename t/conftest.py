@@ -4,6 +4,7 @@ Found by pytest for all folders below t/. What they do is in t/harness; this fil
 """
 
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -12,6 +13,11 @@ import pytest
 from harness.registry import Registry
 from harness.server import Server
 from harness.upstream import Upstream
+
+
+# A shell that runs the tests in the background has them ignore these, and so would all that they start.
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _make_place() -> Path:

@@ -118,7 +118,7 @@ Texts swapped(const CLI::App& app, const std::string& word, const std::string& n
 Texts meant(const CLI::App& app, const std::string& word, const std::string& next) {
   const std::string path = path_of(app);
   const bool is_root = path.empty();
-  const Texts others = is_root ? swapped(app, word, next) : Texts{};
+  Texts others = is_root ? swapped(app, word, next) : Texts{};
   if (others.size() == 1) {
     return others;
   }
@@ -133,8 +133,8 @@ Texts meant(const CLI::App& app, const std::string& word, const std::string& nex
 
 // The word, in quotes. A long one may be a key: whoever pastes it here must not find it in a log.
 std::string shown_word(const std::string& word) {
-  constexpr std::size_t kMaxShownWord = 32;
-  return word.size() > kMaxShownWord ? fmt::format("a word of {} characters", word.size())
+  constexpr std::size_t max_shown = 32;
+  return word.size() > max_shown ? fmt::format("a word of {} characters", word.size())
                                      : fmt::format("\"{}\"", word);
 }
 

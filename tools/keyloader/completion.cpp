@@ -82,12 +82,12 @@ std::filesystem::path directory_of(const CLI::App& app, const Session& session, 
   if (const char* named = std::getenv(app.get_option("--dir")->get_envname().c_str())) {
     directory = named;
   }
-  constexpr std::string_view kJoined = "--dir=";
+  constexpr std::string_view joined = "--dir=";
   for (std::size_t i = 0; i < words.size(); ++i) {
     if (words[i] == "--dir" && i + 1 < words.size()) {
       directory = words[i + 1];
-    } else if (words[i].rfind(kJoined, 0) == 0) {
-      directory = words[i].substr(kJoined.size());
+    } else if (words[i].rfind(joined, 0) == 0) {
+      directory = words[i].substr(joined.size());
     }
   }
   return directory;
