@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -35,19 +36,20 @@ def log_format() -> str:
 
 
 class UntilItIsOver(httpx.BaseTransport):
-    """One connection for each request, read until nginx closes it, which it does when the request is logged and no longer
-    in flight: what is asked next, of whichever worker, comes after all of it."""
+    """One connection for each request: when the answer is there we end our side, and nginx closes its own, but not before
+    the request is logged and no longer in flight. What is asked next, of whichever worker, comes after all of it."""
 
     def __init__(self):
-        self._inner = httpx.HTTPTransport(verify=False, trust_env=False)
+        self._inner = httpx.HTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     def handle_request(self, request):
-        request.headers.setdefault("Connection", "close")
         answer = self._inner.handle_request(request)
         try:
             content = b"".join(answer.stream)
-            if request.headers["Connection"] == "close":
-                answer.extensions["network_stream"].read(1, timeout=request.extensions["timeout"]["read"])
+            connection = answer.extensions["network_stream"].get_extra_info("socket")
+            with suppress(OSError):  # nginx may have closed it already
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(1)
         finally:
             answer.close()
         return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(content),
