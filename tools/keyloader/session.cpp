@@ -12,4 +12,10 @@ void Session::report(const std::string& sentence, const Json& json) const {
 
 void Session::warn(const std::string& sentence) { print_note("keyloader: " + sentence); }
 
+void Session::warn(const Texts& sentences) {
+  for (const std::string& sentence : sentences) {
+    warn(sentence);
+  }
+}
+
 }  // namespace keyloader
