@@ -65,10 +65,11 @@ class Finder {
     for (const char c : block) {
       if (is_space(c)) {
         end_word();
-      } else if (word_.size() <= kLongestWord) {
-        word_ += c;  // what is longer holds no key as a whole; its pieces have been looked at
+      } else {
+        word_ += c;
         if (word_.size() == kLongestWord) {
           look_at_pieces();
+          word_.erase(0, word_.size() - kOverlap);  // a key may go on behind it
         }
       }
       lines_ += c == '\n' ? 1U : 0U;
@@ -88,6 +89,7 @@ class Finder {
 
  private:
   static constexpr std::size_t kLongestWord = 65'536;
+  static constexpr std::size_t kOverlap = 2 * apikey::kMaxKeyLength;
 
   void end_word() {
     if (word_.empty()) {
