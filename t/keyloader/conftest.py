@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from harness.fake_node import FakeNode
 from harness.paths import KEYLOADER
 
 
@@ -68,3 +69,19 @@ def lasting(tmp_path_factory):
 def keyloader(bare):
     bare("init")
     return bare
+
+
+@pytest.fixture
+def runtime(tmp_path, monkeypatch):
+    """Where keyloader looks for node memory."""
+    monkeypatch.setenv("APIKEY_RUNTIME", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def nginx(keyloader, runtime):
+    """The node memory of one with two workers, which have what is published."""
+    node = FakeNode(runtime, keyloader.snapshot)
+    node.take(keyloader)
+    yield node
+    node.close()

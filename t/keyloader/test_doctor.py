@@ -10,22 +10,8 @@ import subprocess
 
 import pytest
 
-from harness.fake_node import FENCED, UNCHECKED, FakeNode
+from harness.fake_node import FENCED, UNCHECKED
 from harness.paths import IS_ROOT, KEYLOADER
-
-
-@pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    monkeypatch.setenv("APIKEY_RUNTIME", str(tmp_path / "run"))
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def nginx(keyloader, runtime):
-    node = FakeNode(runtime, keyloader.snapshot)
-    node.take(keyloader)
-    yield node
-    node.close()
 
 
 def found(keyloader, status=None):

@@ -5,23 +5,7 @@ import os
 import re
 import shutil
 
-import pytest
-
-from harness.fake_node import FENCED, FakeNode
-
-
-@pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    monkeypatch.setenv("APIKEY_RUNTIME", str(tmp_path / "run"))
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def nginx(keyloader, runtime):
-    node = FakeNode(runtime, keyloader.snapshot)
-    node.take(keyloader)
-    yield node
-    node.close()
+from harness.fake_node import FENCED
 
 
 def test_without_an_nginx(keyloader, runtime):

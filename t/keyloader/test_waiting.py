@@ -15,21 +15,6 @@ from harness.paths import IS_ROOT, KEYLOADER
 from harness.waiting import wait_until
 
 
-@pytest.fixture
-def runtime(tmp_path, monkeypatch):
-    monkeypatch.setenv("APIKEY_RUNTIME", str(tmp_path / "run"))
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def nginx(keyloader, runtime):
-    """Two workers, which have what is published."""
-    node = FakeNode(runtime, keyloader.snapshot)
-    node.take(keyloader)
-    yield node
-    node.close()
-
-
 def published(keyloader, generation):
     wait_until(lambda: keyloader.generation() == generation, what=f"generation {generation}")
 
