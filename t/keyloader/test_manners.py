@@ -103,7 +103,8 @@ def test_the_value_of_an_unknown_option_is_not_repeated(busy):
     assert "hunter2" not in busy.refused("find", "--key=hunter2", status=2)
 
 
-@pytest.mark.parametrize("words", [["find"], ["key"], ["key", "list"], []], ids=" ".join)
+@pytest.mark.parametrize("words", [["find"], ["key"], ["key", "list"], [], ["key", "create", "--scope", "a:b"]],
+                         ids=" ".join)
 def test_a_key_in_the_wrong_place_is_not_repeated(busy, words):
     secret = "ak_live_" + "x" * 40
     said = busy.refused(*words, secret, status=2)

@@ -131,10 +131,11 @@ Texts meant(const CLI::App& app, const std::string& word, const std::string& nex
   return others;
 }
 
+constexpr std::size_t kMaxShownWord = 32;
+
 // The word, in quotes. A long one may be a key: whoever pastes it here must not find it in a log.
 std::string shown_word(const std::string& word) {
-  constexpr std::size_t max_shown = 32;
-  return word.size() > max_shown ? fmt::format("a word of {} characters", word.size())
+  return word.size() > kMaxShownWord ? fmt::format("a word of {} characters", word.size())
                                      : fmt::format("\"{}\"", word);
 }
 
@@ -286,7 +287,8 @@ class Reader {
 
   [[noreturn]] void refuse_argument(const std::string& word) const {
     if (repeated_ != nullptr) {
-      throw UsageError(fmt::format("\"{}\" is not expected; repeat the option: {} {}", word, repeated_name_, word));
+      throw UsageError(fmt::format("{} is not expected; repeat the option: {} {}", shown_word(word), repeated_name_,
+                                   word.size() > kMaxShownWord ? "…" : word));
     }
     Texts missing;
     for (const CLI::Option* option : line_.command->get_options()) {
