@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "delivery.hpp"
+#include "first_steps.hpp"
 #include "secret.hpp"
 #include "session.hpp"
 #include "values.hpp"
@@ -53,7 +54,10 @@ bool has_registry(const DataDir& directory) {
 void init(const Session& session, const InitOptions& options) {
   check(options.delivery);
   const DataDir directory = session.dir();
-  const std::string warning = directory.make(options.group);
+  std::string warning = directory.make(options.group);
+  if (warning.empty()) {
+    warning = unreachable_for_workers(directory);
+  }
   if (!warning.empty()) {
     Session::warn(warning);
   }
@@ -68,8 +72,14 @@ void init(const Session& session, const InitOptions& options) {
     }
   });
   const RegistryInfo info = registry->info();
-  report(session, fmt::format("created registry {} in {}", hex(info.id), directory.path().string()),
-         json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
+  const Json steps = first_steps(session, options.pepper);
+  Json json = json_of(session, info, options.pepper);
+  json["next"] = steps;
+  report(session, fmt::format("created registry {} in {}", hex(info.id), directory.path().string()), std::move(json),
+         deliver_nothing(session, *registry, options.delivery));
+  if (!session.is_json) {
+    session.report(first_steps_text(steps), nullptr);
+  }
 }
 
 void create_pepper(const Session& session, const std::string& id) {
