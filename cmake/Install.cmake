@@ -47,16 +47,28 @@ if(APIKEY_MODULE)
 endif()
 
 # Completions are made by the program they are for.
-set(bash_completion ${PROJECT_BINARY_DIR}/completion/keyloader.bash)
-add_custom_command(OUTPUT ${bash_completion} DEPENDS keyloader
-  COMMAND ${CMAKE_COMMAND} -E make_directory ${PROJECT_BINARY_DIR}/completion
-  COMMAND keyloader completion bash > ${bash_completion} VERBATIM)
-add_custom_target(completion ALL DEPENDS ${bash_completion})
+set(completions "")
+foreach(shell bash zsh fish)
+  set(script ${PROJECT_BINARY_DIR}/completion/keyloader.${shell})
+  add_custom_command(OUTPUT ${script} DEPENDS keyloader
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${PROJECT_BINARY_DIR}/completion
+    COMMAND keyloader completion ${shell} > ${script} VERBATIM)
+  list(APPEND completions ${script})
+endforeach()
+add_custom_target(completion ALL DEPENDS ${completions})
 
 install(TARGETS keyloader RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT keyloader)
 install(FILES docs/keyloader.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT keyloader)
-install(FILES ${bash_completion} DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME keyloader
-  COMPONENT keyloader)
+set(shared ${CMAKE_INSTALL_DATADIR})
+foreach(place "bash ${shared}/bash-completion/completions keyloader" "zsh ${shared}/zsh/site-functions _keyloader"
+    "fish ${shared}/fish/vendor_completions.d keyloader.fish")
+  separate_arguments(place)
+  list(GET place 0 shell)
+  list(GET place 1 folder)
+  list(GET place 2 name)
+  install(FILES ${PROJECT_BINARY_DIR}/completion/keyloader.${shell} DESTINATION ${folder} RENAME ${name}
+    COMPONENT keyloader)
+endforeach()
 
 # Units name keyloader with its whole path, which only the installation knows: it may be given another prefix.
 set(units lib/systemd/system)

@@ -34,6 +34,14 @@ def place():
     shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def module_place():
+    """The same for all tests of a file."""
+    path = _make_place()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture
 def registry(place):
     return Registry(place / "node")

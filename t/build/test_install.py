@@ -13,6 +13,8 @@ BUILD_INFO = subprocess.run([NGINX, "-V"], capture_output=True, text=True, check
 MODULES = re.search(r"--modules-path=(\S+)", BUILD_INFO)[1]
 CONFIGURATION = re.search(r"--conf-path=(\S+)/", BUILD_INFO)[1]
 SERVICE = "keyloader-usage-collect.service"
+COMPLETIONS = ["/usr/share/bash-completion/completions/keyloader", "/usr/share/zsh/site-functions/_keyloader",
+               "/usr/share/fish/vendor_completions.d/keyloader.fish"]
 
 
 def install(destination=None, *arguments):
@@ -54,7 +56,7 @@ def test_everything_lies_where_it_is_looked_for(root):
         f"{CONFIGURATION}/modules-enabled/50-mod-http-apikey.conf",
         "/usr/bin/keyloader",
         "/usr/share/man/man1/keyloader.1",
-        "/usr/share/bash-completion/completions/keyloader",
+        *COMPLETIONS,
         f"/usr/lib/systemd/system/{SERVICE}",
         "/usr/lib/systemd/system/keyloader-usage-collect.timer",
         "/usr/lib/systemd/system/nginx.service.d/apikey.conf",
@@ -100,7 +102,7 @@ def test_a_component_brings_only_its_own(tmp_path):
         (tmp_path / name).mkdir()
     assert all("nginx" in path for path in component(tmp_path / "module", "module"))
     assert component(tmp_path / "keyloader", "keyloader") == {
-        "/usr/bin/keyloader", "/usr/share/man/man1/keyloader.1", "/usr/share/bash-completion/completions/keyloader"}
+        "/usr/bin/keyloader", "/usr/share/man/man1/keyloader.1", *COMPLETIONS}
     assert all("systemd" in path or "sysusers" in path for path in component(tmp_path / "systemd", "systemd"))
     assert all("/doc/" in path for path in component(tmp_path / "documentation", "documentation"))
 

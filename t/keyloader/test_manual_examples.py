@@ -13,9 +13,8 @@ EXAMPLES = examples(PAGE)
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    place = tmp_path_factory.mktemp("documentation")
-    return run_examples(PAGE, place, place / "node")
+def answers(module_place):
+    return run_examples(PAGE, module_place, module_place / "node")
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)), ids=lambda number: EXAMPLES[number][0].splitlines()[0][:60])
