@@ -1,6 +1,6 @@
 // The inbox beside node memory: what others than nginx's processes want of them. keyloader writes it, workers read it
 // and mark what they have used. It is hostile to both: what is used is copied first, and nothing in it can do more than
-// let a snapshot in that whoever may write it could have published.
+// let a snapshot in that whoever may write it could have published, or forget usage that may be collected.
 //
 //   offset size meaning
 //        0    8 magic "AKINBOX1", written last · 8 4 version = 1 · 12 4 zero
@@ -10,6 +10,8 @@
 //                 0 8 state: 0 free, 1 being written, 2 granted, 3 used · 8 32 seal of the one snapshot that is let in
 //                40 16 id of its registry · 56 8 its generation · 64 8 key of the store's row · 72 8 when, microseconds
 //                since 1970 · 80 48 zero
+//     2176    8 the last hour of usage that is to be forgotten, counted from 1970; 0: none. Written last
+//     2184   16 instance of the usage table it is meant for
 // The rest of its 65,536 bytes is zero.
 #pragma once
 
@@ -22,6 +24,7 @@
 #include "apikey/node_memory.hpp"
 #include "apikey/seal.hpp"
 #include "apikey/status.hpp"
+#include "apikey/usage_table.hpp"
 
 namespace apikey {
 
@@ -58,6 +61,12 @@ class Inbox {
   // Uses up every permission of that store that was granted at this moment or before: its file, or a later one, has
   // been taken, and an earlier one is not to come back by it.
   void withdraw(std::uint64_t store, std::uint64_t granted_us) const noexcept;
+
+  // All hours of that usage table up to this one are stored elsewhere. The last wish counts. RETURNS: false when it is
+  // attached to nothing.
+  [[nodiscard]] bool ask_to_forget(const UsageInstance& instance, std::uint64_t hour) const noexcept;
+  // RETURNS: the hour; 0: nobody has asked for it, of this table.
+  [[nodiscard]] std::uint64_t hour_to_forget(const UsageInstance& instance) const noexcept;
 
  private:
   friend Status format_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <new>
 #include <type_traits>
@@ -51,6 +52,8 @@ struct Inbox::File {
   NodeInstance instance;
   std::array<std::uint64_t, 12> reserved_before_slots;
   std::array<Slot, kInboxPermissions> slots;
+  std::atomic<std::uint64_t> forget_hour;
+  std::array<std::atomic<std::uint64_t>, 2> forget_instance;
 };
 
 Inbox::Slot* Inbox::find_slot(const Permission& wanted, Permission& found) const noexcept {
@@ -126,8 +129,31 @@ void Inbox::withdraw(std::uint64_t store, std::uint64_t granted_us) const noexce
   }
 }
 
+bool Inbox::ask_to_forget(const UsageInstance& instance, std::uint64_t hour) const noexcept {
+  if (file_ == nullptr) {
+    return false;
+  }
+  const auto words = std::bit_cast<std::array<std::uint64_t, 2>>(instance);
+  file_->forget_hour.store(0);
+  file_->forget_instance[0].store(words[0]);
+  file_->forget_instance[1].store(words[1]);
+  file_->forget_hour.store(hour);
+  return true;
+}
+
+std::uint64_t Inbox::hour_to_forget(const UsageInstance& instance) const noexcept {
+  if (file_ == nullptr) {
+    return 0;
+  }
+  // The same hour before and after: what stands between was written with it.
+  const std::uint64_t hour = file_->forget_hour.load();
+  const std::array<std::uint64_t, 2> words{file_->forget_instance[0].load(), file_->forget_instance[1].load()};
+  const bool is_whole = file_->forget_hour.load() == hour;
+  return is_whole && std::bit_cast<UsageInstance>(words) == instance ? hour : 0;
+}
+
 Status format_inbox(std::span<std::byte> memory, const NodeInstance& instance, Inbox& inbox) noexcept {
-  static_assert(sizeof(Inbox::Slot) == 128 && sizeof(Inbox::File) == 128 + 128 * kInboxPermissions);
+  static_assert(sizeof(Inbox::Slot) == 128 && sizeof(Inbox::File) == 128 + 128 * kInboxPermissions + 24);
   static_assert(std::is_trivially_destructible_v<Inbox::File> && std::is_standard_layout_v<Inbox::File>);
   if (memory.size() != kInboxSize) {
     return {StatusCode::bad_value, "an inbox has {0} bytes, not {1}", kInboxSize, memory.size()};

@@ -244,6 +244,18 @@ void count_usage(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   }
 }
 
+void forget_collected_usage(const MainConf& main) noexcept {
+  const UsageTable& table = usage_table(main);
+  if (table.size() == 0) {
+    return;
+  }
+  const UsageHead head = table.head();
+  if (const std::uint64_t hour = main.node->file->inbox.hour_to_forget(head.instance); hour > head.acknowledged) {
+    // An hour to which counts may still come is refused, as the inbox is not to be believed.
+    static_cast<void>(table.acknowledge(hour, wall_clock()));
+  }
+}
+
 ngx_int_t on_usage(ngx_http_request_t* r) noexcept {
   if (!comes_by_unix_socket(r)) {
     ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,

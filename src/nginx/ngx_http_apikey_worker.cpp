@@ -11,6 +11,7 @@
 #include "ngx_http_apikey_reserve.hpp"
 #include "ngx_http_apikey_rows.hpp"
 #include "ngx_http_apikey_saver.hpp"
+#include "ngx_http_apikey_usage.hpp"
 #include "ngx_http_apikey_verifier.hpp"
 #include "ngx_http_apikey_watch.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -220,6 +221,7 @@ void on_look_timer(ngx_event_t* event) noexcept {
   look_at_all();
   release_dead_flights(*worker.main);
   tick_saver();
+  forget_collected_usage(*worker.main);
   watch_clocks(*worker.main, worker.cycle->log);
   bool has_old = false;
   for_each_store([&](StoreConf& store) { has_old |= release_old(store); });

@@ -447,3 +447,13 @@ def test_a_killed_worker_loses_no_more_than_what_it_had_not_answered(registry, n
     # A request is counted right after its answer was sent: one of each killed worker may have been caught in between.
     wait_until(lambda: billing.counted() >= answered - killed, what="all counts")
     assert answered - killed <= billing.counted() <= answered + load.unsure
+
+
+def test_collecting_from_node_memory_asks_nginx_to_forget(billing, registry):
+    """Only nginx's own processes write its counts; keyloader's wish lies in the inbox."""
+    assert billing.head()["acknowledged_to"] == 0
+    done = registry.run("usage", "collect")
+    assert "from nginx (pid" in done.stdout
+    wait_until(lambda: billing.head()["acknowledged_to"] > 0, what="that nginx forgets what was collected")
+    now = billing.head()["now"]
+    assert billing.head()["acknowledged_to"] in {(at - 600) // HOUR * HOUR for at in (now - 60, now)}

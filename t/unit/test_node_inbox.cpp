@@ -134,6 +134,24 @@ void test_others_inboxes_are_not_taken(void**) {
   assert_false(inbox.grant(make_permission(1)));
 }
 
+void test_hours_to_forget_are_of_one_usage_table(void**) {
+  constexpr UsageInstance kTable = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  constexpr UsageInstance kOther = {9};
+  const Inbox inbox = make_inbox();
+  assert_int_equal(inbox.hour_to_forget(kTable), 0);
+  assert_int_equal(inbox.hour_to_forget({}), 0);
+  assert_true(inbox.ask_to_forget(kTable, 480'000));
+  Inbox other;
+  assert_true(attach_inbox(bytes, kInstance, other).ok());
+  assert_int_equal(other.hour_to_forget(kTable), 480'000);
+  assert_int_equal(other.hour_to_forget(kOther), 0);
+  assert_true(inbox.ask_to_forget(kOther, 480'001));
+  assert_int_equal(other.hour_to_forget(kTable), 0);
+  assert_int_equal(other.hour_to_forget(kOther), 480'001);
+  assert_false(Inbox().ask_to_forget(kTable, 1));
+  assert_int_equal(Inbox().hour_to_forget(kTable), 0);
+}
+
 }  // namespace
 
 int main() {
@@ -145,6 +163,7 @@ int main() {
       cmocka_unit_test(test_the_oldest_makes_room_last),
       cmocka_unit_test(test_what_a_dead_writer_left_is_taken),
       cmocka_unit_test(test_others_inboxes_are_not_taken),
+      cmocka_unit_test(test_hours_to_forget_are_of_one_usage_table),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

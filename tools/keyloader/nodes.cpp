@@ -15,9 +15,9 @@
 #include <cstring>
 #include <set>
 
-#include "apikey/node_inbox.hpp"
 #include "apikey/node_locks.hpp"
 #include "file_descriptor.hpp"
+#include "node_inbox.hpp"
 #include "output.hpp"
 
 namespace keyloader {
@@ -358,27 +358,12 @@ namespace {
 
 // RETURNS: why the inbox could not take it; empty: it has.
 std::string grant_in(const Node& node, const apikey::Permission& permission) {
-  const FileDescriptor fd(open(node.inbox().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
-  struct stat found {};
-  if (!fd.is_open() || fstat(fd.get(), &found) != 0) {
-    return os_sentence("it cannot be opened");
+  const NodeInbox opened(node);
+  if (!opened.problem().empty()) {
+    return opened.problem();
   }
-  if (!S_ISREG(found.st_mode) || found.st_size != static_cast<off_t>(apikey::kInboxSize)) {
-    return "it is not an inbox";
-  }
-  void* const start = mmap(nullptr, apikey::kInboxSize, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (start == MAP_FAILED) {  // NOLINT(performance-no-int-to-ptr)
-    return os_sentence("it cannot be mapped");
-  }
-  apikey::Inbox inbox;
-  const apikey::Status status =
-      apikey::attach_inbox({static_cast<std::byte*>(start), apikey::kInboxSize}, node.memory().instance(), inbox);
-  const bool is_granted = status.ok() && (inbox.grant(permission) || inbox.grant(permission));
-  munmap(start, apikey::kInboxSize);
-  if (!status.ok()) {
-    return sentence_of(status);
-  }
-  return is_granted ? std::string{} : "others are writing into it; try again";
+  const apikey::Inbox& inbox = opened.inbox();
+  return inbox.grant(permission) || inbox.grant(permission) ? std::string{} : "others are writing into it; try again";
 }
 
 }  // namespace

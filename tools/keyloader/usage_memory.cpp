@@ -1,19 +1,15 @@
-// Reading the table of usage in node memory, and freeing in it what was collected. Called by usage_collect.cpp.
-// Must never write more than the core's own acknowledge() does, and only into the file that was read.
+// Reading the table of usage in node memory, and asking nginx to forget what was collected. Called by
+// usage_collect.cpp.
 #include "usage_memory.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <limits>
 
-#include "file_descriptor.hpp"
+#include "node_inbox.hpp"
 
 namespace keyloader {
 namespace {
@@ -27,51 +23,6 @@ std::string place_of(const Node& node) {
   const std::string id = state.stem().string();
   return (state.parent_path() / (id.substr(0, id.find('~')) + state.extension().string())).string();
 }
-
-// The file, mapped for writing while this lives.
-class Writable {
- public:
-  explicit Writable(const Node& node) {
-    const FileDescriptor fd(open(node.place().state.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
-    struct stat found {};
-    if (!fd.is_open() || fstat(fd.get(), &found) != 0) {
-      problem_ = fmt::format("{}: {}", node.place().state.string(), strerrordesc_np(errno));
-      return;
-    }
-    const auto size = static_cast<std::size_t>(found.st_size);
-    if (!S_ISREG(found.st_mode) || size != node.memory().size()) {
-      problem_ = "another nginx has taken its place";
-      return;
-    }
-    void* const start = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-    if (start == MAP_FAILED) {  // NOLINT(performance-no-int-to-ptr)
-      problem_ = fmt::format("{} cannot be mapped: {}", node.place().state.string(), strerrordesc_np(errno));
-      return;
-    }
-    bytes_ = {static_cast<std::byte*>(start), size};
-    apikey::NodeMemory memory;
-    if (!apikey::attach_node(bytes_, memory).ok() || memory.instance() != node.memory().instance()) {
-      problem_ = "another nginx has taken its place";
-      return;
-    }
-    table_ = usage_table(memory);
-  }
-  ~Writable() {
-    if (!bytes_.empty()) {
-      munmap(bytes_.data(), bytes_.size());
-    }
-  }
-  Writable(const Writable&) = delete;
-  Writable& operator=(const Writable&) = delete;
-
-  [[nodiscard]] const std::string& problem() const { return problem_; }
-  [[nodiscard]] const apikey::UsageTable& table() const { return table_; }
-
- private:
-  std::span<std::byte> bytes_;
-  apikey::UsageTable table_;
-  std::string problem_;
-};
 
 bool can_be(const apikey::UsageRow& row) {
   return std::all_of(row.counters.begin(), row.counters.end(), [](std::uint64_t count) { return count <= kMaxCount; });
@@ -120,21 +71,22 @@ UsagePage UsageMemory::read(std::uint64_t from) {
 }
 
 std::string UsageMemory::acknowledge(const UsageInstance& instance, Seconds to) {
-  const Writable writable(node_);
-  if (!writable.problem().empty()) {
-    return writable.problem();
+  // One that was replaced has no inbox, and ends soon.
+  if (place_ != node_.place().state) {
+    return {};
   }
-  if (writable.table().head().instance != instance) {
-    return "these counts are of another instance";
+  const NodeInbox opened(node_);
+  if (!opened.problem().empty()) {
+    return fmt::format("{}: {}", node_.inbox().string(), opened.problem());
   }
+  // A worker does it at its next look; an nginx that is gone, or will not, has its rows read again, which counts
+  // nothing twice.
   const auto hour = static_cast<std::uint64_t>(to / apikey::kUsageHour - 1);
-  return writable.table().acknowledge(hour, {wall_clock()})
-             ? std::string{}
-             : "that hour did not end ten minutes ago, so counts may still come to it";
+  return opened.inbox().ask_to_forget(instance, hour) ? std::string{} : "it has no inbox";
 }
 
 bool UsageMemory::may_acknowledge() const {
-  return faccessat(AT_FDCWD, node_.place().state.c_str(), W_OK, AT_EACCESS) == 0;
+  return place_ != node_.place().state || faccessat(AT_FDCWD, node_.inbox().c_str(), W_OK, AT_EACCESS) == 0;
 }
 
 }  // namespace keyloader

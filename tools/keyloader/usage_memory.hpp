@@ -19,7 +19,7 @@ class UsageMemory final : public UsageReader {
   [[nodiscard]] UsagePage read(std::uint64_t from) override;
   [[nodiscard]] std::string acknowledge(const UsageInstance& instance, Seconds to) override;
 
-  // Whether this user may write the file, so that acknowledge() can succeed.
+  // Whether this user may write the inbox, so that acknowledge() can succeed.
   [[nodiscard]] bool may_acknowledge() const;
 
  private:
