@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "change_words.hpp"
+#include "nearest.hpp"
 #include "session.hpp"
 #include "values.hpp"
 
@@ -22,14 +23,39 @@ struct AuditOptions {
   std::string since;
 };
 
+// Whatever was there once has an entry; so a word without one is mistyped.
+void require_known(Registry& registry, const std::string& object) {
+  bool is_known = object.empty();
+  registry.each_audit_entry({.object = object, .most = 1}, [&](const AuditEntry&) { is_known = true; });
+  if (is_known) {
+    return;
+  }
+  Texts names;
+  const auto add = [&](const auto& all) {
+    for (const auto& each : all) {
+      names.push_back(each.name);
+    }
+  };
+  add(registry.owners());
+  add(registry.plans());
+  add(registry.roles());
+  const std::string meant = nearest(object, names);
+  throw Failure(
+      fmt::format("the audit has no entry about \"{}\"; {}give the id of a key, or the name of an owner, plan, "
+                  "role or pepper",
+                  object, meant.empty() ? std::string{} : fmt::format("did you mean \"{}\"? ", meant)));
+}
+
 void list(const Session& session, const AuditOptions& options) {
   AuditFilter filter = options.filter;
   if (!options.since.empty()) {
     filter.since = parse_past(options.since, wall_clock());
   }
+  const auto registry = session.dir().open_registry();
+  require_known(*registry, filter.object);
   std::vector<Texts> rows;
   Json json = Json::array();
-  session.dir().open_registry()->each_audit_entry(filter, [&](const AuditEntry& entry) {
+  registry->each_audit_entry(filter, [&](const AuditEntry& entry) {
     if (session.is_json) {
       json.push_back(to_json(entry));
       json.back()["change"] = change_words(entry);

@@ -144,11 +144,16 @@ std::string label_of(const std::string& name) {
 }  // namespace
 
 std::string change_words(const AuditEntry& entry, std::span<const std::string_view> only) {
-  if (!entry.after.is_object()) {
+  const bool is_deletion = entry.action.ends_with(".delete");
+  if (is_deletion || !entry.after.is_object()) {
     AuditEntry made = entry;
-    std::swap(made.before, made.after);
-    const std::string was = made.after.is_object() ? change_words(made, only) : std::string{};
-    return was.empty() ? was : "was " + was;
+    made.action.clear();
+    made.after = entry.before;
+    made.before = nullptr;
+    std::string was = made.after.is_object() ? change_words(made, only) : std::string{};
+    was = was.empty() ? was : "was " + was;
+    const Json reason = entry.after.is_object() ? entry.after.value("reason", Json{}) : Json{};
+    return reason.is_string() ? fmt::format("{}{}reason {}", was, was.empty() ? "" : ", ", words(reason)) : was;
   }
   const bool is_new = !entry.before.is_object();
   Comparison comparison;

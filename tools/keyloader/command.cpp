@@ -123,6 +123,10 @@ Command& Command::delivers(DeliveryOptions& options) {
   return waits(options);
 }
 
+Command& Command::tries(DeliveryOptions& options) {
+  return flag("--dry-run", options.is_dry_run, "Say what would be changed, and change nothing");
+}
+
 Command& Command::footer(const std::string& text) {
   app_->footer(text);
   return *this;

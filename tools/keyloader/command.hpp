@@ -20,6 +20,7 @@ namespace keyloader {
 struct DeliveryOptions {
   bool is_quiet = false;              // --no-publish
   bool does_not_wait = false;         // --no-wait
+  bool is_dry_run = false;            // --dry-run
   std::optional<std::string> wait{};  // --wait: how long
 };
 inline constexpr std::uint64_t kDefaultWaitMs = 2000;
@@ -58,6 +59,9 @@ class Command {
   Command& waits(DeliveryOptions& options);
   // These and --no-publish, of every command that changes something.
   Command& delivers(DeliveryOptions& options);
+
+  // --dry-run, of those that change what is there.
+  Command& tries(DeliveryOptions& options);
 
   // What stands under the options in --help: rules and examples.
   Command& footer(const std::string& text);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "nearest.hpp"
 #include "registry/registry.hpp"
 
 namespace keyloader {
@@ -44,44 +45,6 @@ bool is_option_word(const std::string& word) { return word.size() > 1 && word.fr
 
 std::string name_part(const std::string& word) { return word.substr(0, word.find('=')); }
 
-// How many letters to add, drop, replace or swap with a neighbour make `b` of `a`.
-std::size_t distance(const std::string& a, const std::string& b) {
-  std::vector<std::vector<std::size_t>> steps(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
-  for (std::size_t i = 0; i <= a.size(); ++i) {
-    for (std::size_t j = 0; j <= b.size(); ++j) {
-      if (i == 0 || j == 0) {
-        steps[i][j] = i + j;
-        continue;
-      }
-      const bool is_same = a[i - 1] == b[j - 1];
-      steps[i][j] = std::min(
-          {steps[i - 1][j] + 1, steps[i][j - 1] + 1, steps[i - 1][j - 1] + static_cast<std::size_t>(!is_same)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-        steps[i][j] = std::min(steps[i][j], steps[i - 2][j - 2] + 1);
-      }
-    }
-  }
-  return steps[a.size()][b.size()];
-}
-
-bool is_near(const std::string& a, const std::string& b) {
-  return distance(a, b) <= std::max<std::size_t>(1, std::min<std::size_t>(a.size() / 3, 3));
-}
-
-void sort_by_nearness(Texts& names, const std::string& word) {
-  std::stable_sort(names.begin(), names.end(),
-                   [&](const std::string& a, const std::string& b) { return distance(word, a) < distance(word, b); });
-}
-
-std::optional<std::string> nearest_command(const CLI::App& app, const std::string& word) {
-  Texts names;
-  for (const CLI::App* command : commands_of(app)) {
-    names.push_back(command->get_name());
-  }
-  sort_by_nearness(names, word);
-  return !names.empty() && is_near(word, names.front()) ? std::optional(names.front()) : std::nullopt;
-}
-
 std::string quoted(const Texts& names) {
   std::string text;
   for (const std::string& name : names) {
@@ -98,15 +61,18 @@ Texts names_below(const CLI::App& app) {
   return names;
 }
 
+// Empty: none is near.
+std::string nearest_command(const CLI::App& app, const std::string& word) { return nearest(word, names_below(app)); }
+
 // `create key` for `key create`; all that end so where no family is named.
 Texts swapped(const CLI::App& app, const std::string& word, const std::string& next) {
   Texts all;
   for (const CLI::App* family : commands_of(app)) {
-    const auto verb = nearest_command(*family, word);
-    if (!verb) {
+    const std::string verb = nearest_command(*family, word);
+    if (verb.empty()) {
       continue;
     }
-    const std::string path = family->get_name() + " " + *verb;
+    const std::string path = family->get_name() + " " + verb;
     if (!next.empty() && is_near(next, family->get_name())) {
       return {path};
     }
@@ -122,8 +88,8 @@ Texts meant(const CLI::App& app, const std::string& word, const std::string& nex
   if (others.size() == 1) {
     return others;
   }
-  if (const auto name = nearest_command(app, word)) {
-    return {is_root ? *name : path + " " + *name};
+  if (const std::string name = nearest_command(app, word); !name.empty()) {
+    return {is_root ? name : path + " " + name};
   }
   if (!is_root && command_named(root_of(app), word) != nullptr) {
     return {word};

@@ -14,6 +14,7 @@
 
 #include "apikey/status.hpp"
 #include "registry/sqlite_registry.hpp"
+#include "user.hpp"
 
 namespace keyloader {
 namespace {
@@ -53,10 +54,18 @@ void make_directory(const std::filesystem::path& path) {
   }
 }
 
+std::string no_access(const std::filesystem::path& directory) {
+  return fmt::format("registry.db in {} cannot be read: {}, or let a group read with `keyloader init --reader-group`",
+                     directory.string(), who_may(directory));
+}
+
 }  // namespace
 
 std::string DataDir::make(const std::string& group) const {
   const std::optional<gid_t> gid = group_id(group);
+  // Whoever may read the registry must get through the directory (init --reader-group).
+  struct stat registry {};
+  const bool has_readers = stat(registry_file().c_str(), &registry) == 0 && (registry.st_mode & S_IRGRP) != 0;
   std::string warning;
   for (const std::filesystem::path& path : {path_, history()}) {
     make_directory(path);
@@ -68,7 +77,7 @@ std::string DataDir::make(const std::string& group) const {
           "{} keeps its group, as only root may give it nginx's: nginx's workers may not be able to read keys.mdb",
           path_.string());
     }
-    if (chmod(path.c_str(), kDirectoryMode) != 0) {
+    if (chmod(path.c_str(), has_readers && path == path_ ? kDirectoryMode | S_IXOTH : kDirectoryMode) != 0) {
       fail_errno("set the mode of", path);
     }
   }
@@ -85,6 +94,9 @@ std::unique_ptr<Registry> DataDir::create_registry(const std::function<void(Chan
 std::unique_ptr<Registry> DataDir::open_registry() const {
   if (access(registry_file().c_str(), F_OK) != 0) {
     const bool is_absent = errno == ENOENT || errno == ENOTDIR;
+    if (errno == EACCES) {
+      throw Failure(no_access(path_));
+    }
     if (is_absent && access(snapshot_file().c_str(), F_OK) == 0) {
       throw Failure(
           fmt::format("there is no registry in {}, only a snapshot: this is a node, or the registry was lost. Bring "
@@ -99,6 +111,9 @@ std::unique_ptr<Registry> DataDir::open_registry() const {
                       path_.string(), path_.string()));
     }
     fail_errno("open", registry_file());
+  }
+  if (access(registry_file().c_str(), R_OK) != 0 && errno == EACCES) {
+    throw Failure(no_access(path_));
   }
   return open_sqlite_registry(registry_file());
 }

@@ -70,6 +70,9 @@ void check(const DeliveryOptions& options) {
   if (options.wait && options.does_not_wait) {
     throw UsageError("--wait and --no-wait contradict each other");
   }
+  if (options.is_dry_run && (options.wait || options.does_not_wait || options.is_quiet)) {
+    throw UsageError("with --dry-run nothing is changed, so there is nothing to publish or to wait for");
+  }
   if (options.is_quiet && (options.wait || options.does_not_wait)) {
     throw UsageError("with --no-publish there is nothing to wait for");
   }
@@ -103,6 +106,9 @@ std::string Outcome::text() const {
 }
 
 Json Outcome::json() const {
+  if (is_dry_run) {
+    return {{"dry_run", true}};
+  }
   Json json{{"generation", published ? Json(published->generation) : Json(nullptr)}, {"active", false}};
   if (published && is_done()) {
     json["active"] = activation.activity == Activity::active ? Json(true) : Json(nullptr);
@@ -116,6 +122,9 @@ Json Outcome::json() const {
 Outcome deliver(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options,
                 Effect effect) {
   check(options);
+  if (options.is_dry_run) {
+    return {.published = {}, .activation = {}, .failure = {}, .is_dry_run = true};  // the change is rolled back
+  }
   change.commit();
   return publish_and_wait(session, registry, options, effect, true);
 }
@@ -128,6 +137,9 @@ Outcome deliver_nothing(const Session& session, Registry& registry, const Delive
 Outcome deliver_nothing(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options,
                         Effect effect) {
   check(options);
+  if (options.is_dry_run) {
+    return {.published = {}, .activation = {}, .failure = {}, .is_dry_run = true};
+  }
   change.commit();  // of nothing
   return publish_and_wait(session, registry, options, effect, false);
 }
@@ -140,6 +152,10 @@ Outcome deliver_published(const Session& session, const Published& published, co
 
 void report(const Session& session, const std::string& sentence, Json json, const Outcome& outcome) {
   add_outcome(json, outcome);
+  if (outcome.is_dry_run) {
+    session.report("dry run, nothing was changed; without --dry-run:\n" + sentence, json);
+    return;
+  }
   const bool is_done = outcome.is_done();
   session.report(is_done ? fmt::format("{}\n{}", sentence, outcome.text()) : sentence, json);
   if (!is_done) {

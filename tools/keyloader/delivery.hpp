@@ -23,7 +23,8 @@ enum class Effect : std::uint8_t {
 struct Outcome {
   std::optional<Published> published;  // nothing: it was not published
   Activation activation;
-  std::string failure;  // why publishing failed; empty: it did not
+  std::string failure;      // why publishing failed; empty: it did not
+  bool is_dry_run = false;  // nothing was changed
 
   [[nodiscard]] bool is_done() const;  // exit code 0
   [[nodiscard]] std::string text()

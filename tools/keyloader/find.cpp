@@ -1,49 +1,271 @@
-// keyloader find: which key is this? The key comes from standard input, because arguments are visible to everybody.
+// keyloader find: which keys stand in a text? It comes from standard input, because arguments are visible to everybody.
 // Must never print what it read.
 #include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <set>
 
 #include "apikey/key_form.hpp"
+#include "names.hpp"
 #include "secret.hpp"
 #include "session.hpp"
+#include "terminal.hpp"
 
 namespace keyloader {
 namespace {
 
-std::optional<Key> find_key(Registry& registry, DigestMethods& methods, std::string_view secret) {
-  for (const std::string& method : methods.names()) {
-    auto key = registry.key(methods.digest(method, secret));
-    if (key && key->method == method) {
-      return key;
+constexpr std::size_t kBlock = 65'536;
+// What stands around a key in a log, a configuration or JSON. Keys of others may hold all but these themselves.
+constexpr std::string_view kAround = "\"'`,;=:()<>[]{}&?|\\";
+
+bool is_space(char c) { return static_cast<unsigned char>(c) <= ' ' || c == '\x7f'; }
+
+bool is_word_of_ours(char c) {
+  return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+// What has our form: with the right checksum it was made by a keyloader, with a wrong one it was mistyped or changed.
+struct Candidate {
+  std::string_view text;
+  bool is_whole = false;
+};
+
+// Ends with our form? Its prefix may follow other letters (`\nak_live_…`), so each beginning is tried.
+std::optional<Candidate> own_key_at_end(std::string_view word) {
+  const std::size_t env_end = word.rfind('_');
+  const std::size_t prefix_end =
+      env_end == std::string_view::npos || env_end == 0 ? env_end : word.rfind('_', env_end - 1);
+  if (prefix_end == std::string_view::npos || prefix_end < apikey::kMinPrefixLength) {
+    return std::nullopt;
+  }
+  const std::size_t longest = std::min(prefix_end, apikey::kMaxPrefixLength);
+  std::optional<Candidate> mistyped;
+  for (std::size_t length = longest; length >= apikey::kMinPrefixLength; --length) {
+    const std::string_view text = word.substr(prefix_end - length);
+    apikey::KeyParts parts;
+    if (apikey::parse_key(text, parts)) {
+      return Candidate{.text = text, .is_whole = true};
+    }
+    if (!mistyped && apikey::has_own_form(text)) {
+      mistyped = Candidate{.text = text, .is_whole = false};
     }
   }
-  return std::nullopt;
+  return mistyped;
+}
+
+// Takes a text block by block and looks at every word of it.
+class Finder {
+ public:
+  Finder(Registry& registry, DigestMethods& methods) : registry_(registry), methods_(methods) {}
+
+  void read(std::string_view block) {
+    for (const char c : block) {
+      if (is_space(c)) {
+        end_word();
+      } else {
+        word_ += c;
+        if (word_.size() == kLongestWord) {
+          look_at_pieces();
+          word_.erase(0, word_.size() - kOverlap);  // a key may go on behind it
+        }
+      }
+      lines_ += c == '\n' ? 1U : 0U;
+    }
+  }
+
+  void finish() {
+    end_word();
+    apikey::wipe(std::span<char>{word_.data(), word_.size()});
+  }
+
+  std::vector<Key> found{};
+  Texts doubts{};  // of our form, and not in the registry
+  std::uint64_t words = 0;
+  std::uint64_t unknown = 0;
+  std::uint64_t mistyped = 0;
+
+ private:
+  static constexpr std::size_t kLongestWord = 65'536;
+  static constexpr std::size_t kOverlap = 2 * apikey::kMaxKeyLength;
+
+  void end_word() {
+    if (word_.empty()) {
+      return;
+    }
+    ++words;
+    if (!look_up(word_)) {
+      look_at_pieces();
+    }
+    apikey::wipe(std::span<char>{word_.data(), word_.size()});
+    word_.clear();
+  }
+
+  void look_at_pieces() {
+    const std::string_view word = word_;
+    std::size_t begin = 0;
+    while (begin < word.size()) {
+      const std::size_t end = std::min(word.find_first_of(kAround, begin), word.size());
+      // `name=key`, where the key itself may hold what stands around keys.
+      if (begin != 0) {
+        look_up(trimmed(word.substr(begin)));
+      }
+      if (const std::string_view piece = word.substr(begin, end - begin); piece.size() != word.size()) {
+        look_up(piece);
+      }
+      begin = end + 1;
+    }
+    look_up(trimmed(word));
+    look_for_our_form(word);
+  }
+
+  void look_for_our_form(std::string_view word) {
+    std::size_t begin = 0;
+    while (begin < word.size()) {
+      std::size_t end = begin;
+      while (end < word.size() && is_word_of_ours(word[end])) {
+        ++end;
+      }
+      if (const auto candidate = own_key_at_end(word.substr(begin, end - begin))) {
+        if (!look_up(candidate->text)) {
+          doubt(*candidate);
+        }
+      }
+      begin = end + 1;
+    }
+  }
+
+  static std::string_view trimmed(std::string_view text) {
+    const std::string_view ends = "\"'`,;()<>[]{}.!";
+    const std::size_t begin = std::min(text.find_first_not_of(ends), text.size());
+    text.remove_prefix(begin);
+    return text.substr(0, text.find_last_not_of(ends) + 1);
+  }
+
+  bool look_up(std::string_view secret) {
+    if (!apikey::is_presentable(secret)) {
+      return false;
+    }
+    for (const std::string& method : methods_.names()) {
+      const auto key = registry_.key(methods_.digest(method, secret));
+      if (key && key->method == method) {
+        if (ids_.insert(text_of(key->id)).second) {
+          found.push_back(*key);
+        }
+        return true;
+      }
+    }
+    return false;
+  }
+
+  void doubt(const Candidate& candidate) {
+    std::array<char, apikey::kMaxPrefixLength + apikey::kMaxEnvLength + 6> buffer{};
+    const std::string shape{apikey::redact_key(candidate.text, buffer)};
+    if (candidate.is_whole) {
+      ++unknown;
+      doubts.push_back(fmt::format(
+          "line {}: {} is a whole key, but not of this registry: the registry does not know it", lines_ + 1, shape));
+    } else {
+      ++mistyped;
+      doubts.push_back(fmt::format(
+          "line {}: {} has a wrong checksum: it was mistyped or changed, and no registry knows it", lines_ + 1, shape));
+    }
+  }
+
+  Registry& registry_;
+  DigestMethods& methods_;
+  std::string word_;
+  std::set<std::string> ids_;
+  std::uint64_t lines_ = 0;
+};
+
+void read_all(Finder& finder) {
+  std::array<char, kBlock> block{};
+  while (true) {
+    const ssize_t got = read(STDIN_FILENO, block.data(), block.size());
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      throw Failure("standard input cannot be read");
+    }
+    const std::span<char> bytes{block.data(), static_cast<std::size_t>(got)};
+    finder.read({bytes.data(), bytes.size()});
+    const bool is_typed = got > 0 && isatty(STDIN_FILENO) == 1;  // one line is enough
+    apikey::wipe(bytes);
+    if (got == 0 || is_typed) {
+      return;
+    }
+  }
+}
+
+void read_text(Finder& finder) {
+  if (!is_interactive()) {
+    read_all(finder);
+    return;
+  }
+  print_prompt("key (it is not shown): ");
+  const HiddenInput hidden;
+  read_all(finder);
+}
+
+std::string line_of(const Key& key, std::string_view state) {
+  return fmt::format("{} of {}, {}, {}{}{}", text_of(key.id), key.owner, key.env, state, key.name.empty() ? "" : ": ",
+                     key.name);
+}
+
+std::string looked_at(const Finder& finder) {
+  return fmt::format("looked at {} {}", finder.words, finder.words == 1 ? "word" : "words");
+}
+
+// What is so when the registry knows none of what was read.
+[[noreturn]] void refuse(const Finder& finder) {
+  if (finder.words == 0) {
+    throw UsageError("there is no key on standard input; try `keyloader find < FILE`");
+  }
+  if (finder.doubts.empty()) {
+    throw Failure(
+        fmt::format("no key in this text that the registry knows, and none of our form; {}", looked_at(finder)));
+  }
+  throw Failure(fmt::format("{}; {}", fmt::join(finder.doubts, "; "), looked_at(finder)));
 }
 
 void find(const Session& session) {
   const DataDir directory = session.dir();
   const auto registry = directory.open_registry();
   DigestMethods methods(directory, *registry);
-  const SecretText secret = read_secret_from_stdin();
-  const std::optional<Key> key = find_key(*registry, methods, secret.view());
-  if (!key) {
-    apikey::KeyParts parts;
-    const bool is_mistyped = apikey::has_own_form(secret.view()) && !apikey::parse_key(secret.view(), parts);
-    throw Failure(is_mistyped ? "the checksum of this key is wrong, so it was mistyped or changed; no registry knows it"
-                              : "the registry does not know this key");
+  Finder finder(*registry, methods);
+  read_text(finder);
+  finder.finish();
+  if (finder.found.empty()) {
+    refuse(finder);
   }
-  const std::string_view state = state_of(*key, wall_clock());
-  Json json = to_json(*key);
-  json["state"] = state;
-  session.report(fmt::format("{} of {}, {}, {}{}{}", text_of(key->id), key->owner, key->env, state,
-                             key->name.empty() ? "" : ": ", key->name),
-                 json);
+  const SuspendedOwners suspended(*registry, wall_clock());
+  Texts lines;
+  Json list = Json::array();
+  for (const Key& key : finder.found) {
+    lines.push_back(line_of(key, suspended.state_of(key)));
+    list.push_back(to_json(key));
+    list.back()["state"] = suspended.state_of(key);
+    list.back()["owner_suspended"] = suspended.holds(key.owner);
+  }
+  session.report(fmt::format("{}", fmt::join(lines, "\n")), list.size() == 1 ? list.front() : list);
+  Session::warn(finder.doubts);
+  print_note(fmt::format("{}; {} of this registry", looked_at(finder), list.size()));
 }
 
 }  // namespace
 
 void add_find_command(Command& app, Session& session) {
-  Command command = app.add("find", "Tell which key is given on standard input");
-  command.footer("  keyloader find < leaked.txt\n  xclip -o | keyloader find --json | jq -r .id");
+  Command command = app.add("find", "Tell which keys stand in a text on standard input");
+  command.footer(
+      "The text may be a key, a log, a configuration, anything. Every key of our form is found in it, and keys of\n"
+      "another form that were imported, where they stand as a word or between quotes, commas and the like. Nothing of\n"
+      "the text is shown. With --json one object for one key, else a list. On a terminal it asks for a key.\n\n"
+      "  keyloader find < leaked.txt\n"
+      "  xclip -o | keyloader find --json | jq -r .id");
   command.read([&session] { find(session); });
 }
 

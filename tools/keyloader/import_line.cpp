@@ -187,7 +187,7 @@ void LineImporter::set_limits(const Columns& columns, Key& key) {
   }
   column_.clear();
   try {
-    check_limits(registry_, key, "the key");
+    static_cast<void>(check_limits(registry_, key, "the key"));
   } catch (const Failure& failure) {
     throw UsageError(failure.what());
   }

@@ -1,6 +1,9 @@
 // keyloader init: a new registry, with or without a pepper. keyloader pepper: a later one.
 // Must never print a pepper.
 #include <fmt/format.h>
+#include <grp.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "delivery.hpp"
 #include "first_steps.hpp"
@@ -14,6 +17,7 @@ namespace {
 struct InitOptions {
   std::string pepper;
   std::string group;
+  std::string reader_group;
   DeliveryOptions delivery;
 };
 
@@ -21,6 +25,38 @@ Json json_of(const Session& session, const RegistryInfo& info, const std::string
   return {{"registry_id", hex(info.id)},
           {"dir", session.directory.string()},
           {"pepper", pepper.empty() ? Json(nullptr) : Json(pepper)}};
+}
+
+gid_t require_group(const std::string& name) {
+  const group* entry = getgrnam(name.c_str());  // NOLINT(concurrency-mt-unsafe): there is one thread
+  if (entry == nullptr) {
+    throw Failure(fmt::format("there is no group \"{}\" on this machine; make it with `groupadd {}`", name, name));
+  }
+  return entry->gr_gid;
+}
+
+// Who is in the group reads registry.db and its journal, and nothing else: the others may pass through the directory,
+// but not list it.
+void let_read(const DataDir& directory, Registry& registry, const std::string& name) {
+  const gid_t gid = require_group(name);
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    const std::string file = directory.registry_file().string() + suffix;
+    if (lchown(file.c_str(), static_cast<uid_t>(-1), gid) != 0) {
+      fail_errno("give the group to", file);
+    }
+    if (chmod(file.c_str(), S_IRUSR | S_IWUSR | S_IRGRP) != 0) {
+      fail_errno("set the mode of", file);
+    }
+  }
+  if (chmod(directory.path().c_str(), S_ISGID | S_IRWXU | S_IRGRP | S_IXGRP | S_IXOTH) != 0) {
+    fail_errno("set the mode of", directory.path());
+  }
+  if (registry.peppers().empty()) {
+    Session::warn(
+        fmt::format("the group {} can read the digests of keys, and no pepper is in use: a key that is short or "
+                    "guessable can be found out from its digest. `keyloader pepper create` helps new keys",
+                    name));
+  }
 }
 
 // What is there stays as it is, but what was not published is.
@@ -32,6 +68,9 @@ void init_again(const Session& session, const InitOptions& options) {
       throw Failure(fmt::format("{} exists already; a further pepper is made by `keyloader pepper create {}`",
                                 session.dir().registry_file().string(), options.pepper));
     }
+  }
+  if (!options.reader_group.empty()) {
+    let_read(session.dir(), *registry, options.reader_group);
   }
   const RegistryInfo info = registry->info();
   report(session,
@@ -51,9 +90,29 @@ bool has_registry(const DataDir& directory) {
   }
 }
 
+// A second registry beside a snapshot of another one: nginx would go on with the old keys and refuse the new ones.
+void refuse_beside_snapshot(const DataDir& directory, const InitOptions& options) {
+  std::error_code error;
+  if (options.delivery.is_quiet || std::filesystem::exists(directory.registry_file(), error) ||
+      !std::filesystem::exists(directory.snapshot_file(), error)) {
+    return;
+  }
+  throw Failure(fmt::format(
+      "{} holds a snapshot (keys.mdb), but no registry: it is a node, or its registry was lost. A new registry would "
+      "be "
+      "empty and another one: nginx would refuse what it publishes and go on with the old keys, which nobody could "
+      "revoke. Restore registry.db from a backup; or, to begin anew, `keyloader init --no-publish`, import the keys, "
+      "and `keyloader publish --take-over --reason …`",
+      directory.path().string()));
+}
+
 void init(const Session& session, const InitOptions& options) {
   check(options.delivery);
   const DataDir directory = session.dir();
+  refuse_beside_snapshot(directory, options);
+  if (!options.reader_group.empty()) {
+    static_cast<void>(require_group(options.reader_group));
+  }
   std::string warning = directory.make(options.group);
   if (warning.empty()) {
     warning = unreachable_for_workers(directory);
@@ -71,6 +130,9 @@ void init(const Session& session, const InitOptions& options) {
       change.create(Pepper{.id = options.pepper, .created = wall_clock(), .is_current = true});
     }
   });
+  if (!options.reader_group.empty()) {
+    let_read(directory, *registry, options.reader_group);
+  }
   const RegistryInfo info = registry->info();
   const Json steps = first_steps(session, options.pepper);
   Json json = json_of(session, info, options.pepper);
@@ -132,6 +194,8 @@ void add_init_command(Command& app, Session& session) {
   command.option("--pepper", options->pepper, "ID",
                  "Keep keys as HMAC-SHA-256 with a secret of this name, made in peppers/");
   command.option("--group", options->group, "GROUP", "Group of nginx's workers (default: www-data or nginx)");
+  command.option("--reader-group", options->reader_group, "GROUP",
+                 "Let this group read the registry: key list, audit list …; not change it");
   command.delivers(options->delivery);
   command.footer(
       "The directory gets mode 2750 and nginx's group; registry.db and peppers are readable by you alone.\n"

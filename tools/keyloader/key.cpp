@@ -4,19 +4,32 @@
 
 #include <fmt/format.h>
 
+#include "apikey/key_form.hpp"
 #include "values.hpp"
 
 namespace keyloader {
 
-apikey::KeyId require_key_id(const std::string& id) {
-  const auto parsed = key_id_from(id);
-  if (!parsed) {
-    // Whoever pastes the key itself here must not find it in a log.
-    throw UsageError(fmt::format(
-        "that is no key id; ids begin with key_ and have {} characters. `keyloader find` tells the id of a key",
-        apikey::kKeyIdTextLength));
+apikey::KeyId require_key_id(const std::string& id, std::size_t argument) {
+  if (const auto parsed = key_id_from(id)) {
+    return *parsed;
   }
-  return *parsed;
+  // Whoever pastes the key itself here must not find it in a log; so only what begins as an id does is shown.
+  if (apikey::has_own_form(id)) {
+    throw UsageError(
+        fmt::format("argument {} is the key itself, now in your shell's history: revoke it. `keyloader find` reads it "
+                    "and tells its id, key_…",
+                    argument));
+  }
+  throw UsageError(fmt::format(
+      "argument {}{} is no key id; ids begin with key_ and have {} characters. `keyloader key list` shows "
+      "them, `keyloader find` tells the id of a key",
+      argument, id.starts_with("key_") ? fmt::format(", \"{}\",", id) : std::string{}, apikey::kKeyIdTextLength));
+}
+
+void require_key_ids(const Texts& ids) {
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    static_cast<void>(require_key_id(ids[i], i + 1));
+  }
 }
 
 Key require_key(Registry& registry, const std::string& id) {

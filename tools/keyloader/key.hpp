@@ -15,8 +15,10 @@ void add_key_changes(Command& group, Session& session);  // set, suspend, resume
 void add_key_list(Command& group, Session& session);
 void add_key_show(Command& group, Session& session);
 
-// Throws UsageError for what is not the id of a key.
-[[nodiscard]] apikey::KeyId require_key_id(const std::string& id);
+// Throws UsageError for the first that is not the id of a key.
+void require_key_ids(const Texts& ids);
+// `argument`: which one of the command line it is, from 1 on.
+[[nodiscard]] apikey::KeyId require_key_id(const std::string& id, std::size_t argument = 1);
 
 // What the roles of a registry stand for.
 class RoleScopes {

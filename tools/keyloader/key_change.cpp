@@ -1,23 +1,26 @@
 // keyloader key set, suspend, resume, revoke, delete: changes to keys that exist, several at once in one transaction.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 
+#include "audit.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
 #include "key_fields.hpp"
 #include "limit_rules.hpp"
+#include "names.hpp"
+#include "terminal.hpp"
 
 namespace keyloader {
 namespace {
-
-constexpr std::size_t kMaxReason = 512;
 
 struct ChangeOptions {
   Texts ids;
   std::string owner;
   std::string duration;
   std::string reason;
+  bool is_sure = false;
   DeliveryOptions delivery;
   KeyFields fields;
 };
@@ -32,16 +35,22 @@ struct NamedKeys {
   std::vector<DeletedKey> deleted;  // named, and deleted before
 };
 
-NamedKeys named_keys(Registry& registry, const ChangeOptions& options) {
+// Before the registry is opened: what is wrong with the words themselves.
+void check_named(const ChangeOptions& options, bool may_name_owner) {
+  if (options.ids.empty() && options.owner.empty()) {
+    throw UsageError(fmt::format("which key? give one or more ids, key_…{} (`keyloader key list` shows them)",
+                                 may_name_owner ? ", or --owner" : ""));
+  }
   if (!options.ids.empty() && !options.owner.empty()) {
     throw UsageError("name either the ids of keys or --owner, not both");
   }
-  if (options.ids.empty() && options.owner.empty()) {
-    throw UsageError("which key? give one or more ids, key_… (`keyloader key list` shows them)");
-  }
+  require_key_ids(options.ids);
+}
+
+NamedKeys named_keys(Registry& registry, const ChangeOptions& options) {
   NamedKeys named;
   for (const std::string& id : sorted_once(options.ids)) {
-    const auto key = registry.key(require_key_id(id));
+    const auto key = registry.key(*key_id_from(id));
     const Seconds deleted = key ? 0 : registry.deleted(id, "key.delete");
     if (deleted != 0) {
       named.deleted.push_back({id, deleted});
@@ -50,9 +59,7 @@ NamedKeys named_keys(Registry& registry, const ChangeOptions& options) {
     }
   }
   if (!options.owner.empty()) {
-    if (!registry.owner(options.owner)) {
-      throw Failure(fmt::format("there is no owner \"{}\"; `keyloader owner list` shows them all", options.owner));
-    }
+    static_cast<void>(require_owner(registry, options.owner));
     registry.each_key({.owner = options.owner, .env = {}, .role = {}}, [&](const Key& key) {
       named.keys.push_back(key);
       return true;
@@ -66,10 +73,12 @@ struct Done {
   Texts lines;
   Json json = Json::array();
   bool has_changed = false;
+  SuspendedOwners suspended;
 
+  explicit Done(Registry& registry) : suspended(registry, wall_clock()) {}
   void add(const Key& key, std::string line) {
     json.push_back(to_json(key));
-    json.back()["state"] = state_of(key, wall_clock());
+    json.back()["state"] = suspended.state_of(key);
     lines.push_back(std::move(line));
   }
   void add(const DeletedKey& key) {
@@ -77,6 +86,29 @@ struct Done {
     lines.push_back(fmt::format("{} was deleted already, at {}", key.id, time_text(key.deleted)));
   }
 };
+
+// Before the registry is locked, as whoever is asked may take his time. RETURNS: how many keys were named then.
+std::optional<std::size_t> ask(Registry& registry, const ChangeOptions& options, std::string_view action) {
+  const bool is_bulk = !options.owner.empty() || options.ids.size() > 1;
+  if (!is_bulk || options.is_sure || options.delivery.is_dry_run || !is_interactive()) {
+    return std::nullopt;
+  }
+  const NamedKeys named = named_keys(registry, options);
+  const SuspendedOwners suspended(registry, wall_clock());
+  const auto active = std::count_if(named.keys.begin(), named.keys.end(),
+                                    [&](const Key& key) { return suspended.state_of(key) == "active"; });
+  confirm(fmt::format("{} {} {}{} ({} active)?", action, named.keys.size(), named.keys.size() == 1 ? "key" : "keys",
+                      options.owner.empty() ? "" : " of " + options.owner, active),
+          false);
+  return named.keys.size();
+}
+
+void check_unchanged(const std::optional<std::size_t>& asked_for, const NamedKeys& named) {
+  if (asked_for && *asked_for != named.keys.size()) {
+    throw Failure(fmt::format("it was {} keys when you were asked and is {} now; nothing was changed, say it again",
+                              *asked_for, named.keys.size()));
+  }
+}
 
 // With --json one object for one id, else a list.
 void finish(const Session& session, Registry& registry, Change& change, const ChangeOptions& options, Effect effect,
@@ -98,13 +130,20 @@ using Edit = std::function<std::string(Registry&, Key&)>;
 void change_keys(const Session& session, const ChangeOptions& options, std::string_view action, std::string_view did,
                  Effect effect, const Edit& edit) {
   check(options.delivery);
+  check_named(options, action == "revoke");
+  check_reason(options.reason);
   const auto registry = session.dir().open_registry();
+  const auto asked_for = effect == Effect::restricts ? ask(*registry, options, action) : std::nullopt;
   const auto change = registry->begin_change();
+  if (action != "revoke") {
+    change->because(options.reason);  // a revoked key keeps it itself
+  }
   const NamedKeys named = named_keys(*registry, options);
+  check_unchanged(asked_for, named);
   if (!named.deleted.empty() && action != "revoke") {
     static_cast<void>(require_key(*registry, named.deleted.front().id));  // says when it was deleted
   }
-  Done done;
+  Done done(*registry);
   for (Key key : named.keys) {
     const std::string is_already = edit(*registry, key);
     if (is_already.empty()) {
@@ -120,14 +159,21 @@ void change_keys(const Session& session, const ChangeOptions& options, std::stri
   finish(session, *registry, *change, options, effect, std::move(done));
 }
 
+// "(2026-11-26T02:13:04Z by alice, reason: leak)"
+std::string revocation_text(Registry& registry, const Key& key) {
+  std::string by;
+  registry.each_audit_entry({.object = text_of(key.id), .action = "key.revoke", .most = 1},
+                            [&](const AuditEntry& entry) { by = " by " + actor_text(entry.actor); });
+  return fmt::format("({}{}{})", time_text(key.revoked), by,
+                     key.revoked_reason.empty() ? "" : ", reason: " + key.revoked_reason);
+}
+
 void revoke(const Session& session, const ChangeOptions& options) {
-  if (!options.reason.empty()) {
-    check_text("reason", options.reason, kMaxReason);
-  }
-  change_keys(session, options, "revoke", "revoked", Effect::restricts, [&](Registry&, Key& key) {
+  change_keys(session, options, "revoke", "revoked", Effect::restricts, [&](Registry& registry, Key& key) {
     if (key.revoked != 0) {
-      return fmt::format("is revoked already, since {}{}", time_text(key.revoked),
-                         key.revoked_reason.empty() ? "" : fmt::format(" ({})", key.revoked_reason));
+      return fmt::format(
+          "is revoked already {}{}", revocation_text(registry, key),
+          options.reason.empty() || options.reason == key.revoked_reason ? "" : "; the new reason is not stored");
     }
     key.revoked = wall_clock();
     key.revoked_reason = options.reason;
@@ -149,12 +195,12 @@ void suspend(const Session& session, const ChangeOptions& options) {
 }
 
 void resume(const Session& session, const ChangeOptions& options) {
-  change_keys(session, options, "resume", "resumed", Effect::any, [&](Registry&, Key& key) -> std::string {
+  change_keys(session, options, "resume", "resumed", Effect::any, [&](Registry& registry, Key& key) -> std::string {
     if (key.revoked != 0) {
       throw Failure(
-          fmt::format("{} is revoked, since {}, and a revoked key stays refused; nothing was changed. "
+          fmt::format("{} is revoked {}, and a revoked key stays refused; nothing was changed. "
                       "`keyloader key create` issues a new one",
-                      name_of(key), time_text(key.revoked)));
+                      name_of(key), revocation_text(registry, key)));
     }
     if (!key.is_suspended) {
       return "is not suspended";
@@ -167,22 +213,30 @@ void resume(const Session& session, const ChangeOptions& options) {
 
 void set(const Session& session, const ChangeOptions& options) {
   if (options.fields.names_nothing()) {
-    throw UsageError("there is nothing to set; name what is to change, such as --plan gold");
+    throw UsageError(
+        "nothing to set; give at least one of --name, --plan, --scope, --role, --expires, --rate … "
+        "(`keyloader key set --help`)");
   }
   change_keys(session, options, "set", "updated", Effect::any, [&](Registry& registry, Key& key) -> std::string {
     const Json before = to_json(key);
     apply(options.fields, registry, key);
-    check_limits(registry, key, name_of(key));
+    Session::warn(check_limits(registry, key, name_of(key)));
+    warn_of_name(registry, key, options.fields);
     return to_json(key) == before ? "is so already" : "";
   });
 }
 
 void remove(const Session& session, const ChangeOptions& options) {
   check(options.delivery);
+  check_named(options, false);
+  check_reason(options.reason);
   const auto registry = session.dir().open_registry();
+  const auto asked_for = ask(*registry, options, "delete");
   const auto change = registry->begin_change();
+  change->because(options.reason);
   const NamedKeys named = named_keys(*registry, options);
-  Done done;
+  check_unchanged(asked_for, named);
+  Done done(*registry);
   for (const Key& key : named.keys) {
     change->remove(key);
     done.has_changed = true;
@@ -197,8 +251,15 @@ void remove(const Session& session, const ChangeOptions& options) {
 Command add_change(Command& group, const std::string& name, const std::string& help, ChangeOptions& options) {
   Command command = group.add(name, help);
   command.arguments("ID", options.ids, "Ids of keys: key_…");
+  command.tries(options.delivery);
   command.delivers(options.delivery);
   return command;
+}
+
+// Of those that stop keys.
+void add_guards(Command& command, ChangeOptions& options) {
+  command.option("--reason", options.reason, "TEXT", "Kept in the audit");
+  command.flag("--yes", options.is_sure, "Do not ask, on a terminal, before more than one key is stopped");
 }
 
 }  // namespace
@@ -219,6 +280,7 @@ void add_key_changes(Command& group, Session& session) {
 
   Command pause = add_change(group, "suspend", "Refuse keys for a while", *options);
   pause.option("--for", options->duration, "DURATION", "How long: 15m, 24h (default: until resumed)");
+  add_guards(pause, *options);
   pause.footer("  keyloader key suspend key_… --for 15m");
   pause.run([&session, options] { suspend(session, *options); });
 
@@ -228,7 +290,7 @@ void add_key_changes(Command& group, Session& session) {
 
   Command end = add_change(group, "revoke", "Refuse keys for ever", *options);
   end.option("--owner", options->owner, "OWNER", "All keys of this owner");
-  end.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  add_guards(end, *options);
   end.footer(
       "A revoked key stays known, so that logs can say who still uses it; `key delete` forgets it. Run again, the\n"
       "command keeps the first reason and time, and publishes what was left behind.\n\n"
@@ -237,6 +299,7 @@ void add_key_changes(Command& group, Session& session) {
   end.run([&session, options] { revoke(session, *options); });
 
   Command away = add_change(group, "delete", "Remove keys altogether; only the audit remembers them", *options);
+  add_guards(away, *options);
   away.footer("  keyloader key delete key_…");
   away.run([&session, options] { remove(session, *options); });
 }

@@ -6,11 +6,14 @@
 #include "key.hpp"
 #include "key_fields.hpp"
 #include "limit_rules.hpp"
+#include "names.hpp"
 #include "owner.hpp"
 #include "secret.hpp"
 
 namespace keyloader {
 namespace {
+
+constexpr std::string_view kDefaultEnv = "live";
 
 struct CreateOptions {
   std::string owner;
@@ -20,13 +23,27 @@ struct CreateOptions {
   KeyFields fields;
 };
 
-void require_owner(Registry& registry, Change& change, const CreateOptions& options) {
+// What is likely to surprise: the key will not be let in, or is hard to tell from another.
+void warn_of(Registry& registry, const Key& key, const KeyFields& fields) {
+  if (const auto owner = registry.owner(key.owner); owner && is_suspended(*owner, wall_clock())) {
+    Session::warn(fmt::format("owner {} is suspended, so nginx refuses this key until `keyloader owner resume {}`",
+                              owner->name, owner->name));
+  }
+  if (key.env != kDefaultEnv) {
+    Session::warn(
+        fmt::format("nginx lets in keys of the environment live; this one is of {}, so its location needs "
+                    "`apikey_environment {};`",
+                    key.env, key.env));
+  }
+  warn_of_name(registry, key, fields);
+}
+
+void ensure_owner(Registry& registry, Change& change, const CreateOptions& options) {
   if (registry.owner(options.owner)) {
     return;
   }
   if (!options.creates_owner) {
-    throw Failure(fmt::format("there is no owner \"{}\"; make it with `keyloader owner create`, or add --create-owner",
-                              options.owner));
+    throw Failure(no_owner(registry, options.owner, "make it with `keyloader owner create`, or add --create-owner"));
   }
   change.create(new_owner(options.owner));
 }
@@ -73,7 +90,7 @@ void create(const Session& session, const CreateOptions& options) {
   const auto registry = directory.open_registry();
   DigestMethods methods(directory, *registry);
   const auto change = registry->begin_change();
-  require_owner(*registry, *change, options);
+  ensure_owner(*registry, *change, options);
 
   Key key;
   key.owner = options.owner;
@@ -83,7 +100,8 @@ void create(const Session& session, const CreateOptions& options) {
   key.family = key.id;
   key.method = methods.current();
   apply(options.fields, *registry, key);
-  check_limits(*registry, key, "the key");
+  Session::warn(check_limits(*registry, key, "the key"));
+  warn_of(*registry, key, options.fields);
   const SecretText secret = make_secret_key(key.prefix, key.env);
   key.digest = methods.digest(key.method, secret.view());
   change->create(key, "create");

@@ -6,6 +6,7 @@
 
 #include "apikey/key_form.hpp"
 #include "bindings.hpp"
+#include "names.hpp"
 #include "session.hpp"
 
 namespace keyloader {
@@ -29,7 +30,7 @@ void set_list(Texts& field, std::string_view what, const Texts& words, std::stri
 void set_plan(Registry& registry, const std::string& name, Key& key) {
   const std::string plan = is_none(name) ? std::string{kDefaultPlan} : name;
   if (!registry.plan(plan)) {
-    throw Failure(fmt::format("there is no plan \"{}\"; make it with `keyloader plan create`", plan));
+    throw Failure(no_plan(registry, plan, "make it with `keyloader plan create`"));
   }
   key.plan = plan;
 }
@@ -44,7 +45,7 @@ void set_roles(Registry& registry, const Texts& words, Key& key) {
   }
   for (const std::string& role : roles) {
     if (!registry.role(role)) {
-      throw Failure(fmt::format("there is no role \"{}\"; make it with `keyloader role create`", role));
+      throw Failure(no_role(registry, role, "make it with `keyloader role create`"));
     }
   }
   key.roles = std::move(roles);
@@ -107,6 +108,20 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
   apply_meta(key.meta, fields.meta);
   key.requires_tls = (key.requires_tls || fields.requires_tls) && !fields.forgets_tls;
   static_cast<void>(encode_bindings(key));  // refuses what would not fit
+}
+
+void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields) {
+  if (!fields.name || key.name.empty()) {
+    return;
+  }
+  registry.each_key({.owner = key.owner, .env = {}, .role = {}, .name = key.name}, [&](const Key& other) {
+    const bool is_namesake = other.id != key.id && other.revoked == 0;
+    if (is_namesake) {
+      Session::warn(fmt::format("{} of {} is called \"{}\", too; commands tell keys apart by their ids only",
+                                text_of(other.id), other.owner, other.name));
+    }
+    return !is_namesake;
+  });
 }
 
 void add_key_fields(Command& command, KeyFields& fields) {

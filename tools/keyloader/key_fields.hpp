@@ -36,6 +36,9 @@ struct KeyFields {
 // Throws UsageError for what is badly written, Failure for a plan or role that is not there.
 void apply(const KeyFields& fields, Registry& registry, Key& key);
 
+// Says so when another key of the owner has the name that `fields` gives.
+void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields);
+
 // The options that `key create` and `key set` share.
 void add_key_fields(Command& command, KeyFields& fields);
 

@@ -8,6 +8,7 @@
 #include "key.hpp"
 #include "last_use.hpp"
 #include "listing.hpp"
+#include "names.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -59,7 +60,8 @@ Columns columns() {
 // What keys are compared with, once it has been read.
 class Wanted {
  public:
-  Wanted(const KeyListOptions& options, Seconds now) : options_(options), now_(now) {
+  Wanted(const KeyListOptions& options, const SuspendedOwners& suspended, Seconds now)
+      : options_(options), suspended_(suspended), now_(now) {
     if (!options.created.empty()) {
       created_ = parse_past(options.created, now);
     }
@@ -85,7 +87,7 @@ class Wanted {
   [[nodiscard]] bool holds(const Key& key) const {
     const bool expires_in_time =
         !expires_by_ || (key.revoked == 0 && key.expires > now_ && key.expires <= *expires_by_);
-    return (options_.state.empty() || options_.state == state_of(key, now_)) &&
+    return (options_.state.empty() || options_.state == suspended_.state_of(key)) &&
            (options_.plan.empty() || options_.plan == key.plan) &&
            (options_.name.empty() || options_.name == key.name ||
             fnmatch(options_.name.c_str(), key.name.c_str(), 0) == 0) &&
@@ -103,6 +105,7 @@ class Wanted {
 
  private:
   const KeyListOptions& options_;
+  const SuspendedOwners& suspended_;
   Seconds now_;
   std::optional<Seconds> created_;
   std::optional<Seconds> expires_by_;
@@ -112,17 +115,14 @@ class Wanted {
 
 // A word that stands for nothing here would show an empty list, which reads as if there were none.
 void require_known(Registry& registry, const KeyListOptions& options) {
-  const auto refuse = [](std::string_view what, const std::string& name) {
-    throw Failure(fmt::format("there is no {} \"{}\"; `keyloader {} list` shows them all", what, name, what));
-  };
-  if (!options.filter.owner.empty() && !registry.owner(options.filter.owner)) {
-    refuse("owner", options.filter.owner);
+  if (!options.filter.owner.empty()) {
+    static_cast<void>(require_owner(registry, options.filter.owner));
   }
-  if (!options.filter.role.empty() && !registry.role(options.filter.role)) {
-    refuse("role", options.filter.role);
+  if (!options.filter.role.empty()) {
+    static_cast<void>(require_role(registry, options.filter.role));
   }
-  if (!options.plan.empty() && !registry.plan(options.plan)) {
-    refuse("plan", options.plan);
+  if (!options.plan.empty()) {
+    static_cast<void>(require_plan(registry, options.plan));
   }
 }
 
@@ -147,9 +147,10 @@ void judge_use(const LastUse& use, const Wanted& wanted) {
 
 void list(const Session& session, const KeyListOptions& options) {
   const Seconds now = wall_clock();
-  const Wanted wanted(options, now);
   Listing listing(session, options.list, columns(), "no keys");
   const auto registry = session.dir().open_registry();
+  const SuspendedOwners suspended(*registry, now);
+  const Wanted wanted(options, suspended, now);
   require_known(*registry, options);
   LastUse use(session);
   judge_use(use, wanted);
@@ -158,7 +159,8 @@ void list(const Session& session, const KeyListOptions& options) {
     const Seconds last_used = wanted.holds(key) ? use.of(key.id) : 0;
     if (wanted.holds(key) && wanted.is_unused(key, last_used)) {
       Json row = to_json(key);
-      row["state"] = state_of(key, now);
+      row["state"] = suspended.state_of(key);
+      row["owner_suspended"] = suspended.holds(key.owner);
       row["effective_scopes"] = roles.scopes_of(key);
       row["last_used"] = time_json(last_used);
       listing.add(std::move(row));

@@ -5,6 +5,7 @@
 #include "last_use.hpp"
 #include "limit_rules.hpp"
 #include "limit_text.hpp"
+#include "names.hpp"
 #include "quota_use.hpp"
 #include "table.hpp"
 #include "values.hpp"
@@ -66,8 +67,15 @@ std::vector<Texts> limit_rows(const std::vector<ShownLimit>& limits) {
   return rows;
 }
 
+std::string suspension_text(const Key& key) {
+  if (!key.is_suspended) {
+    return "no";
+  }
+  return key.suspended_until == 0 ? "yes, until somebody resumes it" : "until " + time_text(key.suspended_until);
+}
+
 void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Texts& scopes, Seconds last_used,
-               Seconds now) {
+               const SuspendedOwners& suspended) {
   std::vector<Texts> rows{
       {"owner", key.owner},
       {"name", key.name},
@@ -86,24 +94,26 @@ void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Text
       {"not before", moment(key.not_before)},
       {"expires", moment(key.expires)},
       {"last used", moment(last_used)},
-      {"suspended until",
-       key.is_suspended ? (key.suspended_until == 0 ? "resumed" : time_text(key.suspended_until)) : "-"},
+      {"suspended", suspension_text(key)},
+      {"owner suspended", suspended.holds(key.owner) ? "yes: nginx refuses all keys of " + key.owner : "no"},
       {"revoked", key.revoked == 0 ? "-" : fmt::format("{} {}", time_text(key.revoked), key.revoked_reason)},
       {"digest", key.method},
       {"family", text_of(key.family)},
   };
   const std::vector<Texts> of_limits = limit_rows(limits);
   rows.insert(rows.begin() + kRowsBeforeLimits, of_limits.begin(), of_limits.end());
-  print_out(table_text({text_of(key.id), std::string{state_of(key, now)}}, rows) + "\n");
+  print_out(table_text({text_of(key.id), std::string{suspended.state_of(key)}}, rows) + "\n");
 }
 
 void show(const Session& session, const Texts& ids) {
   if (ids.empty()) {
-    throw UsageError("name the id of a key; `keyloader key list` shows them all");
+    throw UsageError("which key? give one or more ids, key_… (`keyloader key list`)");
   }
+  require_key_ids(ids);
   const auto registry = session.dir().open_registry();
   const Seconds now = wall_clock();
   const RoleScopes roles(*registry);
+  const SuspendedOwners suspended(*registry, now);
   const QuotaMeter meter(session);
   LastUse use(session);
   Json list = Json::array();
@@ -112,11 +122,12 @@ void show(const Session& session, const Texts& ids) {
     const std::vector<ShownLimit> limits = limits_of(*registry, key, meter, now);
     const Seconds last_used = use.of(key.id);
     if (!session.is_json) {
-      print_key(key, limits, roles.scopes_of(key), last_used, now);
+      print_key(key, limits, roles.scopes_of(key), last_used, suspended);
       continue;
     }
     Json json = to_json(key);
-    json["state"] = state_of(key, now);
+    json["state"] = suspended.state_of(key);
+    json["owner_suspended"] = suspended.holds(key.owner);
     json["effective_scopes"] = roles.scopes_of(key);
     json["last_used"] = time_json(last_used);
     json["effective_limits"] = Json::array();

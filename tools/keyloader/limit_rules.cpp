@@ -15,6 +15,7 @@ namespace {
 using apikey::CalendarUnit;
 using apikey::LimitKind;
 
+constexpr std::size_t kMaxDoubts = 3;
 constexpr std::uint64_t kDay = 86'400;
 
 bool is_same_measure(const Limit& a, const Limit& b) {
@@ -58,21 +59,25 @@ bool allows_less_in_longer(const Limit& longer, const Limit& shorter) {
          is_same_measure(longer, shorter);
 }
 
-void check_together(const Limits& limits, const std::string& whose) {
+// RETURNS: what is allowed, but may not be meant.
+Texts check_together(const Limits& limits, const std::string& whose) {
   if (limits.size() > apikey::kMaxLimits) {
     throw Failure(fmt::format("{}: {} limits apply together, {} can: {}", whose, limits.size(), apikey::kMaxLimits,
                               limits_text(limits)));
   }
+  Texts doubts;
   for (const Limit& longer : limits) {
     for (const Limit& shorter : limits) {
       if (allows_less_in_longer(longer, shorter)) {
-        throw Failure(fmt::format(
-            "{}: {} allows {}, less than {} with {}: a longer period may not allow less than a shorter "
-            "one. Raise {} or lower {}",
-            whose, longer.name, limit_text(longer), shorter.name, limit_text(shorter), longer.name, shorter.name));
+        doubts.push_back(
+            fmt::format("{}: {} allows {}, less than {} with {}, so {} ends first. If that is not meant, raise {} or "
+                        "lower {}",
+                        whose, longer.name, limit_text(longer), shorter.name, limit_text(shorter), longer.name,
+                        longer.name, shorter.name));
       }
     }
   }
+  return doubts;
 }
 
 // As nginx judges it (limit_gathering.cpp): a rate does not replace a quota that happens to have its name.
@@ -103,8 +108,8 @@ Limits limits_of(const Key& key, const Plan& plan) {
   return limits;
 }
 
-void check_key(const Key& key, const Plan& plan, const std::string& whose) {
-  check_together(limits_of(key, plan), fmt::format("{} with plan {}", whose, plan.name));
+Texts check_key(const Key& key, const Plan& plan, const std::string& whose) {
+  return check_together(limits_of(key, plan), fmt::format("{} with plan {}", whose, plan.name));
 }
 
 Plan plan_of(Registry& registry, const Key& key) {
@@ -144,23 +149,28 @@ std::string source_text(const EffectiveLimit& effective) {
   return text;
 }
 
-void check_limits(const Owner& owner) { check_together(owner.limits, fmt::format("owner {}", owner.name)); }
+Texts check_limits(const Owner& owner) { return check_together(owner.limits, fmt::format("owner {}", owner.name)); }
 
-void check_limits(Registry& registry, const Plan& plan) {
-  check_together(plan.limits, fmt::format("plan {}", plan.name));
+Texts check_limits(Registry& registry, const Plan& plan) {
+  Texts doubts = check_together(plan.limits, fmt::format("plan {}", plan.name));
+  // What the plan says by itself need not be said of each key that has it.
+  const bool is_doubtful = !doubts.empty();
   registry.each_key_with_limits(plan, [&](const Key& key) {
     if (key.revoked != 0) {
       return;  // nothing comes of its limits any more
     }
-    check_key(key, plan, fmt::format("{} of {}, which has limits of its own,", text_of(key.id), key.owner));
+    Texts of_key =
+        check_key(key, plan, fmt::format("{} of {}, which has limits of its own,", text_of(key.id), key.owner));
+    if (!is_doubtful && doubts.size() < kMaxDoubts) {
+      doubts.insert(doubts.end(), of_key.begin(), of_key.end());
+    }
   });
+  return doubts;
 }
 
-void check_limits(Registry& registry, const Key& key, const std::string& whose) {
+Texts check_limits(Registry& registry, const Key& key, const std::string& whose) {
   // A plan alone was judged when it was made.
-  if (!key.limits.empty()) {
-    check_key(key, plan_of(registry, key), whose);
-  }
+  return key.limits.empty() ? Texts{} : check_key(key, plan_of(registry, key), whose);
 }
 
 }  // namespace keyloader

@@ -22,12 +22,12 @@ struct EffectiveLimit {
 // "the plan gold", "the key", "the owner acme".
 [[nodiscard]] std::string source_text(const EffectiveLimit& effective);
 
-// Each throws a Failure that names both limits when a longer period would allow less than a shorter one, or when more
-// limits come together than nginx takes at once.
-void check_limits(const Owner& owner);
+// Each throws a Failure when more limits come together than nginx takes at once. RETURNS: sentences that name both
+// limits where a longer period allows less than a shorter one.
+[[nodiscard]] Texts check_limits(const Owner& owner);
 // With every key that has this plan and limits of its own.
-void check_limits(Registry& registry, const Plan& plan);
+[[nodiscard]] Texts check_limits(Registry& registry, const Plan& plan);
 // `whose`: how the sentence calls the key.
-void check_limits(Registry& registry, const Key& key, const std::string& whose);
+[[nodiscard]] Texts check_limits(Registry& registry, const Key& key, const std::string& whose);
 
 }  // namespace keyloader

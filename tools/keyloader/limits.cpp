@@ -188,8 +188,8 @@ class LimitEditor {
         named.name.empty() ? default_limit_name({.name = {}, .kind = LimitKind::rate}, holder_) : named.name;
     const auto found = find(name);
     if (found == limits_.end() || found->kind != LimitKind::rate) {
-      throw UsageError(fmt::format("--burst \"{}\" says nothing without the rate {}; give --rate too, or leave it out",
-                                   named.value, name));
+      throw UsageError(fmt::format("--burst needs a rate: there is none named \"{}\"; add --rate {}10/s", name,
+                                   named.name.empty() ? std::string{} : name + "="));
     }
     if (is_none(named.value)) {
       found->burst.reset();
@@ -278,6 +278,8 @@ bool LimitOptions::names_nothing() const {
   return rates.empty() && bursts.empty() && quotas.empty() && rolling_quotas.empty() && concurrencies.empty() &&
          dry_run.empty() && enforced.empty();
 }
+
+std::uint64_t parse_grant(const std::string& text) { return parse_amount("grant", text, apikey::kMaxQuotaAmount); }
 
 std::uint64_t parse_quota_amount(const std::string& text) {
   return parse_amount("quota", text, apikey::kMaxQuotaAmount);

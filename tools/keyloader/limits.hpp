@@ -30,7 +30,8 @@ void add_limit_options(Command& command, LimitOptions& options, LimitHolder hold
 // Throws UsageError for what is badly written, or not there to be changed.
 void apply_limits(Limits& limits, const LimitOptions& options, LimitHolder holder);
 
-// Something to be counted, 1 to kMaxQuotaAmount: an amount of a quota or of a grant.
+// Something to be counted, 1 to kMaxQuotaAmount: an amount of a quota, or of a grant.
 [[nodiscard]] std::uint64_t parse_quota_amount(const std::string& text);
+[[nodiscard]] std::uint64_t parse_grant(const std::string& text);
 
 }  // namespace keyloader

@@ -74,6 +74,8 @@ void print_out(const std::string& text) {
   }
 }
 
+void print_prompt(std::string_view text) { fmt::print(stderr, "{}", shown_lines(text)); }
+
 void print_note(std::string_view line) { fmt::print(stderr, "{}\n", shown(line)); }
 
 Screen screen() {

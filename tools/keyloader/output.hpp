@@ -26,6 +26,8 @@ class ReaderGone : public Failure {
 // As it is, on standard output: a secret, JSON, a file for others to read. Throws when it cannot be written: what
 // nobody saw did not happen.
 void print_out(const std::string& text);
+// On standard error without a line end: a question.
+void print_prompt(std::string_view text);
 // One line on standard error.
 void print_note(std::string_view line);
 

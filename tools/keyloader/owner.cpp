@@ -9,6 +9,7 @@
 #include "limit_rules.hpp"
 #include "limit_text.hpp"
 #include "limits.hpp"
+#include "names.hpp"
 #include "quota_use.hpp"
 #include "secret.hpp"
 #include "session.hpp"
@@ -24,16 +25,9 @@ struct OwnerOptions {
   Texts meta;
   LimitOptions limits;
   std::string duration;
+  std::string reason;
   DeliveryOptions delivery;
 };
-
-Owner require_owner(Registry& registry, const std::string& name) {
-  auto owner = registry.owner(name);
-  if (!owner) {
-    throw Failure(fmt::format("there is no owner \"{}\"; `keyloader owner list` shows them all", name));
-  }
-  return *owner;
-}
 
 void set_text(std::string& field, const std::optional<std::string>& value, std::string_view what) {
   if (!value) {
@@ -47,12 +41,23 @@ void set_text(std::string& field, const std::optional<std::string>& value, std::
   field = *value;
 }
 
+// Whether there is somebody at some place; who that is, the mail decides.
+bool is_email(std::string_view text) {
+  const std::size_t at = text.find('@');
+  return at != std::string_view::npos && at != 0 && at + 1 < text.size() &&
+         text.find('@', at + 1) == std::string_view::npos && text.find(' ') == std::string_view::npos;
+}
+
 void apply(const OwnerOptions& options, Owner& owner) {
+  if (options.email && !is_none(*options.email) && !is_email(*options.email)) {
+    throw UsageError(
+        fmt::format("\"{}\" is no e-mail address; write one like ops@acme.example, or `none`", *options.email));
+  }
   set_text(owner.email, options.email, "e-mail address");
   set_text(owner.team, options.team, "team");
   apply_meta(owner.meta, options.meta);
   apply_limits(owner.limits, options.limits, LimitHolder::owner);
-  check_limits(owner);
+  Session::warn(check_limits(owner));
 }
 
 bool names_nothing(const OwnerOptions& options) {
@@ -96,8 +101,10 @@ struct Update {
 void update(const Session& session, const OwnerOptions& options, const Update& what,
             const std::function<void(Owner&)>& edit) {
   check(options.delivery);
+  check_reason(options.reason);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   Owner owner = require_owner(*registry, options.name);
   const Json before = to_json(owner);
   edit(owner);
@@ -113,8 +120,10 @@ void update(const Session& session, const OwnerOptions& options, const Update& w
 
 void remove(const Session& session, const OwnerOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   if (const Seconds deleted = registry->owner(options.name) ? 0 : registry->deleted(options.name, "owner.delete");
       deleted != 0) {
     report(session, fmt::format("owner {} was deleted already, at {}", options.name, time_text(deleted)),
@@ -136,7 +145,7 @@ void remove(const Session& session, const OwnerOptions& options) {
 }
 
 std::string suspension_text(const Owner& owner) {
-  if (!owner.is_suspended) {
+  if (!is_suspended(owner, wall_clock())) {
     return "no";
   }
   return owner.suspended_until == 0 ? "until resumed" : "until " + time_text(owner.suspended_until);
@@ -212,6 +221,7 @@ void add_changes(Command& group, Session& session) {
 
   Command set = group.add("set", "Change what is named; `none` clears, what is not named stays");
   add_fields(set, *options);
+  set.tries(options->delivery);
   set.footer(
       "Limits of an owner are shared by all its keys, on top of what their plans say. Without a name they are called\n"
       "owner, owner.day …, owner.concurrency.\n\n"
@@ -219,7 +229,9 @@ void add_changes(Command& group, Session& session) {
       "  keyloader owner set acme --email none --rate 500/s --quota 5000000/month");
   set.run([&session, options] {
     if (names_nothing(*options)) {
-      throw UsageError("there is nothing to set; name what is to change, such as --team payments");
+      throw UsageError(
+          "nothing to set; give at least one of --email, --team, --meta, --rate, --quota … "
+          "(`keyloader owner set --help`)");
     }
     update(session, *options, {.action = "set", .did = "updated", .is_already = "is so already"},
            [&](Owner& owner) { apply(*options, owner); });
@@ -227,6 +239,8 @@ void add_changes(Command& group, Session& session) {
 
   Command suspend = add_named(group, "suspend", "Stop all keys of an owner for a while", *options);
   suspend.option("--for", options->duration, "DURATION", "How long: 15m, 24h (default: until resumed)");
+  suspend.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  suspend.tries(options->delivery);
   suspend.delivers(options->delivery);
   suspend.footer("  keyloader owner suspend acme --for 24h");
   suspend.run([&session, options] {
@@ -239,6 +253,7 @@ void add_changes(Command& group, Session& session) {
   });
 
   Command resume = add_named(group, "resume", "Let the keys of an owner in again", *options);
+  resume.tries(options->delivery);
   resume.delivers(options->delivery);
   resume.footer("  keyloader owner resume acme");
   resume.run([&session, options] {
@@ -250,6 +265,8 @@ void add_changes(Command& group, Session& session) {
   });
 
   Command away = add_named(group, "delete", "Remove an owner that has no keys left", *options);
+  away.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  away.tries(options->delivery);
   away.delivers(options->delivery);
   away.footer("  keyloader owner delete acme");
   away.run([&session, options] { remove(session, *options); });

@@ -4,6 +4,7 @@
 #include "delivery.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
+#include "names.hpp"
 #include "session.hpp"
 #include "values.hpp"
 
@@ -13,16 +14,9 @@ namespace {
 struct PlanOptions {
   std::string name;
   LimitOptions limits;
+  std::string reason;
   DeliveryOptions delivery;
 };
-
-Plan require_plan(Registry& registry, const std::string& name) {
-  auto plan = registry.plan(name);
-  if (!plan) {
-    throw Failure(fmt::format("there is no plan \"{}\"; `keyloader plan list` shows them all", name));
-  }
-  return *plan;
-}
 
 std::string sentence(const Plan& plan, std::string_view did) {
   return fmt::format("{} plan {}: {}", did, plan.name, limits_text(plan.limits));
@@ -34,7 +28,7 @@ void create(const Session& session, const PlanOptions& options) {
   Plan plan{.name = options.name, .limits = {}, .created = wall_clock()};
   apply_limits(plan.limits, options.limits, LimitHolder::plan);
   const auto registry = session.dir().open_registry();
-  check_limits(*registry, plan);
+  Session::warn(check_limits(*registry, plan));
   const auto change = registry->begin_change();
   if (const auto existing = registry->plan(options.name)) {
     if (existing->limits != plan.limits) {
@@ -51,14 +45,16 @@ void create(const Session& session, const PlanOptions& options) {
 void set(const Session& session, const PlanOptions& options) {
   check(options.delivery);
   if (options.limits.names_nothing()) {
-    throw UsageError("there is nothing to set; name what is to change, such as --rate 200/s");
+    throw UsageError(
+        "nothing to set; give at least one of --rate, --burst, --quota, --rolling-quota, --concurrency … "
+        "(`keyloader plan set --help`)");
   }
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   Plan plan = require_plan(*registry, options.name);
   const Limits before = plan.limits;
   apply_limits(plan.limits, options.limits, LimitHolder::plan);
-  check_limits(*registry, plan);
+  Session::warn(check_limits(*registry, plan));
   if (plan.limits == before) {
     report(session, fmt::format("plan {} is so already: {}", plan.name, limits_text(plan.limits)), to_json(plan),
            deliver_nothing(session, *registry, *change, options.delivery));
@@ -70,8 +66,10 @@ void set(const Session& session, const PlanOptions& options) {
 
 void remove(const Session& session, const PlanOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   if (const Seconds deleted = registry->plan(options.name) ? 0 : registry->deleted(options.name, "plan.delete");
       deleted != 0) {
     report(session, fmt::format("plan {} was deleted already, at {}", options.name, time_text(deleted)),
@@ -137,6 +135,7 @@ void add_plan_commands(Command& app, Session& session) {
 
   Command change = group.add("set", "Change a plan; keys that have it follow at once, buckets keep their level");
   add_fields(change, *options);
+  change.tries(options->delivery);
   change.footer(
       "A limit that is not named stays; `none` removes one. What was used of a quota stays used.\n\n"
       "  keyloader plan set gold --rate 200/s\n"
@@ -154,6 +153,8 @@ void add_plan_commands(Command& app, Session& session) {
 
   Command away = group.add("delete", "Remove a plan that no key has");
   away.argument("NAME", options->name, "The plan");
+  away.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  away.tries(options->delivery);
   away.delivers(options->delivery);
   away.footer("  keyloader plan delete gold");
   away.run([&session, options] { remove(session, *options); });

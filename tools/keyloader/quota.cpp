@@ -9,6 +9,7 @@
 #include "key.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
+#include "names.hpp"
 #include "quota_use.hpp"
 #include "table.hpp"
 #include "values.hpp"
@@ -49,13 +50,9 @@ Subject find_subject(Registry& registry, const QuotaOptions& options) {
     subject.adjustments = registry.adjustments(subject.key->family);
     limits = effective_limits(registry, *subject.key);
   } else {
-    auto owner = registry.owner(options.owner);
-    if (!owner) {
-      throw Failure(fmt::format("there is no owner \"{}\"; `keyloader owner list` shows them all", options.owner));
-    }
-    subject.owner = *owner;
-    subject.adjustments = registry.adjustments(*owner);
-    limits = effective_limits(Key{}, Plan{}, *owner);
+    subject.owner = require_owner(registry, options.owner);
+    subject.adjustments = registry.adjustments(subject.owner);
+    limits = effective_limits(Key{}, Plan{}, subject.owner);
   }
   const bool is_owner = !subject.key;
   std::copy_if(limits.begin(), limits.end(), std::back_inserter(subject.quotas), [&](const EffectiveLimit& each) {
@@ -73,10 +70,9 @@ std::string quotas_text(const Subject& subject) {
   if (!text.empty()) {
     return "it has " + text;
   }
-  return subject.key ? fmt::format("it has none; `keyloader key set {} --quota 1000000/month` gives it one",
-                                   text_of(subject.key->id))
-                     : fmt::format("it has none; `keyloader owner set {} --quota 1000000/month` gives it one",
-                                   subject.owner.name);
+  return subject.key
+             ? fmt::format("give it one with `keyloader key set {} --quota 1000000/month`", text_of(subject.key->id))
+             : fmt::format("give it one with `keyloader owner set {} --quota 1000000/month`", subject.owner.name);
 }
 
 const EffectiveLimit& require_quota(const Subject& subject, const std::string& name) {
@@ -161,7 +157,7 @@ Seconds end_of_grant(const Limit& quota, const Adjustment& adjustment, const std
 }
 
 void grant(const Session& session, const QuotaOptions& options) {
-  const std::uint64_t amount = parse_quota_amount(options.amount);
+  const std::uint64_t amount = parse_grant(options.amount);
   check(options.delivery);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "delivery.hpp"
+#include "names.hpp"
 #include "session.hpp"
 #include "values.hpp"
 
@@ -11,16 +12,9 @@ namespace {
 struct RoleOptions {
   std::string name;
   Texts scopes;
+  std::string reason;
   DeliveryOptions delivery;
 };
-
-Role require_role(Registry& registry, const std::string& name) {
-  auto role = registry.role(name);
-  if (!role) {
-    throw Failure(fmt::format("there is no role \"{}\"; `keyloader role list` shows them all", name));
-  }
-  return *role;
-}
 
 std::string scopes_text(const Role& role) {
   return role.scopes.empty() ? "no scope" : fmt::format("{}", fmt::join(role.scopes, " "));
@@ -51,7 +45,7 @@ void create(const Session& session, const RoleOptions& options) {
 void set(const Session& session, const RoleOptions& options) {
   check(options.delivery);
   if (options.scopes.empty()) {
-    throw UsageError("there is nothing to set; name the scopes the role is to grant, or --scope none");
+    throw UsageError("nothing to set; give at least one --scope, or --scope none");
   }
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
@@ -71,8 +65,10 @@ void set(const Session& session, const RoleOptions& options) {
 
 void remove(const Session& session, const RoleOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   if (const Seconds deleted = registry->role(options.name) ? 0 : registry->deleted(options.name, "role.delete");
       deleted != 0) {
     report(session, fmt::format("role {} was deleted already, at {}", options.name, time_text(deleted)),
@@ -124,6 +120,7 @@ void add_role_commands(Command& app, Session& session) {
 
   Command change = group.add("set", "Give a role another set of scopes; its keys follow at once");
   add_fields(change, *options);
+  change.tries(options->delivery);
   change.footer(
       "The scopes named replace those it had; `--scope none` takes all away.\n\n"
       "  keyloader role set clerk --scope 'orders:*'");
@@ -135,6 +132,8 @@ void add_role_commands(Command& app, Session& session) {
 
   Command away = group.add("delete", "Remove a role that no key has");
   away.argument("NAME", options->name, "The role");
+  away.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  away.tries(options->delivery);
   away.delivers(options->delivery);
   away.footer("  keyloader role delete clerk");
   away.run([&session, options] { remove(session, *options); });

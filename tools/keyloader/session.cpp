@@ -25,4 +25,10 @@ void Session::report_table(const Texts& heading, const std::vector<Texts>& rows,
 
 void Session::warn(const std::string& sentence) { print_note("keyloader: " + sentence); }
 
+void Session::warn(const Texts& sentences) {
+  for (const std::string& sentence : sentences) {
+    warn(sentence);
+  }
+}
+
 }  // namespace keyloader

@@ -31,6 +31,7 @@ struct Session {
 
   // One line on standard error, with the program's name before it.
   static void warn(const std::string& sentence);
+  static void warn(const Texts& sentences);
 };
 
 // Done in the registry, but not (yet) active in nginx: exit code 3. what() is a complete sentence.

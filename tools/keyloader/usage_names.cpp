@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "apikey/plain_text.hpp"
+#include "nearest.hpp"
 #include "publish/snapshot_file.hpp"
 
 namespace keyloader {
@@ -103,7 +104,13 @@ OwnerId UsageNames::owner_id(const std::string& text) const {
                               ids.size(), text, fmt::join(ids, ", ")));
   }
   if (ids.empty()) {
-    throw Failure(fmt::format("there is no owner \"{}\"; give the name of one, or the 32 hex digits of his id", text));
+    Texts names;
+    for (const auto& [each, name] : names_) {
+      names.push_back(name);
+    }
+    const std::string meant = nearest(text, names);
+    throw Failure(fmt::format("there is no owner \"{}\"; {}give its name or its 32-digit id", text,
+                              meant.empty() ? std::string{} : fmt::format("did you mean \"{}\"? ", meant)));
   }
   return last;
 }

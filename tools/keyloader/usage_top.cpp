@@ -10,6 +10,7 @@
 
 #include "limit_text.hpp"
 #include "listing.hpp"
+#include "names.hpp"
 #include "quota_use.hpp"
 
 namespace keyloader {
@@ -193,8 +194,8 @@ void show_nearly_used_up(const Session& session, const UsageOptions& options) {
   Listing listing(session, {.format = {}, .columns = {}, .sort = "percent", .is_reversed = true, .most = options.top},
                   quota_columns(), "no quota is used up so far");
   const auto registry = session.dir().open_registry();
-  if (!options.owner.empty() && !registry->owner(options.owner)) {
-    throw Failure(fmt::format("there is no owner \"{}\"; `keyloader owner list` shows them all", options.owner));
+  if (!options.owner.empty()) {
+    static_cast<void>(require_owner(*registry, options.owner));
   }
   const QuotaMeter meter(session);
   if (!meter.knows_anything()) {

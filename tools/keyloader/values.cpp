@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::string_view kNone = "none";
 constexpr std::size_t kMaxLabel = 64;
+constexpr std::size_t kMaxReason = 512;
 constexpr std::size_t kMaxMetaValue = 1024;
 constexpr std::size_t kMaxMetaTotal = 10'240;
 constexpr std::string_view kUnits = "smhdw";
@@ -175,6 +176,12 @@ void check_text(std::string_view what, const std::string& text, std::size_t most
         fmt::format("\"{}\" cannot be the {}: 1-{} bytes of UTF-8 without control or invisible characters, no space at "
                     "the ends, and not `none`",
                     text, what, most));
+  }
+}
+
+void check_reason(const std::string& reason) {
+  if (!reason.empty()) {
+    check_text("reason", reason, kMaxReason);
   }
 }
 

@@ -21,6 +21,9 @@ void check_label(std::string_view what, const std::string& name);
 // Owners, names of keys, e-mail, teams: 1-`most` bytes of UTF-8, all of it plain (apikey/plain_text.hpp).
 void check_text(std::string_view what, const std::string& text, std::size_t most = 128);
 
+// Why something was done, as the audit keeps it; empty: nobody said.
+void check_reason(const std::string& reason);
+
 // "15m", "24h", "90d", "2w" → seconds.
 [[nodiscard]] Seconds parse_duration(const std::string& text);
 // What becomes of a fraction of a second: the end of a validity is never later than it says, its start never earlier.

@@ -73,6 +73,10 @@ std::string hex(const std::uint8_t* bytes, std::size_t length) {
   return text;
 }
 
+bool is_suspended(const Owner& owner, Seconds now) {
+  return owner.is_suspended && (owner.suspended_until == 0 || now < owner.suspended_until);
+}
+
 std::string_view state_of(const Key& key, Seconds now) {
   if (key.revoked != 0) {
     return "revoked";

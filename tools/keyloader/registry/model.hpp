@@ -126,6 +126,7 @@ struct KeyFilter {
   std::string owner;
   std::string env;
   std::string role;
+  std::string name{};
 };
 
 // Which audit entries somebody asks for; empty fields ask for all.
@@ -153,6 +154,9 @@ template <typename Bytes>
 
 // `minute` … `year`; REQUIRES: not CalendarUnit::none.
 [[nodiscard]] std::string_view unit_text(apikey::CalendarUnit unit);
+
+// At `now`: a suspension ends by itself.
+[[nodiscard]] bool is_suspended(const Owner& owner, Seconds now);
 
 // `active`, `revoked`, `suspended`, `not_yet_valid`, `expired`: what the module will say of it at `now`, owner apart.
 [[nodiscard]] std::string_view state_of(const Key& key, Seconds now);

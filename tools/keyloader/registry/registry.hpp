@@ -56,6 +56,9 @@ class Change {
   Change& operator=(const Change&) = delete;
   virtual ~Change() = default;  // rolls back what was not committed
 
+  // Why: kept in the entries of all that follows.
+  virtual void because(const std::string& reason) = 0;
+
   virtual void create(const Owner& owner) = 0;
   virtual void update(const Owner& owner, std::string_view action) = 0;
   virtual void remove(const Owner& owner) = 0;

@@ -116,7 +116,12 @@ void SqliteChange::audit(std::string_view action, std::string_view object, const
   entry.object = object;
   entry.prev_hash = last_hash_;
   const std::string before_text = before.dump();
-  const std::string after_text = after.dump();
+  Json with_reason;
+  if (!reason_.empty()) {
+    with_reason = after;  // null becomes an object
+    with_reason["reason"] = reason_;
+  }
+  const std::string after_text = (reason_.empty() ? after : with_reason).dump();
   entry.hash = chain_hash(entry, {.actor = actor_, .before = before_text, .after = after_text});
   Query query = database_.query(
       "INSERT INTO audit(seq, time, actor, action, object, before, after, prev_hash, hash)"

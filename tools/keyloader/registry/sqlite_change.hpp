@@ -15,6 +15,7 @@ class SqliteChange final : public Change {
   // The first change of all: gives a new registry its id.
   void found(const apikey::RegistryId& id);
 
+  void because(const std::string& reason) override { reason_ = reason; }
   void create(const Owner& owner) override;
   void update(const Owner& owner, std::string_view action) override;
   void remove(const Owner& owner) override;
@@ -50,6 +51,7 @@ class SqliteChange final : public Change {
   std::uint64_t last_seq_ = 0;
   Hash last_hash_{};
   std::string actor_;  // JSON
+  std::string reason_;
 };
 
 }  // namespace keyloader

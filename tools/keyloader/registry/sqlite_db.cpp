@@ -4,10 +4,15 @@
 
 #include <fmt/format.h>
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
+#include <string>
 
 #include "registry/registry.hpp"
+#include "user.hpp"
 
 namespace keyloader {
 namespace {
@@ -18,6 +23,23 @@ constexpr int kBusyTimeoutMs = 60'000;
 std::string file_name(sqlite3* database) {
   const char* path = database != nullptr ? sqlite3_db_filename(database, "main") : nullptr;
   return path != nullptr ? std::filesystem::path{path}.filename().string() : "the database";
+}
+
+// SQLite gives the journal the mode of the database, but only root's gets its group, too: in a directory that gives
+// new files another one, that group must not read what the database's may.
+void give_group_of(const std::filesystem::path& path) {
+  struct stat database {};
+  if (stat(path.c_str(), &database) != 0) {
+    return;
+  }
+  for (const char* suffix : {"-wal", "-shm"}) {
+    const std::string file = path.string() + suffix;
+    struct stat journal {};
+    if (lstat(file.c_str(), &journal) == 0 && S_ISREG(journal.st_mode) && journal.st_gid != database.st_gid &&
+        lchown(file.c_str(), static_cast<uid_t>(-1), database.st_gid) != 0) {
+      chmod(file.c_str(), S_IRUSR | S_IWUSR);
+    }
+  }
 }
 
 [[noreturn]] void fail(sqlite3* database, const std::string& file) {
@@ -35,9 +57,11 @@ std::string file_name(sqlite3* database) {
       throw Failure(fmt::format("the disk is full; nothing was changed in {}: make room and try again", file));
     case SQLITE_READONLY:
     case SQLITE_PERM:
-    case SQLITE_CANTOPEN:
-      throw Failure(fmt::format("{} cannot be opened for writing ({}); run keyloader as the owner of the directory",
-                                file, detail));
+    case SQLITE_CANTOPEN: {
+      const char* path = database != nullptr ? sqlite3_db_filename(database, "main") : nullptr;
+      throw Failure(fmt::format("{} cannot be {} ({}); {}", file, code == SQLITE_CANTOPEN ? "opened" : "written",
+                                detail, who_may(path != nullptr ? path : file)));
+    }
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       throw Failure(
@@ -130,10 +154,21 @@ Database::Database(const std::filesystem::path& path, bool create) {
     fail(database, path.filename().string());
   }
   sqlite3_busy_timeout(database, kBusyTimeoutMs);
+  // Whoever may only read gets a file that is open for reading; it was told how to keep its journal by a writer.
+  if (sqlite3_db_readonly(database, "main") == 1) {
+    execute("PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cache_size=-65536");
+    return;
+  }
+  // Whoever may only read cannot make these files, so they stay when the last writer goes. Empty, as what stood in them
+  // would be read into a backup that is copied over the database.
+  int is_on = 1;
+  sqlite3_file_control(database, "main", SQLITE_FCNTL_PERSIST_WAL, &is_on);
   // FULL: what the snapshot already says must not be forgotten by the registry when the power fails.
   execute(
-      "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF;"
+      "PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=0; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA "
+      "trusted_schema=OFF;"
       "PRAGMA cache_size=-65536");
+  give_group_of(path);
 }
 
 Query Database::query(const char* sql) {

@@ -117,8 +117,9 @@ class SqliteRegistry final : public Registry {
         "SELECT * FROM key_rows k WHERE (?1 = '' OR owner = (SELECT num FROM owners WHERE name = ?1))"
         " AND (?2 = '' OR env = ?2)"
         " AND (?3 = '' OR EXISTS(SELECT 1 FROM key_roles r WHERE r.digest = k.digest"
-        "                        AND r.role = (SELECT num FROM roles WHERE name = ?3))) ORDER BY id");
-    query.bind(filter.owner).bind(filter.env).bind(filter.role);
+        "                        AND r.role = (SELECT num FROM roles WHERE name = ?3)))"
+        " AND (?4 = '' OR name = ?4) ORDER BY id");
+    query.bind(filter.owner).bind(filter.env).bind(filter.role).bind(filter.name);
     while (query.step()) {
       if (!visit(whole_key(query))) {
         return;

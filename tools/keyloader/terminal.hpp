@@ -1,0 +1,28 @@
+// Asking whoever sits at a terminal. Called by commands that stop many keys at once, and by `find`.
+// INVARIANT: nothing is asked where nobody can answer: both standard input and standard error must be a terminal.
+#pragma once
+
+#include <string>
+
+#include "session.hpp"
+
+namespace keyloader {
+
+[[nodiscard]] bool is_interactive();
+
+// Asks "`question` [y/N]" unless `is_sure` (--yes) or nobody is there to answer. Throws Failure for anything but yes.
+void confirm(const std::string& question, bool is_sure);
+
+// While it lives, what is typed is not shown.
+class HiddenInput {
+ public:
+  HiddenInput();
+  ~HiddenInput();
+  HiddenInput(const HiddenInput&) = delete;
+  HiddenInput& operator=(const HiddenInput&) = delete;
+
+ private:
+  bool is_hidden_ = false;
+};
+
+}  // namespace keyloader
