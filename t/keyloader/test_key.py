@@ -74,7 +74,7 @@ def test_every_field(keyloader):
         "allow_ip": ["10.0.0.0/8", "2001:db8::/32"], "allow_origin": ["https://app.example.com"],
         "allow_method": ["GET"], "allow_host": ["api.example.com"], "require_tls": True,
         "meta": {"team": "a=b", "x": "ü"}, "not_before": "2030-01-01T10:00:00Z", "expires": "2040-02-29T00:00:00Z",
-        "suspended": False, "suspended_until": None, "revoked": None, "revoked_reason": "", "state": "not_yet_valid",
+        "suspended": False, "suspended_until": None, "revoked": None, "revoked_reason": "", "state": "not_yet_valid", "owner_suspended": False,
         "effective_scopes": ["a:*", "b", "x:y"], "last_used": None, "effective_limits": [{**made["limits"][0], "from": "key"}]}
     cleared = keyloader.json(
         "key", "set", made["id"], "--name", "none", "--scope", "none", "--role", "none", "--plan", "none", "--rate", "none",

@@ -155,8 +155,8 @@ def test_what_cannot_be_adjusted(gold, key):
         assert f'has no quota "{name}"' in sentence and "month (1000000/month)" in sentence
     other = keyloader.key("acme")
     sentence = keyloader.refused("quota", "reset", other["id"])
-    assert other["id"] in sentence and "it has none" in sentence and "key set" in sentence
-    assert "it has none" in keyloader.refused("quota", "reset", "--owner", "acme")
+    assert other["id"] in sentence and "has no quota" in sentence and "key set" in sentence
+    assert "has no quota" in keyloader.refused("quota", "reset", "--owner", "acme")
     assert keyloader.json("quota", "show", other["id"]) == []
     assert "no owner" in keyloader.refused("quota", "show", "--owner", "nobody")
     assert rows(keyloader) == [0, 0]

@@ -57,8 +57,8 @@ COMMANDS = [
     (["key", "set", "GOOD", "--name", "n", "--scope", "x"], "key_.* of acme is so already"),
     (["key", "suspend", "GOOD"], "key_.* of acme is suspended already, until it is resumed"),
     (["key", "resume", "PAUSED"], "key_.* of acme is not suspended"),
-    (["key", "revoke", "GOOD", "--reason", "why"], rf"key_.* of acme is revoked already, since {WHEN} \(why\)"),
-    (["key", "revoke", "--owner", "acme"], f"key_.* of acme is revoked already, since {WHEN}"),
+    (["key", "revoke", "GOOD", "--reason", "why"], rf"key_.* of acme is revoked already \({WHEN} by \S+, reason: why\)"),
+    (["key", "revoke", "--owner", "acme"], rf"key_.* of acme is revoked already \({WHEN} by \S+\)"),
     (["key", "delete", "GOOD"], f"key_.* was deleted already, at {WHEN}"),
 ]
 

@@ -206,8 +206,8 @@ void read_text(Finder& finder) {
     read_all(finder);
     return;
   }
-  print_prompt("key (it is not shown): ");
   const HiddenInput hidden;
+  print_prompt("key (it is not shown): ");
   read_all(finder);
 }
 

@@ -128,7 +128,7 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
     key.created = wall_clock();
     key.id = new_key_id();
     key.family = key.id;
-    set_fields(columns, key);
+    set_fields(line, columns, key);
     set_secret(line, columns, key);
     require_owner(columns, key);
     column_.clear();
@@ -140,7 +140,7 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
   }
 }
 
-void LineImporter::set_fields(const Columns& columns, Key& key) {
+void LineImporter::set_fields(std::uint64_t line, const Columns& columns, Key& key) {
   // One column at a time, so that a refusal knows where it belongs.
   const auto one = [&](const std::string& column, auto&& set) {
     column_ = column;
@@ -162,7 +162,7 @@ void LineImporter::set_fields(const Columns& columns, Key& key) {
   one("not_before", [](KeyFields& fields, const Texts& value) { fields.not_before = value.front(); });
   one("expires", [](KeyFields& fields, const Texts& value) { fields.expires = value.front(); });
   one("allow_ip", [](KeyFields& fields, const Texts& words) { fields.allow_ip = words_of(words); });
-  set_limits(columns, key);
+  set_limits(line, columns, key);
   for (const auto& [column, value] : columns) {
     if (column.compare(0, kMetaPrefix.size(), kMetaPrefix) == 0) {
       column_ = column;
@@ -171,7 +171,7 @@ void LineImporter::set_fields(const Columns& columns, Key& key) {
   }
 }
 
-void LineImporter::set_limits(const Columns& columns, Key& key) {
+void LineImporter::set_limits(std::uint64_t line, const Columns& columns, Key& key) {
   for (const LimitColumn& each : kLimitColumns) {
     column_ = each.name;
     if (const auto found = columns.find(column_); found != columns.end()) {
@@ -187,7 +187,9 @@ void LineImporter::set_limits(const Columns& columns, Key& key) {
   }
   column_.clear();
   try {
-    static_cast<void>(check_limits(registry_, key, "the key"));
+    for (std::string& sentence : check_limits(registry_, key, "the key")) {
+      warnings_.push_back({line, "limits", std::move(sentence)});
+    }
   } catch (const Failure& failure) {
     throw UsageError(failure.what());
   }

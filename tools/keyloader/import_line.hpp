@@ -40,8 +40,8 @@ class LineImporter {
   [[nodiscard]] const std::vector<Refusal>& warnings() const { return warnings_; }
 
  private:
-  void set_fields(const Columns& columns, Key& key);
-  void set_limits(const Columns& columns, Key& key);
+  void set_fields(std::uint64_t line, const Columns& columns, Key& key);
+  void set_limits(std::uint64_t line, const Columns& columns, Key& key);
   void set_secret(std::uint64_t line, const Columns& columns, Key& key);
   void set_key(std::uint64_t line, const std::string& text, Key& key);
   void set_digest(const std::string& text, Key& key);

@@ -5,6 +5,8 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <csignal>
+
 namespace keyloader {
 namespace {
 
@@ -18,14 +20,25 @@ std::string read_answer() {
   return answer;
 }
 
-bool set_echo(bool is_on) {
-  termios settings{};
-  if (tcgetattr(STDIN_FILENO, &settings) != 0) {
+termios before_hiding;  // NOLINT(*-avoid-non-const-global-variables): a signal handler needs it
+
+// Whoever ends this with Ctrl-C keeps a terminal that shows what he types.
+extern "C" void show_input_and_end(int number) {
+  tcsetattr(STDIN_FILENO, TCSANOW, &before_hiding);
+  signal(number, SIG_DFL);
+  raise(number);
+}
+
+bool hide_input() {
+  if (tcgetattr(STDIN_FILENO, &before_hiding) != 0) {
     return false;
   }
-  const auto echo = static_cast<tcflag_t>(ECHO);
-  settings.c_lflag = is_on ? settings.c_lflag | echo : settings.c_lflag & ~echo;
-  return tcsetattr(STDIN_FILENO, TCSANOW, &settings) == 0;
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+    signal(number, show_input_and_end);
+  }
+  termios hiding = before_hiding;
+  hiding.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+  return tcsetattr(STDIN_FILENO, TCSANOW, &hiding) == 0;
 }
 
 }  // namespace
@@ -43,11 +56,14 @@ void confirm(const std::string& question, bool is_sure) {
   }
 }
 
-HiddenInput::HiddenInput() : is_hidden_(set_echo(false)) {}
+HiddenInput::HiddenInput() : is_hidden_(hide_input()) {}
 
 HiddenInput::~HiddenInput() {
   if (is_hidden_) {
-    set_echo(true);
+    tcsetattr(STDIN_FILENO, TCSANOW, &before_hiding);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
+      signal(number, SIG_DFL);
+    }
     print_prompt("\n");  // the one that was typed was not shown
   }
 }
