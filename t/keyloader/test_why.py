@@ -1,6 +1,6 @@
 """keyloader why: finds a request in nginx's logs, and says which check decided and who had caused that.
 
-The lines are written here; t/nginx/test_why.py has nginx write them.
+The lines are written here; t/nginx/test_incident.py has nginx write them.
 """
 
 import datetime
