@@ -110,6 +110,9 @@ Json Outcome::json() const {
   if (!is_done()) {
     json["problem"] = failure.empty() ? activation.sentence : failure;
   }
+  if (!receipt_json.is_null()) {
+    json["receipt"] = receipt_json;
+  }
   return json;
 }
 
@@ -133,7 +136,8 @@ Outcome deliver_nothing(const Session& session, Registry& registry, Change& chan
 }
 
 Outcome deliver_published(const Session& session, const Published& published, const DeliveryOptions& options) {
-  Outcome outcome{.published = published, .activation = {}, .failure = {}};
+  Outcome outcome;
+  outcome.published = published;
   wait_for(session, options, Effect::any, outcome);
   return outcome;
 }
@@ -141,7 +145,8 @@ Outcome deliver_published(const Session& session, const Published& published, co
 void report(const Session& session, const std::string& sentence, Json json, const Outcome& outcome) {
   add_outcome(json, outcome);
   const bool is_done = outcome.is_done();
-  session.report(is_done ? fmt::format("{}\n{}", sentence, outcome.text()) : sentence, json);
+  const std::string receipt = outcome.receipt.empty() ? "" : "\n" + outcome.receipt;
+  session.report(is_done ? fmt::format("{}\n{}{}", sentence, outcome.text(), receipt) : sentence, json);
   if (!is_done) {
     throw NotActive(outcome.text());
   }

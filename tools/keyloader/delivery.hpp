@@ -24,6 +24,8 @@ struct Outcome {
   std::optional<Published> published;  // nothing: it was not published
   Activation activation;
   std::string failure;  // why publishing failed; empty: it did not
+  std::string receipt;  // what is to be said behind text(); empty: nothing
+  Json receipt_json;    // null: none
 
   [[nodiscard]] bool is_done() const;  // exit code 0
   [[nodiscard]] std::string text()
