@@ -29,7 +29,8 @@ struct Background {
   std::string problem;     // why there is none
   std::optional<Key> key;  // as it is now
   std::optional<AuditEntry> cause;
-  std::optional<AuditEntry> later;  // the newest change of the key behind the request
+  std::span<const std::string_view> fields;  // what of it the check looked at
+  std::optional<AuditEntry> later;           // the newest change of the key behind the request
 };
 
 std::string quoted(const std::string& text) { return fmt::format("\"{}\"", text); }
@@ -160,7 +161,7 @@ std::string check_sentence(const LoggedDecision& line, const Background& known) 
 // The fields whose change may be the cause; of the key itself, its owner, its plan and its roles.
 struct Fields {
   std::string_view outcome;
-  std::array<std::string_view, 3> names;
+  std::array<std::string_view, 2> names;
 };
 constexpr std::array<Fields, 13> kFields = {{{"revoked", {"revoked"}},
                                              {"suspended", {"suspended", "suspended_until"}},
@@ -201,6 +202,7 @@ void find_cause(const LoggedDecision& line, Background& known) {
   const auto* const fields =
       std::find_if(kFields.begin(), kFields.end(), [&](const Fields& each) { return each.outcome == line.outcome; });
   if (fields != kFields.end()) {
+    known.fields = fields->names;
     look_for_cause(registry, line.key, "key", *fields, line.time, known.cause);
     if (line.outcome == "suspended" && !line.owner.empty()) {
       look_for_cause(registry, line.owner, "owner", *fields, line.time, known.cause);
@@ -239,17 +241,30 @@ Background background_of(const Session& session, const LoggedDecision& line) {
   return known;
 }
 
-// "revoked by alice at 2026-11-27T02:13:00Z, reason: leak"
-std::string entry_text(const AuditEntry& entry) {
-  const std::string_view did = std::string_view{entry.action}.substr(entry.action.find('.') + 1);
-  const Json reason = entry.after.is_object() ? entry.after.value("revoked_reason", Json{}) : Json{};
-  const bool is_revocation = entry.action == "key.revoke";
-  const std::string change = is_revocation ? "" : change_words(entry);
-  std::string text = fmt::format("{} by {} at {}", is_revocation ? "revoked" : fmt::format("{} {}", entry.object, did),
-                                 actor_text(entry.actor), time_text(entry.time));
-  if (is_revocation && reason.is_string() && reason != "") {
-    text += fmt::format(", reason: {}", reason.get<std::string>());
+std::string done_word(std::string_view action) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 6> words = {{{"create", "created"},
+                                                                                   {"set", "changed"},
+                                                                                   {"suspend", "suspended"},
+                                                                                   {"resume", "resumed"},
+                                                                                   {"revoke", "revoked"},
+                                                                                   {"delete", "deleted"}}};
+  const auto* const found =
+      std::find_if(words.begin(), words.end(), [&](const auto& each) { return each.first == action; });
+  return std::string{found == words.end() ? action : found->second};
+}
+
+// "revoked by alice at 2026-11-27T02:13:00Z, reason: leak"; of what is not the key itself: "plan gold changed by …".
+std::string entry_text(const AuditEntry& entry, std::span<const std::string_view> only) {
+  const std::string_view action = entry.action;
+  const std::string_view kind = action.substr(0, action.find('.'));
+  const std::string_view did = action.substr(std::min(kind.size() + 1, action.size()));
+  std::string text = kind == "key" ? "" : fmt::format("{} {} ", kind, entry.object);
+  text += fmt::format("{} by {} at {}", done_word(did), actor_text(entry.actor), time_text(entry.time));
+  if (did == "revoke") {
+    const Json reason = entry.after.is_object() ? entry.after.value("revoked_reason", Json{}) : Json{};
+    return reason.is_string() && reason != "" ? fmt::format("{}, reason: {}", text, reason.get<std::string>()) : text;
   }
+  const std::string change = change_words(entry, only);
   return change.empty() ? text : fmt::format("{}: {}", text, change);
 }
 
@@ -339,10 +354,10 @@ void explain(const Session& session, const LogSearch& search, const std::string&
                           {"location", line.location.empty() ? "-" : line.location},
                           {"generation", line.generation.empty() ? "-" : line.generation}};
   if (known.cause) {
-    rows.push_back({"cause", entry_text(*known.cause)});
+    rows.push_back({"cause", entry_text(*known.cause, known.fields)});
   }
   if (known.later) {
-    rows.push_back({"changed since", entry_text(*known.later)});
+    rows.push_back({"changed since", entry_text(*known.later, {})});
   }
   if (!known.problem.empty()) {
     rows.push_back({"registry", known.problem});
@@ -366,14 +381,15 @@ void explain(const Session& session, const LogSearch& search, const std::string&
       instance, joined(read, ", ")));
 }
 
-std::string require_instance(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
+std::string require_instance(const std::string& text) {
+  std::string instance = text;
+  std::transform(instance.begin(), instance.end(), instance.begin(),
                  [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c - 'A' + 'a') : c; });
-  if (text.size() != kInstanceSize || text.find_first_not_of("0123456789abcdef") != std::string::npos) {
+  if (instance.size() != kInstanceSize || instance.find_first_not_of("0123456789abcdef") != std::string::npos) {
     throw UsageError(fmt::format("{} is no request id; write the 32 digits that the refusal's body shows as `instance`",
                                  quoted(without_keys(text))));
   }
-  return text;
+  return instance;
 }
 
 struct WhyOptions {
