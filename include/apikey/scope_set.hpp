@@ -52,6 +52,10 @@ class ScopeSet {
   std::size_t count_ = 0;
 };
 
+// The scope of `known` that differs from `scope` in the fewest characters; empty: none does in
+// two or less, or in a third of a short one.
+[[nodiscard]] std::string_view nearest_scope(const ScopeSet& known, std::string_view scope) noexcept;
+
 // Bytes an encoded set takes, and the encoding itself. REQUIRES: `scopes` sorted bytewise without doubles, all
 // valid grants, out.size() == encoded_scopes_size(scopes).
 [[nodiscard]] std::size_t encoded_scopes_size(std::span<const std::string_view> scopes) noexcept;

@@ -4,6 +4,8 @@
 #include "apikey/scope_set.hpp"
 
 #include <algorithm>
+#include <array>
+#include <numeric>
 
 #include "apikey/little_endian.hpp"
 
@@ -12,6 +14,7 @@ namespace {
 
 constexpr std::size_t kCountSize = 2;
 constexpr std::size_t kLengthSize = 2;
+constexpr std::size_t kNear = 2;
 
 bool is_scope_char(char c) noexcept {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
@@ -27,6 +30,26 @@ std::string_view without_last(std::string_view text, std::size_t n) noexcept {
 std::string_view scope_at(const std::byte* at) noexcept {
   const auto length = load_le<std::uint16_t>({at, kLengthSize}, 0);
   return {static_cast<const char*>(static_cast<const void*>(at + kLengthSize)), length};
+}
+
+// How many characters have to be put in, taken out or replaced. REQUIRES: neither is longer than kMaxScopeLength.
+// RETURNS: more than kNear for whatever is more.
+std::size_t distance_of(std::string_view a, std::string_view b) noexcept {
+  if (a.size() > b.size() + kNear || b.size() > a.size() + kNear) {
+    return kNear + 1;
+  }
+  std::array<std::size_t, kMaxScopeLength + 1> row;  // of the distances of a's beginning to each beginning of b
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = row[j + 1];
+      row[j + 1] = std::min({replaced, row[j] + 1, row[j + 1] + 1});
+    }
+  }
+  return row[b.size()];
 }
 
 }  // namespace
@@ -128,6 +151,18 @@ ScopeSet::Iterator ScopeSet::end() const noexcept {
   Iterator it;
   it.at_ = last_;
   return it;
+}
+
+std::string_view nearest_scope(const ScopeSet& known, std::string_view scope) noexcept {
+  std::string_view nearest;
+  std::size_t least = std::min(kNear, scope.size() / 3) + 1;
+  for (auto it = known.begin(); it != known.end(); ++it) {
+    if (const std::size_t distance = distance_of(*it, scope); distance < least) {
+      least = distance;
+      nearest = *it;
+    }
+  }
+  return nearest;
 }
 
 std::size_t encoded_scopes_size(std::span<const std::string_view> scopes) noexcept {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 
 #include "apikey/plain_text.hpp"
 #include "ngx_http_apikey_decision.hpp"
@@ -117,6 +118,29 @@ class LoggedName {
   std::size_t size_ = 0;
 };
 
+// ", request_id 4f…": what a client was shown as `instance`.
+void add_request_id(Text& text, ngx_http_request_t* r) noexcept {
+  text.add(", request_id ");
+  text.add(request_id(r));
+}
+
+void write_log(ngx_http_request_t* r, ngx_uint_t level, const Text& text) noexcept {
+  if (text.ok()) {
+    const ngx_str_t line = text.str();
+    ngx_log_error(level, r->connection->log, 0, "apikey: %V", &line);
+  }
+}
+
+void log_unavailable(ngx_http_request_t* r, std::initializer_list<std::string_view> words) noexcept {
+  Text text(r->pool);
+  text.add("unavailable: ");
+  for (const std::string_view word : words) {
+    text.add(word);
+  }
+  add_request_id(text, r);
+  write_log(r, NGX_LOG_ERR, text);
+}
+
 // A store that is down would write a line per request: one a second of each cause says as much. Those that
 // on_error=allow lets pass are told of too.
 void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
@@ -124,8 +148,7 @@ void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   if (ctx.verdict.is_zone_full) {
     if (logged_at[2] != ngx_time()) {
       logged_at[2] = ngx_time();
-      ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                    "apikey: unavailable: no room for another quota or request in flight, make apikey_zone larger");
+      log_unavailable(r, {"no room for another quota or request in flight, make apikey_zone larger"});
     }
     return;
   }
@@ -135,15 +158,13 @@ void log_unavailable(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
     return;
   }
   last = ngx_time();
+  const std::string_view path = view(ctx.decided_by->store->path);
   if (is_damaged) {
-    ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
-                  "apikey: unavailable: a record of store \"%V\" contradicts itself, publish the snapshot again",
-                  &ctx.decided_by->store->path);
+    log_unavailable(r, {"a record of store \"", path, "\" contradicts itself, publish the snapshot again"});
     return;
   }
-  const char* which = ctx.decided_by->store->denies_when_stale ? " that is younger than max_age" : "";
-  ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "apikey: unavailable: store \"%V\" has no snapshot to decide by%s",
-                &ctx.decided_by->store->path, which);
+  const std::string_view which = ctx.decided_by->store->denies_when_stale ? " that is younger than max_age" : "";
+  log_unavailable(r, {"store \"", path, "\" has no snapshot to decide by", which});
 }
 
 // A guesser would fill the log: one line per address and minute.
@@ -151,10 +172,12 @@ void log_throttled(ngx_http_request_t* r, const RequestCtx& ctx) noexcept {
   if (!takes_notice(limit_tables(*main_conf(r)), ctx.facts.address, {monotonic_ns()})) {
     return;
   }
-  ngx_log_error(NGX_LOG_WARN, r->connection->log, 0,
-                "apikey: throttled: too many failed attempts from %V, they are answered 429 for now (said once a "
-                "minute per address)",
-                &r->connection->addr_text);
+  Text text(r->pool);
+  text.add("throttled: too many failed attempts from ");
+  text.add(view(r->connection->addr_text));
+  text.add(", they are answered 429 for now (said once a minute per address)");
+  add_request_id(text, r);
+  write_log(r, NGX_LOG_WARN, text);
 }
 
 // " (needs orders:read or orders:write)"; any one of them is enough.
@@ -177,8 +200,7 @@ void add_needed_scopes(Text& text, const RequestCtx& ctx) noexcept {
 
 void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
   const LocConf& conf = *ctx.decided_by;
-  ngx_log_t* log = r->connection->log;
-  if (log->log_level < conf.log_level) {
+  if (r->connection->log->log_level < conf.log_level) {
     return;
   }
   const bool is_dry_run = ctx.verdict.is_dry_run;
@@ -194,20 +216,18 @@ void log_refusal(ngx_http_request_t* r, RequestCtx& ctx) noexcept {
     text.add(", owner \"");
     text.add(view(LoggedName(identity->owner).str()));
     text.add("\"");
-    if (ctx.verdict.has_limit) {
-      text.add(", limit \"");
-      text.add(view(LoggedName(ctx.verdict.limit_name).str()));
-      text.add("\"");
-    }
+  }
+  // Also without a key: a limit of the location counts the address then.
+  if (ctx.verdict.has_limit) {
+    text.add(", limit \"");
+    text.add(view(LoggedName(ctx.verdict.limit_name).str()));
+    text.add("\"");
   }
   text.add(", location \"");
   text.add(view(conf.location_name));
-  text.add("\", request_id ");
-  text.add(request_id(r));
-  if (text.ok()) {
-    const ngx_str_t line = text.str();
-    ngx_log_error(conf.log_level, log, 0, "apikey: %V", &line);
-  }
+  text.add("\"");
+  add_request_id(text, r);
+  write_log(r, conf.log_level, text);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 #include "apikey/seal.hpp"
 #include "ngx_http_apikey_candidate.hpp"
 #include "ngx_http_apikey_fault.hpp"
+#include "ngx_http_apikey_known_scopes.hpp"
 #include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_reserve.hpp"
 #include "ngx_http_apikey_room.hpp"
@@ -529,6 +530,7 @@ void switch_to_adopted(StoreConf& store, ngx_log_t* log) noexcept {
   remember_birth(store, adopted.latest());
   if (fresh != nullptr) {
     warn_if_crowded(store, *fresh, log);
+    name_unknown_scopes(store, fresh->snapshot(), log);
   }
 }
 

@@ -70,10 +70,11 @@ struct StoreRuntime {
   std::uint64_t tried = 0;        // … to which change
   std::uint64_t complained = 0;   // the change it said it cannot open
   std::uint64_t tried_permission =
-      0;                     // Permission::granted_us of the last one by which it looked at a refused file again
-  std::uint64_t birth = 0;   // of the inode that was adopted last, ns; 0: not known
-  Copy verified;             // what this worker's own verification left, until it is opened …
-  SealHash verified_seal{};  // … and which snapshot that is
+      0;                          // Permission::granted_us of the last one by which it looked at a refused file again
+  bool has_named_scopes = false;  // what it has to say of the configured scopes is said
+  std::uint64_t birth = 0;        // of the inode that was adopted last, ns; 0: not known
+  Copy verified;                  // what this worker's own verification left, until it is opened …
+  SealHash verified_seal{};       // … and which snapshot that is
   std::uint64_t verified_change = 0;  // … and the change it is held for; 0: not adopted yet
 };
 

@@ -17,6 +17,7 @@ enum class Field : uintptr_t {
   generation,
   request,
   required,
+  location,
   limit,
   limit_name,
   remaining,
@@ -30,6 +31,7 @@ enum class Field : uintptr_t {
   expires,
   seen_id,
   seen_owner,
+  seen_env,
 };
 
 struct Variable {
@@ -41,6 +43,7 @@ constexpr Variable kVariables[] = {
     {"apikey_generation", Field::generation},
     {"apikey_request", Field::request},
     {"apikey_required", Field::required},
+    {"apikey_location", Field::location},
     {"apikey_limit", Field::limit},
     {"apikey_limit_name", Field::limit_name},
     {"apikey_remaining", Field::remaining},
@@ -54,6 +57,7 @@ constexpr Variable kVariables[] = {
     {"apikey_expires", Field::expires},
     {"apikey_seen_id", Field::seen_id},
     {"apikey_seen_owner", Field::seen_owner},
+    {"apikey_seen_env", Field::seen_env},
 };
 constexpr std::string_view kMetaPrefix = "apikey_meta_";
 
@@ -125,6 +129,7 @@ ngx_int_t show_identity(ngx_http_request_t* r, ngx_http_variable_value_t* v, Fie
     case Field::plan:
       return show_safe(r, v, identity.plan);
     case Field::env:
+    case Field::seen_env:
       return show_safe(r, v, identity.env);
     case Field::scopes:
       return show_safe(r, v, identity.scopes);
@@ -170,6 +175,13 @@ ngx_int_t show_generation(ngx_http_request_t* r, ngx_http_variable_value_t* v) n
                                                 : show_number(r, v, static_cast<std::int64_t>(ctx->generation));
 }
 
+// Which location's lines decided; after error_page or auth_request it is not the one the request is in.
+ngx_int_t show_location(ngx_http_request_t* r, ngx_http_variable_value_t* v) noexcept {
+  const RequestCtx* ctx = deciding_ctx(r);
+  const LocConf* conf = ctx != nullptr ? ctx->decided_by : loc_conf(r);
+  return conf->is_on ? show(v, view(conf->location_name)) : show(v, {});
+}
+
 ngx_int_t get_verdict_variable(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
   const auto field = static_cast<Field>(data);
   if (field == Field::status) {
@@ -180,6 +192,9 @@ ngx_int_t get_verdict_variable(ngx_http_request_t* r, ngx_http_variable_value_t*
   }
   if (field == Field::generation) {
     return show_generation(r, v);
+  }
+  if (field == Field::location) {
+    return show_location(r, v);
   }
   RequestCtx* ctx = nullptr;
   const Verdict* verdict = current_verdict(r, ctx);
@@ -192,7 +207,7 @@ ngx_int_t get_verdict_variable(ngx_http_request_t* r, ngx_http_variable_value_t*
 ngx_int_t get_identity_variable(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
   const auto field = static_cast<Field>(data);
   RequestCtx* ctx = nullptr;
-  const Identity* identity = shown_identity(r, field == Field::seen_id || field == Field::seen_owner, ctx);
+  const Identity* identity = shown_identity(r, field >= Field::seen_id, ctx);
   return identity == nullptr ? show(v, {}) : show_identity(r, v, field, *ctx, *identity);
 }
 

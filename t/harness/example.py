@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 
-from harness.paths import IS_ROOT, MODULE, worker_user
+from harness.paths import IS_ROOT, MODULE, REPOSITORY, worker_user
 from harness.server import Server
 
 
@@ -23,6 +23,8 @@ class ExampleServer(Server):
         replaced = {
             "/var/lib/apikey": str(self.registry.dir),
             "/var/log/nginx/": f"{self.prefix}/",
+            "/var/log/nginx/apikey.log": str(self.access_log_path),
+            "include /etc/nginx/snippets/apikey-log.conf;": apikey_log(),
             "/var/lib/nginx-apikey": str(self.state_directory()),
             "/run/nginx.pid": f"{self.prefix}/nginx.pid",
             "unix:/run/": f"unix:{self.prefix}/",
@@ -53,6 +55,12 @@ class ExampleServer(Server):
                 access_log off;
                 location = /metrics {{ apikey off; apikey_metrics; }}
             }}"""
+
+
+def apikey_log(path=None):
+    """The snippet that writes the access log in JSON; `path`: another place for the log."""
+    text = (REPOSITORY / "conf" / "snippets" / "apikey-log.conf").read_text()
+    return text if path is None else text.replace("/var/log/nginx/apikey.log", str(path))
 
 
 def make_keys(text, registry):

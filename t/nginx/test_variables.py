@@ -3,7 +3,8 @@
 import pytest
 
 IDENTITY = ["id", "name", "owner", "plan", "env", "scopes", "expires"]
-OTHERS = ["status", "limit", "remaining", "reset", "limit_name", "required", "generation", "seen_id", "seen_owner"]
+OTHERS = ["status", "limit", "remaining", "reset", "limit_name", "required", "generation", "location",
+          "seen_id", "seen_owner", "seen_env"]
 META = ["team", "cost_center", "motto", "absent"]
 ALL = [*IDENTITY, *OTHERS, *(f"meta_{name}" for name in META)]
 
@@ -48,8 +49,8 @@ def test_all_of_a_key_that_has_everything(server, stage):
     assert values == {
         "id": stage.key.id, "name": 'key "one"', "owner": "Ærøskøbing & Co", "plan": "gold",
         "env": "live", "scopes": "orders:read orders:write", "expires": "4070908800", "status": "ok", "limit": "50",
-        "remaining": "49", "required": "", "generation": str(stage.registry.generation()), "seen_id": stage.key.id,
-        "seen_owner": "Ærøskøbing & Co", "meta_team": "blue", "meta_cost_center": "42",
+        "remaining": "49", "required": "", "generation": str(stage.registry.generation()), "location": "/plain",
+        "seen_id": stage.key.id, "seen_owner": "Ærøskøbing & Co", "seen_env": "live", "meta_team": "blue", "meta_cost_center": "42",
         "meta_motto": 'say "hi" \\ ☃', "meta_absent": "",
     }
 
@@ -77,7 +78,9 @@ def test_no_identity_unless_authenticated(server, stage, path, key, status, outc
     assert (answer.status_code, values["status"]) == (status, outcome)
     assert [values[name] for name in [*IDENTITY, "meta_team"]] == [""] * 8
     assert values["seen_id"] == (keys[seen].id if seen else "")
+    assert values["seen_env"] == ("live" if seen else "")
     assert values["required"] == ("never:granted also:not" if outcome == "scope" else "")
+    assert values["location"] == ("" if outcome == "off" else path)
 
 
 def test_a_client_cannot_forge_them(server, stage):

@@ -171,6 +171,23 @@ void the_most_scopes(void**) {
   assert_false(set.grants("s11000"));
 }
 
+void the_nearest_of_those_that_are_known(void**) {
+  const Bytes bytes = encoded({"a", "billing:*", "orders:read", "orders:write"});
+  ScopeSet known;
+  assert_true(ScopeSet::decode(bytes, known));
+  const auto expect = [&](std::string_view scope, std::string_view nearest) {
+    assert_true(apikey::nearest_scope(known, scope) == nearest);
+  };
+  expect("order:read", "orders:read");
+  expect("orders:raed", "orders:read");
+  expect("orders:writes", "orders:write");
+  expect("orders:rd", "orders:read");
+  expect("orders:delete", "");
+  expect("b", "");  // every short word is near another
+  expect(std::string(apikey::kMaxScopeLength, 'x'), "");
+  assert_true(apikey::nearest_scope(ScopeSet{}, "orders:read").empty());
+}
+
 }  // namespace
 
 int main() {
@@ -186,6 +203,7 @@ int main() {
       cmocka_unit_test(lengths_that_lie_are_refused),
       cmocka_unit_test(a_refused_set_leaves_the_old_one),
       cmocka_unit_test(the_most_scopes),
+      cmocka_unit_test(the_nearest_of_those_that_are_known),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

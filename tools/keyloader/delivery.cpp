@@ -116,6 +116,9 @@ Json Outcome::json() const {
   if (!is_done()) {
     json["problem"] = failure.empty() ? activation.sentence : failure;
   }
+  if (!receipt_json.is_null()) {
+    json["receipt"] = receipt_json;
+  }
   return json;
 }
 
@@ -145,7 +148,8 @@ Outcome deliver_nothing(const Session& session, Registry& registry, Change& chan
 }
 
 Outcome deliver_published(const Session& session, const Published& published, const DeliveryOptions& options) {
-  Outcome outcome{.published = published, .activation = {}, .failure = {}};
+  Outcome outcome;
+  outcome.published = published;
   wait_for(session, options, Effect::any, outcome);
   return outcome;
 }
@@ -157,7 +161,8 @@ void report(const Session& session, const std::string& sentence, Json json, cons
     return;
   }
   const bool is_done = outcome.is_done();
-  session.report(is_done ? fmt::format("{}\n{}", sentence, outcome.text()) : sentence, json);
+  const std::string receipt = outcome.receipt.empty() ? "" : "\n" + outcome.receipt;
+  session.report(is_done ? fmt::format("{}\n{}{}", sentence, outcome.text(), receipt) : sentence, json);
   if (!is_done) {
     throw NotActive(outcome.text());
   }

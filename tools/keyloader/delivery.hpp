@@ -25,6 +25,8 @@ struct Outcome {
   Activation activation;
   std::string failure;      // why publishing failed; empty: it did not
   bool is_dry_run = false;  // nothing was changed
+  std::string receipt;      // what is to be said behind text(); empty: nothing
+  Json receipt_json;        // null: none
 
   [[nodiscard]] bool is_done() const;  // exit code 0
   [[nodiscard]] std::string text()

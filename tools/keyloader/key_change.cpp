@@ -10,6 +10,7 @@
 #include "key_fields.hpp"
 #include "limit_rules.hpp"
 #include "names.hpp"
+#include "receipt.hpp"
 #include "terminal.hpp"
 
 namespace keyloader {
@@ -112,9 +113,10 @@ void check_unchanged(const std::optional<std::size_t>& asked_for, const NamedKey
 
 // With --json one object for one id, else a list.
 void finish(const Session& session, Registry& registry, Change& change, const ChangeOptions& options, Effect effect,
-            Done done) {
-  const Outcome outcome = done.has_changed ? deliver(session, registry, change, options.delivery, effect)
-                                           : deliver_nothing(session, registry, change, options.delivery, effect);
+            Done done, const std::vector<Key>& with_receipt = {}) {
+  Outcome outcome = done.has_changed ? deliver(session, registry, change, options.delivery, effect)
+                                     : deliver_nothing(session, registry, change, options.delivery, effect);
+  add_receipt(session, registry, with_receipt, outcome);
   if (done.lines.empty()) {
     done.lines.push_back(fmt::format("owner {} has no keys", options.owner));
   }
@@ -156,7 +158,9 @@ void change_keys(const Session& session, const ChangeOptions& options, std::stri
   for (const DeletedKey& key : named.deleted) {
     done.add(key);
   }
-  finish(session, *registry, *change, options, effect, std::move(done));
+  const bool wants_receipt = action == "revoke" && options.delivery.wait.has_value();
+  finish(session, *registry, *change, options, effect, std::move(done),
+         wants_receipt ? named.keys : std::vector<Key>{});
 }
 
 // "(2026-11-26T02:13:04Z by alice, reason: leak)"
@@ -293,8 +297,11 @@ void add_key_changes(Command& group, Session& session) {
   add_guards(end, *options);
   end.footer(
       "A revoked key stays known, so that logs can say who still uses it; `key delete` forgets it. Run again, the\n"
-      "command keeps the first reason and time, and publishes what was left behind.\n\n"
+      "command keeps the first reason and time, and publishes what was left behind. With --wait it prints the moment\n"
+      "from which no new request was let in, and how many from before still run where nginx counts them: under a\n"
+      "limit of concurrency of the key or its plan.\n\n"
       "  keyloader key revoke key_… --reason 'found in a public repository'\n"
+      "  keyloader key revoke key_… --wait 10s\n"
       "  keyloader key revoke --owner acme");
   end.run([&session, options] { revoke(session, *options); });
 

@@ -1,5 +1,5 @@
-// Reading the tables of quotas and of usage out of node memory that is mapped for reading.
-// Called by what shows quotas, by `key list`, and by collecting.
+// Reading the tables of quotas, of requests in flight and of usage out of node memory that is mapped for reading.
+// Called by what shows quotas, by `key list`, by receipts, and by collecting.
 #include "node_tables.hpp"
 
 #include <algorithm>
@@ -9,6 +9,7 @@ namespace keyloader {
 namespace {
 
 constexpr auto kQuotasVersion = static_cast<std::uint32_t>(apikey::QuotaTable::kLayout);
+constexpr auto kFlightsVersion = static_cast<std::uint32_t>(apikey::FlightTable::kLayout);
 constexpr int kMostReads = 64;  // of one slot
 constexpr auto kUsageVersion = static_cast<std::uint32_t>(apikey::UsageTable::kLayout);
 
@@ -29,6 +30,14 @@ void copy_slots(std::span<const std::byte> from, std::byte* to) {
   }
 }
 
+TableCopy copy_table(std::span<const std::byte> region) {
+  TableCopy copy((region.size() + sizeof(TableBlock) - 1) / sizeof(TableBlock));
+  if (!copy.empty()) {
+    copy_slots(region, copy.front().bytes.data());
+  }
+  return copy;
+}
+
 bool has_our_keys(const Nodes& nodes, const Node& node) {
   return node.problem().empty() && !node.rows_of(nodes.snapshot()).empty();
 }
@@ -36,12 +45,38 @@ bool has_our_keys(const Nodes& nodes, const Node& node) {
 }  // namespace
 
 NodeQuotas::NodeQuotas(const Node& node, std::span<const std::byte> region)
-    : node_(node.name()), is_live_(node.is_live()), memory_((region.size() + sizeof(Block) - 1) / sizeof(Block)) {
-  if (memory_.empty()) {
-    return;
+    : node_(node.name()), is_live_(node.is_live()), memory_(copy_table(region)) {
+  is_readable_ =
+      !memory_.empty() && apikey::QuotaTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
+}
+
+NodeFlights::NodeFlights(const Node& node, std::span<const std::byte> region)
+    : node_(node.name()), memory_(copy_table(region)) {
+  is_readable_ =
+      !memory_.empty() && apikey::FlightTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
+}
+
+std::uint64_t NodeFlights::running(std::string_view limit, const apikey::KeyId& family) const {
+  const apikey::FlightResult left = table_.look(table_.subject(limit, family.bytes), apikey::kMaxConcurrency);
+  switch (left.status) {
+    case apikey::FlightResult::Status::admitted:
+      return apikey::kMaxConcurrency - std::min(left.remaining, apikey::kMaxConcurrency);
+    case apikey::FlightResult::Status::refused:
+      return apikey::kMaxConcurrency;
+    case apikey::FlightResult::Status::full:
+      break;  // it has no place in a full table, so it has no request there
   }
-  copy_slots(region, memory_.front().bytes.data());
-  is_readable_ = apikey::QuotaTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
+  return 0;
+}
+
+std::vector<NodeFlights> read_flights(const Nodes& nodes) {
+  std::vector<NodeFlights> live;
+  for (const auto& node : nodes.all()) {
+    if (has_our_keys(nodes, *node) && node->is_live()) {
+      live.emplace_back(*node, node->memory().region(apikey::NodeRegion::flights, kFlightsVersion));
+    }
+  }
+  return live;
 }
 
 std::vector<NodeQuotas> read_quotas(const Nodes& nodes) {

@@ -12,11 +12,18 @@
 #include <string>
 #include <vector>
 
+#include "apikey/flight_table.hpp"
 #include "apikey/quota_table.hpp"
 #include "apikey/usage_table.hpp"
 #include "nodes.hpp"
 
 namespace keyloader {
+
+// Copied table memory, aligned as every table wants it.
+struct alignas(128) TableBlock {
+  std::array<std::byte, 128> bytes;
+};
+using TableCopy = std::vector<TableBlock>;
 
 // One nginx's quotas, as they were at one moment.
 class NodeQuotas {
@@ -32,18 +39,38 @@ class NodeQuotas {
   [[nodiscard]] const apikey::QuotaTable& table() const { return table_; }
 
  private:
-  struct alignas(64) Block {
-    std::array<std::byte, 64> bytes;
-  };
   std::string node_;
   bool is_live_;
   bool is_readable_ = false;
-  std::vector<Block> memory_;
+  TableCopy memory_;
   apikey::QuotaTable table_;
 };
 
 // Those that live; where none does, those that are gone: their quotas count when they start again.
 [[nodiscard]] std::vector<NodeQuotas> read_quotas(const Nodes& nodes);
+
+// One nginx's requests in flight under limits of concurrency, as they were at one moment.
+class NodeFlights {
+ public:
+  // As NodeQuotas. The region of flights of key families and owners.
+  NodeFlights(const Node& node, std::span<const std::byte> region);
+  NodeFlights(NodeFlights&&) = default;
+  NodeFlights& operator=(NodeFlights&&) = default;
+
+  [[nodiscard]] const std::string& node() const { return node_; }
+  [[nodiscard]] bool is_readable() const { return is_readable_; }
+  // Of a family of keys, under a limit of the keys themselves.
+  [[nodiscard]] std::uint64_t running(std::string_view limit, const apikey::KeyId& family) const;
+
+ private:
+  std::string node_;
+  bool is_readable_ = false;
+  TableCopy memory_;
+  apikey::FlightTable table_;
+};
+
+// Those that live and have our keys.mdb.
+[[nodiscard]] std::vector<NodeFlights> read_flights(const Nodes& nodes);
 
 // The hour in which each key was last asked with, of what has not been collected yet.
 [[nodiscard]] std::map<apikey::KeyId, Seconds> last_hours(const Nodes& nodes);

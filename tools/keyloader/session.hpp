@@ -50,6 +50,7 @@ void add_key_commands(Command& app, Session& session);
 void add_doctor_command(Command& app, Session& session);
 void add_status_command(Command& app, Session& session);
 void add_find_command(Command& app, Session& session);
+void add_why_command(Command& app, Session& session);
 void add_publish_command(Command& app, Session& session);
 void add_snapshot_commands(Command& app, Session& session);
 void add_import_command(Command& app, Session& session);
