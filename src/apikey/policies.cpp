@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kEntryHeaderSize = 4;
 constexpr std::size_t kMaxValueSize = 65535;
 constexpr std::size_t kLocationSize = 4;
-constexpr std::size_t kLimitSize = 32;
+constexpr std::size_t kLimitSize = 40;
 constexpr std::size_t kFailLimitSize = 24;
 constexpr int kMostReads = 64;  // of one region that is being written
 
@@ -104,6 +104,7 @@ void write_limit(PolicyWriter& writer, const PolicyLimitEntry& limit) noexcept {
   store_le(fixed, 8, limit.amount);
   store_le(fixed, 16, limit.period_ns);
   store_le(fixed, 24, limit.burst);
+  store_le(fixed, 32, limit.place);
   writer.entry(PolicyTag::limit, fixed, limit.name);
 }
 
@@ -123,6 +124,7 @@ PolicyLimitEntry PolicyEntry::limit() const noexcept {
     return {.amount = load_le<std::uint64_t>(value, 0),
             .period_ns = load_le<std::uint64_t>(value, 8),
             .burst = load_le<std::uint64_t>(value, 16),
+            .place = 0,
             .name = {}};
   }
   return {.kind = static_cast<std::uint8_t>(value[0]),
@@ -130,6 +132,7 @@ PolicyLimitEntry PolicyEntry::limit() const noexcept {
           .amount = load_le<std::uint64_t>(value, 8),
           .period_ns = load_le<std::uint64_t>(value, 16),
           .burst = load_le<std::uint64_t>(value, 24),
+          .place = load_le<std::uint64_t>(value, 32),
           .name = text(kLimitSize)};
 }
 

@@ -126,6 +126,7 @@ void write_limits(PolicyWriter& writer, const LocationPolicy& policy) noexcept {
                          .amount = limit.limit.kind == LimitKind::rate ? limit.limit.rate.amount : limit.limit.burst,
                          .period_ns = limit.limit.rate.period_ns,
                          .burst = limit.limit.burst,
+                         .place = limit.limit.place,
                          .name = limit.limit.name});
   }
   for (const std::string_view name : policy.required_limits) {

@@ -33,7 +33,8 @@ void write_example(PolicyWriter& writer) {
   writer.location(PolicyPlace::exact, 1, apikey::kPolicyOn | apikey::kPolicyOptional, "/orders");
   writer.methods(PolicyTag::scope_line, apikey::kMethodGet);
   writer.text(PolicyTag::scope, "orders:read");
-  write_limit(writer, {.kind = 1, .by = 2, .amount = 10, .period_ns = 1'000'000'000, .burst = 20, .name = "fast"});
+  write_limit(writer,
+              {.kind = 1, .by = 2, .amount = 10, .period_ns = 1'000'000'000, .burst = 20, .place = 5, .name = "fast"});
 }
 
 Bytes example() {
@@ -61,7 +62,8 @@ void entries_byte_by_byte(void**) {
   assert_true(next_policy(rest, entry) && entry.text() == "orders:read");
   assert_true(next_policy(rest, entry) && entry.tag == PolicyTag::limit);
   const apikey::PolicyLimitEntry limit = entry.limit();
-  assert_true(limit.kind == 1 && limit.by == 2 && limit.amount == 10 && limit.burst == 20 && limit.name == "fast");
+  assert_true(limit.kind == 1 && limit.by == 2 && limit.amount == 10 && limit.burst == 20 && limit.place == 5 &&
+              limit.name == "fast");
   assert_false(next_policy(rest, entry));
   assert_true(rest.empty());
 }
