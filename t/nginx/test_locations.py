@@ -1,12 +1,14 @@
 """keyloader locations and keyloader check: what a running nginx asks of keys, told from its node memory, and what it would
 answer, told by the same decision."""
 
+import json
 import struct
 
+import httpx
 import pytest
 
 from harness.state import regions, state_file
-from harness.waiting import wait_until
+from harness.waiting import free_port
 
 LOCATIONS = """
     apikey "api";
@@ -158,3 +160,160 @@ def test_no_pepper_and_no_key_stands_there(registry, nginx):
     assert b"api" in data
     for secret in (pepper, b"peppers/", key.secret.encode()):
         assert secret not in data
+
+
+def checked(registry, key_id, method, url, *arguments, stdin=None):
+    done = registry.run("check", key_id, method, url, *arguments, "--json", stdin=stdin, check=False)
+    assert done.returncode in (0, 1) and done.stdout, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["allowed"] == (done.returncode == 0)
+    return answer
+
+
+DECIDED = """
+    location /orders/ { apikey "api"; apikey_scope orders:read methods=GET; apikey_scope orders:write methods=POST; empty_gif; }
+    location /both/ { apikey "api"; apikey_scope orders:read; apikey_scope orders:write methods=POST; empty_gif; }
+    location /any/ { apikey "api"; apikey_scope any; apikey_environment any; empty_gif; }
+    location = /any/exact { apikey "api"; apikey_scope admin; empty_gif; }
+    location /open/ { empty_gif; }
+    location /limited/ { apikey "api"; apikey_scope orders:read; limit_except GET { apikey_scope orders:write; } empty_gif; }
+    location /dry/ { apikey "api"; apikey_scope admin; apikey_dry_run scopes; empty_gif; }
+    location /capped/ { apikey "api"; apikey_scope any; apikey_limit rate=1r/h burst=1; empty_gif; }
+"""
+PATHS = ["/orders/1", "/both/", "/any/x", "/any/exact", "/open/", "/limited/", "/dry/"]
+
+
+def test_check_agrees_with_nginx(registry, nginx):
+    keys = {"reader": registry.key("acme", scopes=["orders:read"]), "writer": registry.key("acme", scopes=["orders:*"]),
+            "none": registry.key("acme"), "elsewhere": registry.key("acme", "--allow-ip", "10.0.0.0/8", scopes=["orders:*"]),
+            "test": registry.key("acme", "--env", "test", scopes=["*"]), "getter": registry.key("acme", "--allow-method", "GET", scopes=["*"]),
+            "revoked": registry.key("acme", scopes=["*"]), "suspended": registry.key("acme", scopes=["*"]),
+            "expired": registry.expired_key(scopes=["*"]), "later": registry.key("acme", "--not-before", "2d", scopes=["*"])}
+    registry.revoke(keys["revoked"])
+    registry.run("key", "suspend", keys["suspended"].id, "--reason", "x")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    wrong = []
+    for name, key in keys.items():
+        for method in ("GET", "POST", "PUT"):
+            for path in PATHS:
+                status = server.request(method, path, key=key).status_code
+                answer = checked(registry, key.id, method, server.url + path, "--from", "127.0.0.1")
+                if answer["allowed"] != (status not in (401, 403, 429, 503)):
+                    wrong.append((name, method, path, status, answer["outcome"]))
+    assert not wrong
+
+
+def row(answer, name):
+    return next(each for each in answer["checks"] if each["check"] == name)
+
+
+def test_every_check_has_a_row(registry, nginx):
+    key = registry.key("acme", "--allow-ip", "10.0.0.0/8", "--rate", "10/s", "--quota", "10/day", scopes=["orders:read"])
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    done = registry.run("check", key.id, "POST", server.url + "/orders/", "--from", "127.0.0.1", check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("refused (wrong_address): POST /orders/, location /orders/ of")
+    names = [line.split()[0] for line in done.stdout.splitlines()[1:-1]]
+    assert names == ["known", "state", "time", "environment", "address", "origin", "method", "host", "tls", "scope", "limit", "limit"]
+    answer = checked(registry, key.id, "PATCH", server.url + "/orders/", "--from", "10.1.1.1")
+    assert answer["outcome"] == "scope" and row(answer, "address")["ok"]
+    assert "no API key may use PATCH here" in row(answer, "scope")["why"]
+    answer = checked(registry, key.id, "POST", server.url + "/orders/", "--from", "10.1.1.1")
+    assert row(answer, "scope") == {"check": "scope", "ok": False, "why": "needs orders:write; the key has orders:read"}
+    without = checked(registry, key.id, "GET", server.url + "/orders/")
+    assert without["outcome"] == "wrong_address" and "--from ADDRESS" in row(without, "address")["why"]
+
+
+def test_limits_are_those_of_the_running_nginx(registry, nginx):
+    key = registry.key("acme", "--quota", "3/day")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    url = server.url + "/any/"
+    for left in (3, 2, 1):
+        answer = checked(registry, key.id, "GET", url)
+        assert answer["allowed"] and row(answer, "limit")["why"].startswith(f"day: {left} of 3 left")
+        assert server.status("/any/", key=key) == 200
+    answer = checked(registry, key.id, "GET", url)
+    assert answer["outcome"] == "quota_exceeded" and not row(answer, "limit")["ok"]
+    assert server.status("/any/", key=key) == 429
+    other = registry.key("acme")
+    server.wait_for_generation(registry.generation())
+    assert checked(registry, other.id, "GET", server.url + "/capped/")["allowed"]
+    assert checked(registry, other.id, "GET", server.url + "/capped/")["allowed"], "it takes nothing"
+    assert server.status("/capped/", key=other) == 200
+    assert checked(registry, other.id, "GET", server.url + "/capped/")["outcome"] == "rate_limited"
+    assert server.status("/capped/", key=other) == 429
+
+
+def test_the_key_itself_on_standard_input(registry, nginx):
+    key = registry.key("acme")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    answer = checked(registry, "-", "GET", server.url + "/any/", stdin=key.secret + "\n")
+    assert answer["allowed"] and key.id in row(answer, "known")["why"] and key.secret not in str(answer)
+    wrong = key.secret[:-1] + ("a" if key.secret[-1] != "a" else "b")
+    assert checked(registry, "-", "GET", server.url + "/any/", stdin=wrong)["outcome"] == "unknown"
+
+
+def test_a_change_is_seen(registry, nginx):
+    key = registry.key("acme", scopes=["orders:read"])
+    server = nginx('location / { apikey "api"; apikey_scope orders:read; empty_gif; }')
+    server.wait_for_generation(registry.generation())
+    assert checked(registry, key.id, "GET", server.url + "/")["allowed"]
+    server.reload(locations='location / { apikey "api"; apikey_scope orders:write; empty_gif; }')
+    assert checked(registry, key.id, "GET", server.url + "/")["outcome"] == "scope"
+    registry.revoke(key)
+    assert checked(registry, key.id, "GET", server.url + "/")["outcome"] == "revoked"
+
+
+def test_a_location_is_proposed_and_regular_expressions_are_named(registry, nginx):
+    key = registry.key("acme", scopes=["base:read"])
+    server = nginx(LOCATIONS)
+    server.wait_for_generation(registry.generation())
+    for path, location, names_regex in (("/orders/deep/1", "/orders/deep/", True), ("/orders/x?a=b", "/orders/", True),
+                                        ("/first/1", "^~ /first/", False), ("/exact", "= /exact", False), ("/v1/x", "(server)", True)):
+        answer = checked(registry, key.id, "GET", server.url + path)
+        assert (answer["location"], answer["is_proposed"]) == (location, True)
+        assert any("'~ ^/v[0-9]+/'" in remark for remark in answer["remarks"]) == names_regex, path
+    answer = checked(registry, key.id, "GET", server.url + "/v1/x", "--location", "~ ^/v[0-9]+/")
+    assert (answer["location"], answer["outcome"], answer["is_proposed"]) == ("~ ^/v[0-9]+/", "scope", False)
+    refused = registry.run("check", key.id, "GET", "/x", "--location", "/nosuch/", check=False)
+    assert refused.returncode == 1 and "there is no location \"/nosuch/\"" in refused.stderr
+
+
+def test_servers_are_told_apart_by_host(registry, nginx):
+    key = registry.key("acme", scopes=["a"])
+    port = free_port()
+    server = nginx(http="\n".join(
+        f'server {{ listen 127.0.0.1:{port}; server_name {name}; location / {{ apikey "x"; apikey_scope {scope}; empty_gif; }} }}'
+        for name, scope in (("a.example.com", "a"), ("*.example.com", "b"), ("other.org", "c"))))
+    server.wait_for_generation(registry.generation())
+    for host, is_allowed in (("a.example.com", True), ("b.example.com", False), ("A.EXAMPLE.COM", True), ("other.org", False)):
+        answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": host, "X-Api-Key": key.secret})
+        assert (answer.status_code == 200) == is_allowed, host
+        assert checked(registry, key.id, "GET", f"http://{host}:{port}/")["allowed"] == is_allowed, host
+    refused = registry.run("check", key.id, "GET", "/", check=False)
+    assert refused.returncode == 2 and "3 servers are possible (a.example.com, *.example.com, other.org)" in refused.stderr
+
+
+@pytest.mark.parametrize("arguments,status,words", [
+    (("nonsense", "GET", "/"), 2, "key_"), (("key_00000000000000000000", "GET", "x"), 2, "is no URL"),
+    (("key_00000000000000000000", "GET", "ftp://x/"), 2, "is no URL of http or https"),
+    (("key_00000000000000000000", "GET", "/"), 1, "no nginx of this machine uses")])
+def test_wrong_use_is_said(registry, arguments, status, words):
+    done = registry.run("check", *arguments, check=False)
+    assert done.returncode == status and words in done.stderr
+
+
+def test_check_names_an_nginx_without_this(registry, nginx):
+    key = registry.key("acme")
+    server = nginx(DECIDED)
+
+    def be_older(file, at):
+        file.seek(at + 4)
+        file.write(struct.pack("<I", 77))
+    change_region(state_file(server.pid_path), 9, be_older)
+    done = registry.run("check", key.id, "GET", server.url + "/any/", check=False)
+    assert done.returncode == 1 and "does not say what its locations ask for" in done.stderr
