@@ -44,8 +44,8 @@ enum class PolicyTag : std::uint16_t {
   scope_line = 9,    // 4 methods, a set of MethodBit
   scope = 10,        // text, of the scope line before it
   environment = 11,  // text
-  limit = 12,  // 1 LimitKind · 1 LimitBy · 6 zero · 8 amount or requests at once · 8 period ns · 8 burst · 8 place ·
-               // text: name
+  // 1 LimitKind · 1 LimitBy · 6 zero · 8 amount or requests at once · 8 period ns · 8 burst · 8 place · text: name
+  limit = 12,
   required_limit = 13,  // text: a name
   fail_limit = 14,      // 8 amount · 8 period ns · 8 burst
   except_methods = 15,  // 4 methods for which this limit_except counts, a set of MethodBit

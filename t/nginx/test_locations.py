@@ -7,7 +7,7 @@ import struct
 import httpx
 import pytest
 
-from harness.state import regions, state_file
+from harness.state import MASK, regions, state_file
 from harness.waiting import free_port
 
 LOCATIONS = """
@@ -143,6 +143,38 @@ def test_damaged_bytes_are_not_shown(registry, nginx):
     assert done.returncode == 1 and "damaged" in done.stderr and not done.stdout
 
 
+def fold64(data, seed_length, first):
+    h = 0x9E3779B97F4A7C15 ^ seed_length
+    words = [first, *(int.from_bytes(data[at:at + 8], "little") for at in range(0, len(data), 8))]
+    for word in words:
+        product = (word ^ h) * 0xA0761D6478BD642F
+        h = (product & MASK) ^ (product >> 64) ^ ((word << 32 | word >> 32) & MASK)
+    return h or 1
+
+
+@pytest.mark.parametrize("amount,period", [(0, 10**9), (2**63, 10**9), (10, 0), (10, 2**64 - 1)])
+def test_numbers_that_nobody_can_have_written_are_damage(registry, nginx, amount, period):
+    """Well-formed and with a right check, as a worker that has been taken over can write it."""
+    server = nginx('location / { apikey "api"; apikey_scope any; apikey_limit rate=10r/s burst=20; empty_gif; }')
+    path = state_file(server.pid_path)
+    offset, size = regions(path)[9]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        region = bytearray(file.read(size))
+        configuration, _, length = struct.unpack_from("<QQQ", region, 8)
+        entries = region[64:64 + length]
+        at = entries.index(struct.pack("<QQQ", 10, 10**9, 20))
+        assert struct.unpack_from("<Q", region, 40)[0] == fold64(entries, length + 8, configuration)
+        struct.pack_into("<QQ", entries, at, amount, period)
+        region[64:64 + length] = entries
+        struct.pack_into("<Q", region, 40, fold64(entries, length + 8, configuration))
+        file.seek(offset)
+        file.write(region)
+    for command in (["locations"], ["check", registry.key("acme", "--no-wait").id, "GET", server.url + "/"]):
+        done = registry.run(*command, check=False)
+        assert done.returncode == 1 and "damaged" in done.stderr and not done.stdout
+
+
 def test_without_an_nginx(registry):
     done = registry.run("locations", check=False)
     assert done.returncode == 1 and "no nginx of this machine uses" in done.stderr
@@ -184,13 +216,17 @@ PATHS = ["/orders/1", "/both/", "/any/x", "/any/exact", "/open/", "/limited/", "
 
 
 def test_check_agrees_with_nginx(registry, nginx):
-    keys = {"reader": registry.key("acme", scopes=["orders:read"]), "writer": registry.key("acme", scopes=["orders:*"]),
-            "none": registry.key("acme"), "elsewhere": registry.key("acme", "--allow-ip", "10.0.0.0/8", scopes=["orders:*"]),
-            "test": registry.key("acme", "--env", "test", scopes=["*"]), "getter": registry.key("acme", "--allow-method", "GET", scopes=["*"]),
-            "revoked": registry.key("acme", scopes=["*"]), "suspended": registry.key("acme", scopes=["*"]),
-            "expired": registry.expired_key(scopes=["*"]), "later": registry.key("acme", "--not-before", "2d", scopes=["*"])}
+    made = {"reader": dict(scope="orders:read"), "writer": dict(scope="orders:*"), "none": {},
+            "elsewhere": dict(scope="orders:*", allow_ip="10.0.0.0/8"), "test": dict(scope="*", env="test"),
+            "getter": dict(scope="*", allow_method="GET"), "tls": dict(scope="*", require_tls=True),
+            "host": dict(scope="*", allow_host="127.0.0.1"), "other host": dict(scope="*", allow_host="example.com"),
+            "owner": dict(owner="away", scope="*"), "revoked": dict(scope="*"), "suspended": dict(scope="*"),
+            "later": dict(scope="*", not_before="2d")}
+    keys = {name: registry.key(**{"owner": "acme", **fields}) for name, fields in made.items()}
+    keys["expired"] = registry.expired_key(scope="*")
     registry.revoke(keys["revoked"])
-    registry.run("key", "suspend", keys["suspended"].id, "--reason", "x")
+    registry.run("key", "suspend", keys["suspended"].id)
+    registry.run("owner", "suspend", "away")
     server = nginx(DECIDED)
     server.wait_for_generation(registry.generation())
     wrong = []
@@ -209,14 +245,15 @@ def row(answer, name):
 
 
 def test_every_check_has_a_row(registry, nginx):
-    key = registry.key("acme", "--allow-ip", "10.0.0.0/8", "--rate", "10/s", "--quota", "10/day", scopes=["orders:read"])
+    key = registry.key("acme", "--allow-ip", "10.0.0.0/8", "--rate", "10/s", "--quota", "10/day", scope="orders:read")
     server = nginx(DECIDED)
     server.wait_for_generation(registry.generation())
     done = registry.run("check", key.id, "POST", server.url + "/orders/", "--from", "127.0.0.1", check=False)
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("refused (wrong_address): POST /orders/, location /orders/ of")
     names = [line.split()[0] for line in done.stdout.splitlines()[1:-1]]
-    assert names == ["known", "state", "time", "environment", "address", "origin", "method", "host", "tls", "scope", "limit", "limit"]
+    assert names == ["known", "state", "time", "environment", "address", "origin", "method", "host", "tls", "scope", "limit",
+                     "limit"]
     answer = checked(registry, key.id, "PATCH", server.url + "/orders/", "--from", "10.1.1.1")
     assert answer["outcome"] == "scope" and row(answer, "address")["ok"]
     assert "no API key may use PATCH here" in row(answer, "scope")["why"]
@@ -258,7 +295,7 @@ def test_the_key_itself_on_standard_input(registry, nginx):
 
 
 def test_a_change_is_seen(registry, nginx):
-    key = registry.key("acme", scopes=["orders:read"])
+    key = registry.key("acme", scope="orders:read")
     server = nginx('location / { apikey "api"; apikey_scope orders:read; empty_gif; }')
     server.wait_for_generation(registry.generation())
     assert checked(registry, key.id, "GET", server.url + "/")["allowed"]
@@ -269,11 +306,12 @@ def test_a_change_is_seen(registry, nginx):
 
 
 def test_a_location_is_proposed_and_regular_expressions_are_named(registry, nginx):
-    key = registry.key("acme", scopes=["base:read"])
+    key = registry.key("acme", scope="base:read")
     server = nginx(LOCATIONS)
     server.wait_for_generation(registry.generation())
     for path, location, names_regex in (("/orders/deep/1", "/orders/deep/", True), ("/orders/x?a=b", "/orders/", True),
-                                        ("/first/1", "^~ /first/", False), ("/exact", "= /exact", False), ("/v1/x", "(server)", True)):
+                                        ("/first/1", "^~ /first/", False), ("/exact", "= /exact", False),
+                                        ("/v1/x", "(server)", True)):
         answer = checked(registry, key.id, "GET", server.url + path)
         assert (answer["location"], answer["is_proposed"]) == (location, True)
         assert any("'~ ^/v[0-9]+/'" in remark for remark in answer["remarks"]) == names_regex, path
@@ -284,7 +322,7 @@ def test_a_location_is_proposed_and_regular_expressions_are_named(registry, ngin
 
 
 def test_servers_are_told_apart_by_host(registry, nginx):
-    key = registry.key("acme", scopes=["a"])
+    key = registry.key("acme", scope="a")
     port = free_port()
     server = nginx(http="\n".join(
         f'server {{ listen 127.0.0.1:{port}; server_name {name}; location / {{ apikey "x"; apikey_scope {scope}; empty_gif; }} }}'

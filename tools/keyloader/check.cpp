@@ -371,7 +371,8 @@ apikey::Outcome report_limits(const apikey::LocationPolicy& policy, const Snapsh
   }
   for (const apikey::LimitUse& use : std::span(uses).first(count)) {
     const apikey::LimitLevel level = apikey::look_at_limit(copies.tables(), use, clocks);
-    const bool is_ok = use.is_dry_run || level.status == apikey::LimitLevel::Status::admitted;
+    const bool has_room = level.status == apikey::LimitLevel::Status::admitted && level.remaining >= use.cost;
+    const bool is_ok = use.is_dry_run || has_room;
     const std::uint64_t seconds = (level.reset_ns + kNsPerSecond - 1) / kNsPerSecond;
     report.row("limit", is_ok,
                fmt::format("{}: {} of {} left{}{}", std::string_view{use.name}, level.remaining, use.size,

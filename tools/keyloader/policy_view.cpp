@@ -27,7 +27,15 @@ apikey::LimitBy by_of(std::uint8_t by) {
                                                                    : apikey::LimitBy::key;
 }
 
-// RETURNS: false for an entry where nobody expects it.
+// What is calculated with has to be within what nginx.conf can say.
+bool is_sound(const Limit& limit) {
+  constexpr std::uint64_t most_ns = std::uint64_t{366} * 86'400 * apikey::kNsPerSecond;
+  const auto is_number = [](std::uint64_t number) { return number >= 1 && number <= apikey::kMaxRateAmount; };
+  return is_number(limit.amount) && (limit.kind == apikey::LimitKind::concurrency ||
+                                     (limit.period_ns >= 1 && limit.period_ns <= most_ns && is_number(*limit.burst)));
+}
+
+// RETURNS: false for an entry where nobody expects it, or whose numbers nobody can have written.
 bool take_into(LocationView& location, const apikey::PolicyEntry& entry) {
   const std::string text{entry.text()};
   switch (entry.tag) {
@@ -57,13 +65,13 @@ bool take_into(LocationView& location, const apikey::PolicyEntry& entry) {
     case PolicyTag::limit:
       location.limits.push_back(
           {.limit = limit_of(entry.limit()), .by = by_of(entry.limit().by), .place = entry.limit().place});
-      return true;
+      return is_sound(location.limits.back().limit);
     case PolicyTag::required_limit:
       location.required_limits.push_back(text);
       return true;
     case PolicyTag::fail_limit:
       location.fail_limits = {limit_of(entry.limit())};
-      return true;
+      return is_sound(location.fail_limits.front());
     case PolicyTag::except_methods:
       location.except_methods = entry.methods();
       return true;
@@ -154,11 +162,11 @@ NodePolicies policies_of(const Node& node) {
   policies.configuration = read.configuration;
   std::span<const std::byte> rest = read.entries;
   apikey::PolicyEntry entry;
-  bool is_sound = true;
-  while (is_sound && apikey::next_policy(rest, entry)) {
-    is_sound = take(policies.servers, entry);
+  bool is_whole = true;
+  while (is_whole && apikey::next_policy(rest, entry)) {
+    is_whole = take(policies.servers, entry);
   }
-  if (!is_sound || !rest.empty()) {
+  if (!is_whole || !rest.empty()) {
     policies.servers.clear();
     policies.problem = fmt::format("{}: what it says of its locations is damaged", node.name());
   }
