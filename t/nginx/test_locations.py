@@ -7,7 +7,7 @@ import struct
 import httpx
 import pytest
 
-from harness.state import MASK, regions, state_file
+from harness.state import fold64, regions, state_file
 from harness.waiting import free_port
 
 LOCATIONS = """
@@ -143,15 +143,6 @@ def test_damaged_bytes_are_not_shown(registry, nginx):
     assert done.returncode == 1 and "damaged" in done.stderr and not done.stdout
 
 
-def fold64(data, seed_length, first):
-    h = 0x9E3779B97F4A7C15 ^ seed_length
-    words = [first, *(int.from_bytes(data[at:at + 8], "little") for at in range(0, len(data), 8))]
-    for word in words:
-        product = (word ^ h) * 0xA0761D6478BD642F
-        h = (product & MASK) ^ (product >> 64) ^ ((word << 32 | word >> 32) & MASK)
-    return h or 1
-
-
 @pytest.mark.parametrize("amount,period", [(0, 10**9), (2**63, 10**9), (10, 0), (10, 2**64 - 1)])
 def test_numbers_that_nobody_can_have_written_are_damage(registry, nginx, amount, period):
     """Well-formed and with a right check, as a worker that has been taken over can write it."""
@@ -164,10 +155,10 @@ def test_numbers_that_nobody_can_have_written_are_damage(registry, nginx, amount
         configuration, _, length = struct.unpack_from("<QQQ", region, 8)
         entries = region[64:64 + length]
         at = entries.index(struct.pack("<QQQ", 10, 10**9, 20))
-        assert struct.unpack_from("<Q", region, 40)[0] == fold64(entries, length + 8, configuration)
+        assert struct.unpack_from("<Q", region, 40)[0] == fold64(struct.pack("<Q", configuration) + entries)
         struct.pack_into("<QQ", entries, at, amount, period)
         region[64:64 + length] = entries
-        struct.pack_into("<Q", region, 40, fold64(entries, length + 8, configuration))
+        struct.pack_into("<Q", region, 40, fold64(struct.pack("<Q", configuration) + entries))
         file.seek(offset)
         file.write(region)
     for command in (["locations"], ["check", registry.key("acme", "--no-wait").id, "GET", server.url + "/"]):
