@@ -6,6 +6,7 @@
 
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
+#include "ngx_http_apikey_policies.hpp"
 #include "ngx_http_apikey_runtime.hpp"
 #include "ngx_http_apikey_sockets.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -293,7 +294,7 @@ void* create_main_conf(ngx_conf_t* cf) noexcept {
       !init_array<DroppedHeader>(main->dropped_headers, cf->pool) ||
       !init_array<std::string_view>(main->settled_measures, cf->pool) ||
       !init_array<ngx_http_core_srv_conf_t*>(main->answering, cf->pool) ||
-      !init_array<ngx_str_t>(main->own_sockets, cf->pool)) {
+      !init_array<ngx_str_t>(main->own_sockets, cf->pool) || !init_array<PolicySite>(main->sites, cf->pool)) {
     return nullptr;
   }
   main->methods = make_methods(cf->pool);
@@ -371,7 +372,8 @@ char* merge_loc_conf(ngx_conf_t* cf, void* parent, void* child) noexcept {
   if (conf.content != nullptr && !note_answering(cf, main)) {
     return conf_error();
   }
-  if (!name_location(cf, core, conf) || resolve_store(cf, main, conf) != NGX_CONF_OK) {
+  if (!name_location(cf, core, conf) || resolve_store(cf, main, conf) != NGX_CONF_OK ||
+      !note_policy_place(cf, main, conf)) {
     return conf_error();
   }
   if (!conf.is_on && conf.is_content) {
@@ -399,7 +401,8 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
     }
   }
   if (finish_hiding(cf, main) != NGX_OK || finish_measures(cf, main) != NGX_OK || check_questions(cf, main) != NGX_OK ||
-      !find_own_sockets(cf, main) || check_dropped_headers(cf, main) != NGX_OK) {
+      !find_own_sockets(cf, main) || check_dropped_headers(cf, main) != NGX_OK ||
+      (ngx_test_config == 0 && !gather_policies(cf, main))) {
     return NGX_ERROR;
   }
   if (main.zone != nullptr && ngx_test_config != 0 && ngx_quiet_mode == 0) {

@@ -10,6 +10,7 @@
 //   _conf_cost.cpp      apikey_cost, apikey_refund
 //   _conf_hide.cpp      apikey_hide, and what is hidden where
 //   _conf_verify.cpp    apikey_verify
+//   _policies.cpp       what all locations ask for, for node memory
 #pragma once
 
 #include <cstdint>
@@ -62,6 +63,17 @@ struct DroppedHeader {
 
 struct Node;  // ngx_http_apikey_node.hpp: the memory that outlives nginx
 
+struct LocConf;
+
+// A server or a location, with apikey or without, for what node memory says of them.
+struct PolicySite {
+  const LocConf* location;
+  const ngx_http_core_loc_conf_t* core;
+  const ngx_http_core_loc_conf_t* outer;  // null: it is the server itself
+  const ngx_http_core_srv_conf_t* server;
+  std::uint8_t depth;  // 0: the server itself
+};
+
 struct MainConf {
   ngx_array_t stores;     // StoreConf*
   DigestMethod* methods;  // [kMaxConfiguredMethods], the first method_count in use; [0] is plain SHA-256
@@ -74,20 +86,22 @@ struct MainConf {
   Share share;           // of apikey_zone
   bool is_used;          // some location says `apikey <realm>`
   bool has_mapped_store;
-  bool has_metrics;                   // some location says `apikey_metrics` or `apikey_usage`
-  bool meets_debug_log;               // some location with apikey writes a log at debug
-  bool cleans_lines;                  // some hidden source is in the URI: request lines and redirects are cleaned
-  ngx_array_t locations;              // LocConf*: all with apikey
-  ngx_array_t unscoped;               // LocConf*: locations that let every valid key in without saying so
-  ngx_array_t named_limits;           // LimitConf: all that have a name of their own
-  ngx_array_t settled_measures;       // std::string_view: of all costs that a response settles; each once
-  ngx_array_t answering;              // ngx_http_core_srv_conf_t*: servers with a location that we answer in
-  ngx_array_t own_sockets;            // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
-  ngx_array_t dropped_headers;        // DroppedHeader: each once per server
-  ngx_array_t hiding;                 // HidingLocation: all with apikey that hide the key
-  ngx_array_t hidden_variables;       // HiddenVariable*
-  const HiddenVariable* hidden_user;  // $remote_user; null: no hidden source is Basic
-  ngx_array_t* default_sources;       // Source: what apikey_from means where it is not written
+  bool has_metrics;                     // some location says `apikey_metrics` or `apikey_usage`
+  bool meets_debug_log;                 // some location with apikey writes a log at debug
+  bool cleans_lines;                    // some hidden source is in the URI: request lines and redirects are cleaned
+  ngx_array_t locations;                // LocConf*: all with apikey
+  ngx_array_t unscoped;                 // LocConf*: locations that let every valid key in without saying so
+  ngx_array_t named_limits;             // LimitConf: all that have a name of their own
+  ngx_array_t settled_measures;         // std::string_view: of all costs that a response settles; each once
+  ngx_array_t answering;                // ngx_http_core_srv_conf_t*: servers with a location that we answer in
+  ngx_array_t own_sockets;              // ngx_str_t: paths of the unix sockets these listen on, zero-terminated
+  ngx_array_t dropped_headers;          // DroppedHeader: each once per server
+  ngx_array_t hiding;                   // HidingLocation: all with apikey that hide the key
+  ngx_array_t hidden_variables;         // HiddenVariable*
+  const HiddenVariable* hidden_user;    // $remote_user; null: no hidden source is Basic
+  ngx_array_t* default_sources;         // Source: what apikey_from means where it is not written
+  ngx_array_t sites;                    // PolicySite: every server and location, in the order they are merged
+  std::span<const std::byte> policies;  // what all of them ask for, as node memory has it; empty under `nginx -t`
 };
 
 // One of the words a directive takes; `post` of its command points to the first of a list that ends with an empty word.
@@ -202,6 +216,7 @@ struct LocConf {
   ngx_uint_t verify_status;          // of apikey_verify, when it lets in
   QuestionConf* question;            // what apikey_verify is told of the original request; null: nothing
   ngx_http_handler_pt content;       // of apikey_metrics, apikey_usage, … written here; null: none
+  bool is_caseless;                  // `location ~*`
 };
 static_assert(std::is_standard_layout_v<LocConf> && std::is_trivially_destructible_v<LocConf>);
 static_assert(std::is_standard_layout_v<MainConf> && std::is_trivially_destructible_v<MainConf>);

@@ -113,6 +113,7 @@ void note_block(ngx_conf_t* cf, LocConf& conf) noexcept {
   const auto words = elements<const ngx_str_t>(cf->args);
   conf.block.text = hash_words(words);
   conf.block.may_repeat = may_repeat(words);
+  conf.is_caseless = words.size() > 1 && view(words[1]).starts_with("~*");
   if (cf->module_type != NGX_HTTP_MODULE) {
     return;
   }

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "apikey/fold64.hpp"
+#include "apikey/policies.hpp"
 #include "apikey/version.hpp"
 #include "ngx_http_apikey_announce.hpp"
 #include "ngx_http_apikey_checkpoint.hpp"
@@ -93,14 +94,23 @@ bool name_path(ngx_pool_t* pool, Node& node, ngx_uint_t number) noexcept {
   return true;
 }
 
-// Rows for this configuration's workers and three generations of old ones, and never fewer than there are.
-NodeRegions regions_for(const ngx_cycle_t* cycle, const Node& node, const NodeFile* existing) noexcept {
+std::span<std::byte> policies_of(const NodeFile& file) noexcept {
+  return file.memory.region(NodeRegion::policies, kPoliciesVersion);
+}
+
+// Rows for this configuration's workers and three generations of old ones, and never fewer than there are. The same of
+// the bytes for its policies: a file is replaced only where they grow out of what they have.
+NodeRegions regions_for(const ngx_cycle_t* cycle, const MainConf& main, const Node& node,
+                        const NodeFile* existing) noexcept {
   const auto workers = static_cast<std::size_t>(std::max<ngx_int_t>(core_conf(cycle).worker_processes, 1));
   std::size_t rows = std::clamp(kRowsPerWorker * workers, kMinWorkerRows, kMaxNodeWorkers);
   if (existing != nullptr) {
     rows = std::max(rows, existing->memory.worker_count());
   }
-  return make_regions(node.zone_size, rows);
+  const std::uint64_t had = existing == nullptr ? 0 : policies_of(*existing).size();
+  const bool is_enough = had >= main.policies.size() + kPoliciesHeaderSize && had >= kMinPoliciesSize;
+  return make_regions(node.zone_size, rows,
+                      had <= kMaxPoliciesSize && is_enough ? had : policies_size(main.policies.size()));
 }
 
 bool has_that_name(const Node& node, const NodeFile& file) noexcept {
@@ -169,9 +179,9 @@ bool find_source(ngx_cycle_t* cycle, Node& node, NodeFile* running, ngx_uint_t& 
 }
 
 // Uses the source as it is, if it is what this configuration would make.
-bool adopt(ngx_cycle_t* cycle, Node& node) noexcept {
+bool adopt(ngx_cycle_t* cycle, const MainConf& main, Node& node) noexcept {
   NodeFile* source = node.source;
-  if (source == nullptr || !source->memory.consists_of(regions_for(cycle, node, source)) ||
+  if (source == nullptr || !source->memory.consists_of(regions_for(cycle, main, node, source)) ||
       !attach_tables(source->memory, node.tables) || !has_that_name(node, *source)) {
     return false;
   }
@@ -227,7 +237,7 @@ void restore_stores(const Checkpoint& checkpoint, const NodeMemory& memory) noex
 
 // A new file: with the seed of what is to be carried over, or with what the checkpoint says.
 ngx_int_t make_new(ngx_cycle_t* cycle, const MainConf& main, Node& node, ngx_uint_t number, ngx_log_t* log) noexcept {
-  const NodeRegions regions = regions_for(cycle, node, node.source);
+  const NodeRegions regions = regions_for(cycle, main, node, node.source);
   const std::size_t size = node_size(regions);
   node.is_new = true;
   node.file = new_node_file(log);
@@ -490,7 +500,7 @@ ngx_int_t prepare_node(ngx_cycle_t* cycle, MainConf& main, const ngx_str_t& zone
         &zone_name, &node->place.path, kMaxNodeNumber);
     return NGX_ERROR;
   }
-  return adopt(cycle, *node) ? NGX_OK : make_new(cycle, main, *node, number, log);
+  return adopt(cycle, main, *node) ? NGX_OK : make_new(cycle, main, *node, number, log);
 }
 
 ngx_int_t on_init_module(ngx_cycle_t* cycle) noexcept {
@@ -517,6 +527,7 @@ ngx_int_t on_init_module(ngx_cycle_t* cycle) noexcept {
   }
   sign(node->file->memory);
   assign_stores(*main, *node);
+  publish_policies(policies_of(*node->file), main->policies, node->configuration, wall_us());
   current = node->file;
   use_rows_of(*current);
   release_node_file(std::exchange(node->source, nullptr));

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "apikey/policies.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_thread.hpp"
 #include "ngx_http_apikey_zone.hpp"
@@ -62,7 +63,7 @@ void copy_slots(std::span<std::byte> from, std::span<std::byte> to) noexcept {
 
 }  // namespace
 
-NodeRegions make_regions(std::uint64_t zone_size, std::size_t worker_rows) noexcept {
+NodeRegions make_regions(std::uint64_t zone_size, std::size_t worker_rows, std::uint64_t policies) noexcept {
   const std::uint64_t flights = round_down(zone_size / 16);
   const std::uint64_t client_buckets = round_down(zone_size / 4);
   const std::uint64_t quotas = round_down(zone_size / 4);
@@ -77,6 +78,7 @@ NodeRegions make_regions(std::uint64_t zone_size, std::size_t worker_rows) noexc
       {NodeRegion::buckets, kBucketsVersion, zone_size - 2 * flights - client_buckets},
       {NodeRegion::quotas, kQuotasVersion, quotas},
       {NodeRegion::usage, kUsageVersion, zone_size - quotas},
+      {NodeRegion::policies, kPoliciesVersion, policies},
   }};
 }
 

@@ -28,9 +28,10 @@ struct NodeTables {
   std::uint64_t bucket_slots = 0;  // of keys and owners there is room for
 };
 
-// The regions of a zone of that size, for so many worker rows. One line for each table.
-using NodeRegions = std::array<NodeRegionSpec, 10>;
-[[nodiscard]] NodeRegions make_regions(std::uint64_t zone_size, std::size_t worker_rows) noexcept;
+// The regions of a zone of that size, for so many worker rows and bytes of policies. One line for each table.
+using NodeRegions = std::array<NodeRegionSpec, 11>;
+[[nodiscard]] NodeRegions make_regions(std::uint64_t zone_size, std::size_t worker_rows,
+                                       std::uint64_t policies) noexcept;
 
 // REQUIRES: node.consists_of() make_regions(). RETURNS: false when a table is not what its region says.
 [[nodiscard]] bool attach_tables(const NodeMemory& node, NodeTables& tables) noexcept;

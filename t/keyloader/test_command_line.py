@@ -24,7 +24,7 @@ def all_commands(*path):
 
 COMMANDS = all_commands() + [("usage",)]  # it shows something itself, too
 EXPECTED = """
-init find status doctor why publish import completion manual help version
+init find status doctor why locations check publish import completion manual help version
 pepper.create pepper.list
 owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.delete
 plan.create plan.set plan.list plan.show plan.delete

@@ -64,6 +64,13 @@ std::string generation_text(const Published& published) {
                      published.keys == 1 ? "key" : "keys");
 }
 
+// The change is rolled back.
+Outcome dry_run() {
+  Outcome outcome;
+  outcome.is_dry_run = true;
+  return outcome;
+}
+
 }  // namespace
 
 void check(const DeliveryOptions& options) {
@@ -126,7 +133,7 @@ Outcome deliver(const Session& session, Registry& registry, Change& change, cons
                 Effect effect) {
   check(options);
   if (options.is_dry_run) {
-    return {.published = {}, .activation = {}, .failure = {}, .is_dry_run = true};  // the change is rolled back
+    return dry_run();
   }
   change.commit();
   return publish_and_wait(session, registry, options, effect, true);
@@ -141,7 +148,7 @@ Outcome deliver_nothing(const Session& session, Registry& registry, Change& chan
                         Effect effect) {
   check(options);
   if (options.is_dry_run) {
-    return {.published = {}, .activation = {}, .failure = {}, .is_dry_run = true};
+    return dry_run();
   }
   change.commit();  // of nothing
   return publish_and_wait(session, registry, options, effect, false);

@@ -53,6 +53,8 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_status_command(command, session);
   keyloader::add_doctor_command(command, session);
   keyloader::add_why_command(command, session);
+  keyloader::add_locations_command(command, session);
+  keyloader::add_check_command(command, session);
   keyloader::add_publish_command(command, session);
   keyloader::add_snapshot_commands(command, session);
   keyloader::add_node_commands(command, session);

@@ -129,6 +129,21 @@ apikey::KeyId new_key_id() {
   return apikey::make_key_id(static_cast<std::uint64_t>(ms), random);
 }
 
+SecretText read_secret_from_stdin() {
+  std::string text = read_up_to(STDIN_FILENO, apikey::kMaxKeyLength + 3);
+  drop_line_end(text);
+  const std::size_t length = text.size();
+  SecretText secret{std::move(text)};
+  if (length == 0) {
+    throw UsageError("there is no key on standard input; give it there, as in `keyloader check - GET / < FILE`");
+  }
+  if (length > apikey::kMaxKeyLength) {
+    throw Failure(
+        fmt::format("what stands on standard input is longer than a key can be ({} bytes)", apikey::kMaxKeyLength));
+  }
+  return secret;
+}
+
 DigestMethods::DigestMethods(const DataDir& directory, Registry& registry)
     : directory_(directory), current_(kPlainMethod) {
   for (const Pepper& pepper : registry.peppers()) {

@@ -1,4 +1,4 @@
-// Secrets while they exist: making a key, peppers and their files.
+// Secrets while they exist: making a key, reading one from standard input, peppers and their files.
 // Called by init, pepper, key create, find, import. A secret is never an argument of the process, never in a message,
 // and wiped as soon as its digest is known.
 #pragma once
@@ -39,6 +39,9 @@ void fill_random(std::span<std::uint8_t> bytes);
 // A new key `<prefix>_<env>_<secret><check>`: 32 base62 characters, each equally likely.
 [[nodiscard]] SecretText make_secret_key(std::string_view prefix, std::string_view env);
 [[nodiscard]] apikey::KeyId new_key_id();
+
+// All of standard input less one line end. Throws for nothing at all, and for more than a key can be.
+[[nodiscard]] SecretText read_secret_from_stdin();
 
 // The ways of turning a key into its digest that this registry knows; peppers are read from their files when first
 // used.

@@ -49,6 +49,8 @@ void add_role_commands(Command& app, Session& session);
 void add_key_commands(Command& app, Session& session);
 void add_doctor_command(Command& app, Session& session);
 void add_status_command(Command& app, Session& session);
+void add_locations_command(Command& app, Session& session);
+void add_check_command(Command& app, Session& session);
 void add_find_command(Command& app, Session& session);
 void add_why_command(Command& app, Session& session);
 void add_publish_command(Command& app, Session& session);

@@ -1,0 +1,19 @@
+// What the configuration asks for, location by location, as node memory shows it: policies.hpp.
+// Gathered by the master when all is read, while nginx still knows servers by their addresses; put into node memory
+// when the configuration is committed.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "ngx_http_apikey_conf.hpp"
+#include "ngx_http_apikey_ngx.hpp"
+
+namespace apikey::nginx {
+
+// For every server and location that is merged, with apikey or without. RETURNS: false without memory.
+bool note_policy_place(ngx_conf_t* cf, MainConf& main, LocConf& conf) noexcept;
+// Fills main.policies. REQUIRES: all is merged. RETURNS: false without memory.
+bool gather_policies(ngx_conf_t* cf, MainConf& main) noexcept;
+
+}  // namespace apikey::nginx

@@ -1,0 +1,348 @@
+"""keyloader locations and keyloader check: what a running nginx asks of keys, told from its node memory, and what it would
+answer, told by the same decision."""
+
+import json
+import struct
+
+import httpx
+import pytest
+
+from harness.state import fold64, regions, state_file
+from harness.waiting import free_port
+
+LOCATIONS = """
+    apikey "api";
+    apikey_scope base:read;
+    location /orders/ {
+        apikey_scope orders:read methods=GET;
+        apikey_scope orders:write methods=POST,PUT;
+        apikey_environment live test;
+        apikey_limit rate=10r/s burst=20 name=fast by=owner;
+        empty_gif;
+        location /orders/deep/ { apikey_scope deep; empty_gif; }
+    }
+    location = /exact { apikey_scope any; apikey_from header:X-Secret query:key; satisfy any; deny all; empty_gif; }
+    location ^~ /first/ { empty_gif; }
+    location ~ ^/v[0-9]+/ { apikey_scope versioned; empty_gif; }
+    location ~* \\.PNG$ { apikey "pictures" optional; apikey_scope any; empty_gif; }
+    location @later { empty_gif; }
+    location /open/ { apikey off; empty_gif; }
+    location /limited/ { apikey_scope read; limit_except GET { apikey_scope write; } empty_gif; }
+"""
+
+
+def told(registry):
+    nginx, = registry.json("locations")
+    return nginx
+
+
+def by_name(registry):
+    """Of the server that the tests ask, which is not the one of the metrics."""
+    server, = (each for each in told(registry)["servers"] if not any("unix:" in listen for listen in each["listen"]))
+    return {each["location"]: each for each in server["locations"]}
+
+
+def test_every_kind_of_location_and_what_it_inherits(registry, nginx):
+    nginx(LOCATIONS)
+    found = by_name(registry)
+    assert list(found) == ["(server)", "/orders/", "/orders/deep/", "= /exact", "^~ /first/", "~ ^/v[0-9]+/",
+                           "~* \\.PNG$", "@later", "/open/", "/limited/", "limit_except in /limited/"]
+    orders = found["/orders/"]
+    assert [(line["scopes"], line["methods"]) for line in orders["scope_lines"]] == [
+        (["orders:read"], "GET,HEAD"), (["orders:write"], "POST,PUT")]
+    assert orders["environments"] == ["live", "test"] and orders["realm"] == "api" and orders["depth"] == 1
+    assert orders["store"] == "default" and orders["store_path"] == str(registry.snapshot)
+    assert orders["sources"] == ["header:x-api-key", "scheme:ApiKey"]
+    limit, = orders["limits"]
+    assert (limit["name"], limit["limit"], limit["by"], limit["place"]) == ("fast", "10/s burst 20", "owner", None)
+    deep = found["/orders/deep/"]
+    assert deep["depth"] == 2 and deep["environments"] == ["live", "test"] and deep["limits"] == orders["limits"]
+    assert [line["scopes"] for line in deep["scope_lines"]] == [["deep"]]
+    exact = found["= /exact"]
+    assert exact["any_scope"] and exact["satisfy_any"] and exact["sources"] == ["header:x-secret", "query:key"]
+    for inherits in ("^~ /first/", "@later"):
+        assert [line["scopes"] for line in found[inherits]["scope_lines"]] == [["base:read"]]
+    assert found["~* \\.PNG$"]["optional"] and found["~* \\.PNG$"]["realm"] == "pictures"
+    assert found["/open/"] == {"location": "/open/", "depth": 1, "asks_for_keys": False}
+    assert "POST" in found["limit_except in /limited/"]["except_methods"].split(",")
+    assert "GET" not in found["limit_except in /limited/"]["except_methods"].split(",")
+
+
+def test_the_table(registry, nginx):
+    nginx(LOCATIONS)
+    lines = registry.run("locations").stdout.splitlines()
+    assert lines[0].split("  ")[0] == "SERVER"
+    orders = next(line for line in lines if " /orders/ " in line)
+    assert "orders:read (GET,HEAD); orders:write (POST,PUT)" in orders and "10/s burst 20 by owner" in orders
+    assert "live test" in orders and "header:x-api-key scheme:ApiKey" in orders
+    assert not any("/open/" in line for line in lines)
+
+
+def test_a_reload_is_seen(registry, nginx):
+    server = nginx('location / { apikey "api"; apikey_scope before; empty_gif; }')
+    assert by_name(registry)["/"]["scope_lines"][0]["scopes"] == ["before"]
+    first = told(registry)["configuration"]
+    server.reload(locations='location / { apikey "api"; apikey_scope after; empty_gif; }')
+    assert by_name(registry)["/"]["scope_lines"][0]["scopes"] == ["after"]
+    assert told(registry)["configuration"] > first
+
+
+def test_a_reload_that_is_refused_changes_nothing(registry, nginx):
+    server = nginx('location / { apikey "api"; apikey_scope before; empty_gif; }')
+    before = told(registry)
+    server.write_config(locations='location / { apikey "api"; apikey_scope; }')
+    server.command("-s", "reload")
+    server.write_config(locations='location / { apikey "api"; apikey_scope before; empty_gif; }')
+    assert told(registry) == before
+
+
+def test_more_than_there_was_room_for(registry, nginx):
+    """The region grows with the configuration, and what was counted stays."""
+    server = nginx('location / { apikey "api"; apikey_scope any; empty_gif; }')
+    path = state_file(server.pid_path)
+    size = regions(path)[9][1]
+    key = registry.key("acme", "--quota", "10/day")
+    server.wait_for_generation(registry.generation())
+    assert server.status(key=key) == 200
+    many = "".join(f'location /many/{i}/ {{ apikey_scope scope:{i}:{"x" * 100}; empty_gif; }}\n' for i in range(500))
+    server.reload(locations='apikey "api"; location / { apikey_scope any; empty_gif; }\n' + many)
+    assert regions(path)[9][1] > size
+    found = by_name(registry)
+    assert len(found) == 502 and found["/many/499/"]["scope_lines"][0]["scopes"] == ["scope:499:" + "x" * 100]
+    assert registry.json("quota", "show", key.id)[0]["used"] == 1
+
+
+def change_region(path, kind, change):
+    with open(path, "r+b") as file:
+        preamble = file.read(4096)
+        count, = struct.unpack_from("<I", preamble, 12)
+        at = next(1024 + 32 * i for i in range(count) if struct.unpack_from("<I", preamble, 1024 + 32 * i)[0] == kind)
+        change(file, at)
+
+
+def test_an_nginx_without_this_is_named(registry, nginx):
+    server = nginx('location / { apikey "api"; apikey_scope any; empty_gif; }')
+
+    def be_older(file, at):
+        file.seek(at)
+        file.write(struct.pack("<I", 77))
+    change_region(state_file(server.pid_path), 9, be_older)
+    done = registry.run("locations", check=False)
+    assert done.returncode == 1 and not done.stdout
+    assert "does not say what its locations ask for" in done.stderr and f"nginx (pid {server.master})" in done.stderr
+
+
+def test_damaged_bytes_are_not_shown(registry, nginx):
+    server = nginx('location / { apikey "api"; apikey_scope any; empty_gif; }')
+    path = state_file(server.pid_path)
+    offset, _ = regions(path)[9]
+    with open(path, "r+b") as file:
+        file.seek(offset + 64 + 9)
+        file.write(b"\xff\xff\xff")
+    done = registry.run("locations", check=False)
+    assert done.returncode == 1 and "damaged" in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("amount,period", [(0, 10**9), (2**63, 10**9), (10, 0), (10, 2**64 - 1)])
+def test_numbers_that_nobody_can_have_written_are_damage(registry, nginx, amount, period):
+    """Well-formed and with a right check, as a worker that has been taken over can write it."""
+    server = nginx('location / { apikey "api"; apikey_scope any; apikey_limit rate=10r/s burst=20; empty_gif; }')
+    path = state_file(server.pid_path)
+    offset, size = regions(path)[9]
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        region = bytearray(file.read(size))
+        configuration, _, length = struct.unpack_from("<QQQ", region, 8)
+        entries = region[64:64 + length]
+        at = entries.index(struct.pack("<QQQ", 10, 10**9, 20))
+        assert struct.unpack_from("<Q", region, 40)[0] == fold64(struct.pack("<Q", configuration) + entries)
+        struct.pack_into("<QQ", entries, at, amount, period)
+        region[64:64 + length] = entries
+        struct.pack_into("<Q", region, 40, fold64(struct.pack("<Q", configuration) + entries))
+        file.seek(offset)
+        file.write(region)
+    for command in (["locations"], ["check", registry.key("acme", "--no-wait").id, "GET", server.url + "/"]):
+        done = registry.run(*command, check=False)
+        assert done.returncode == 1 and "damaged" in done.stderr and not done.stdout
+
+
+def test_without_an_nginx(registry):
+    done = registry.run("locations", check=False)
+    assert done.returncode == 1 and "no nginx of this machine uses" in done.stderr
+
+
+def test_no_pepper_and_no_key_stands_there(registry, nginx):
+    registry.run("pepper", "create", "p1")
+    key = registry.key("acme")
+    server = nginx('location / { apikey "api"; apikey_scope any; empty_gif; }',
+                   store_args=f" pepper=p1:{registry.dir}/peppers/p1")
+    path = state_file(server.pid_path)
+    offset, size = regions(path)[9]
+    data = path.read_bytes()[offset:offset + size]
+    pepper = (registry.dir / "peppers" / "p1").read_bytes().strip()
+    assert b"api" in data
+    for secret in (pepper, b"peppers/", key.secret.encode()):
+        assert secret not in data
+
+
+def checked(registry, key_id, method, url, *arguments, stdin=None):
+    done = registry.run("check", key_id, method, url, *arguments, "--json", stdin=stdin, check=False)
+    assert done.returncode in (0, 1) and done.stdout, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["allowed"] == (done.returncode == 0)
+    return answer
+
+
+DECIDED = """
+    location /orders/ { apikey "api"; apikey_scope orders:read methods=GET; apikey_scope orders:write methods=POST; empty_gif; }
+    location /both/ { apikey "api"; apikey_scope orders:read; apikey_scope orders:write methods=POST; empty_gif; }
+    location /any/ { apikey "api"; apikey_scope any; apikey_environment any; empty_gif; }
+    location = /any/exact { apikey "api"; apikey_scope admin; empty_gif; }
+    location /open/ { empty_gif; }
+    location /limited/ { apikey "api"; apikey_scope orders:read; limit_except GET { apikey_scope orders:write; } empty_gif; }
+    location /dry/ { apikey "api"; apikey_scope admin; apikey_dry_run scopes; empty_gif; }
+    location /capped/ { apikey "api"; apikey_scope any; apikey_limit rate=1r/h burst=1; empty_gif; }
+"""
+PATHS = ["/orders/1", "/both/", "/any/x", "/any/exact", "/open/", "/limited/", "/dry/"]
+
+
+def test_check_agrees_with_nginx(registry, nginx):
+    made = {"reader": dict(scope="orders:read"), "writer": dict(scope="orders:*"), "none": {},
+            "elsewhere": dict(scope="orders:*", allow_ip="10.0.0.0/8"), "test": dict(scope="*", env="test"),
+            "getter": dict(scope="*", allow_method="GET"), "tls": dict(scope="*", require_tls=True),
+            "host": dict(scope="*", allow_host="127.0.0.1"), "other host": dict(scope="*", allow_host="example.com"),
+            "owner": dict(owner="away", scope="*"), "revoked": dict(scope="*"), "suspended": dict(scope="*"),
+            "later": dict(scope="*", not_before="2d")}
+    keys = {name: registry.key(**{"owner": "acme", **fields}) for name, fields in made.items()}
+    keys["expired"] = registry.expired_key(scope="*")
+    registry.revoke(keys["revoked"])
+    registry.run("key", "suspend", keys["suspended"].id)
+    registry.run("owner", "suspend", "away")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    wrong = []
+    for name, key in keys.items():
+        for method in ("GET", "POST", "PUT"):
+            for path in PATHS:
+                status = server.request(method, path, key=key).status_code
+                answer = checked(registry, key.id, method, server.url + path, "--from", "127.0.0.1")
+                if answer["allowed"] != (status not in (401, 403, 429, 503)):
+                    wrong.append((name, method, path, status, answer["outcome"]))
+    assert not wrong
+
+
+def row(answer, name):
+    return next(each for each in answer["checks"] if each["check"] == name)
+
+
+def test_every_check_has_a_row(registry, nginx):
+    key = registry.key("acme", "--allow-ip", "10.0.0.0/8", "--rate", "10/s", "--quota", "10/day", scope="orders:read")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    done = registry.run("check", key.id, "POST", server.url + "/orders/", "--from", "127.0.0.1", check=False)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("refused (wrong_address): POST /orders/, location /orders/ of")
+    names = [line.split()[0] for line in done.stdout.splitlines()[1:-1]]
+    assert names == ["known", "state", "time", "environment", "address", "origin", "method", "host", "tls", "scope", "limit",
+                     "limit"]
+    answer = checked(registry, key.id, "PATCH", server.url + "/orders/", "--from", "10.1.1.1")
+    assert answer["outcome"] == "scope" and row(answer, "address")["ok"]
+    assert "no API key may use PATCH here" in row(answer, "scope")["why"]
+    answer = checked(registry, key.id, "POST", server.url + "/orders/", "--from", "10.1.1.1")
+    assert row(answer, "scope") == {"check": "scope", "ok": False, "why": "needs orders:write; the key has orders:read"}
+    without = checked(registry, key.id, "GET", server.url + "/orders/")
+    assert without["outcome"] == "wrong_address" and "--from ADDRESS" in row(without, "address")["why"]
+
+
+def test_limits_are_those_of_the_running_nginx(registry, nginx):
+    key = registry.key("acme", "--quota", "3/day")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    url = server.url + "/any/"
+    for left in (3, 2, 1):
+        answer = checked(registry, key.id, "GET", url)
+        assert answer["allowed"] and row(answer, "limit")["why"].startswith(f"day: {left} of 3 left")
+        assert server.status("/any/", key=key) == 200
+    answer = checked(registry, key.id, "GET", url)
+    assert answer["outcome"] == "quota_exceeded" and not row(answer, "limit")["ok"]
+    assert server.status("/any/", key=key) == 429
+    other = registry.key("acme")
+    server.wait_for_generation(registry.generation())
+    assert checked(registry, other.id, "GET", server.url + "/capped/")["allowed"]
+    assert checked(registry, other.id, "GET", server.url + "/capped/")["allowed"], "it takes nothing"
+    assert server.status("/capped/", key=other) == 200
+    assert checked(registry, other.id, "GET", server.url + "/capped/")["outcome"] == "rate_limited"
+    assert server.status("/capped/", key=other) == 429
+
+
+def test_the_key_itself_on_standard_input(registry, nginx):
+    key = registry.key("acme")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    answer = checked(registry, "-", "GET", server.url + "/any/", stdin=key.secret + "\n")
+    assert answer["allowed"] and key.id in row(answer, "known")["why"] and key.secret not in str(answer)
+    wrong = key.secret[:-1] + ("a" if key.secret[-1] != "a" else "b")
+    assert checked(registry, "-", "GET", server.url + "/any/", stdin=wrong)["outcome"] == "unknown"
+
+
+def test_a_change_is_seen(registry, nginx):
+    key = registry.key("acme", scope="orders:read")
+    server = nginx('location / { apikey "api"; apikey_scope orders:read; empty_gif; }')
+    server.wait_for_generation(registry.generation())
+    assert checked(registry, key.id, "GET", server.url + "/")["allowed"]
+    server.reload(locations='location / { apikey "api"; apikey_scope orders:write; empty_gif; }')
+    assert checked(registry, key.id, "GET", server.url + "/")["outcome"] == "scope"
+    registry.revoke(key)
+    assert checked(registry, key.id, "GET", server.url + "/")["outcome"] == "revoked"
+
+
+def test_a_location_is_proposed_and_regular_expressions_are_named(registry, nginx):
+    key = registry.key("acme", scope="base:read")
+    server = nginx(LOCATIONS)
+    server.wait_for_generation(registry.generation())
+    for path, location, names_regex in (("/orders/deep/1", "/orders/deep/", True), ("/orders/x?a=b", "/orders/", True),
+                                        ("/first/1", "^~ /first/", False), ("/exact", "= /exact", False),
+                                        ("/v1/x", "(server)", True)):
+        answer = checked(registry, key.id, "GET", server.url + path)
+        assert (answer["location"], answer["is_proposed"]) == (location, True)
+        assert any("'~ ^/v[0-9]+/'" in remark for remark in answer["remarks"]) == names_regex, path
+    answer = checked(registry, key.id, "GET", server.url + "/v1/x", "--location", "~ ^/v[0-9]+/")
+    assert (answer["location"], answer["outcome"], answer["is_proposed"]) == ("~ ^/v[0-9]+/", "scope", False)
+    refused = registry.run("check", key.id, "GET", "/x", "--location", "/nosuch/", check=False)
+    assert refused.returncode == 1 and "there is no location \"/nosuch/\"" in refused.stderr
+
+
+def test_servers_are_told_apart_by_host(registry, nginx):
+    key = registry.key("acme", scope="a")
+    port = free_port()
+    server = nginx(http="\n".join(
+        f'server {{ listen 127.0.0.1:{port}; server_name {name}; location / {{ apikey "x"; apikey_scope {scope}; empty_gif; }} }}'
+        for name, scope in (("a.example.com", "a"), ("*.example.com", "b"), ("other.org", "c"))))
+    server.wait_for_generation(registry.generation())
+    for host, is_allowed in (("a.example.com", True), ("b.example.com", False), ("A.EXAMPLE.COM", True), ("other.org", False)):
+        answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"Host": host, "X-Api-Key": key.secret})
+        assert (answer.status_code == 200) == is_allowed, host
+        assert checked(registry, key.id, "GET", f"http://{host}:{port}/")["allowed"] == is_allowed, host
+    refused = registry.run("check", key.id, "GET", "/", check=False)
+    assert refused.returncode == 2 and "3 servers are possible (a.example.com, *.example.com, other.org)" in refused.stderr
+
+
+@pytest.mark.parametrize("arguments,status,words", [
+    (("nonsense", "GET", "/"), 2, "key_"), (("key_00000000000000000000", "GET", "x"), 2, "is no URL"),
+    (("key_00000000000000000000", "GET", "ftp://x/"), 2, "is no URL of http or https"),
+    (("key_00000000000000000000", "GET", "/"), 1, "no nginx of this machine uses")])
+def test_wrong_use_is_said(registry, arguments, status, words):
+    done = registry.run("check", *arguments, check=False)
+    assert done.returncode == status and words in done.stderr
+
+
+def test_check_names_an_nginx_without_this(registry, nginx):
+    key = registry.key("acme")
+    server = nginx(DECIDED)
+
+    def be_older(file, at):
+        file.seek(at + 4)
+        file.write(struct.pack("<I", 77))
+    change_region(state_file(server.pid_path), 9, be_older)
+    done = registry.run("check", key.id, "GET", server.url + "/any/", check=False)
+    assert done.returncode == 1 and "does not say what its locations ask for" in done.stderr

@@ -1,0 +1,31 @@
+// Which server and which location of an nginx a request would come to, by the rules that need no regular expression.
+// Used by `keyloader check`.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "policy_view.hpp"
+
+namespace keyloader {
+
+struct Url {
+  bool is_tls = false;
+  std::string host{};  // lower-case, without the port; empty: only a path was given
+  std::uint64_t port = 0;
+  std::string path;  // without the query
+};
+// "https://api.example.com/orders/1?x=2", "/orders/1". Throws UsageError.
+[[nodiscard]] Url parse_url(const std::string& text);
+
+struct Proposal {
+  const ServerView* server = nullptr;
+  const LocationView* location = nullptr;
+  Texts remarks{};  // what else might decide, in sentences
+};
+// `named`: the location as `keyloader locations` shows it; empty: the longest prefix. Throws UsageError where several
+// are meant.
+[[nodiscard]] Proposal find_location(const NodePolicies& policies, const Url& url, apikey::MethodSet method,
+                                     const std::string& named);
+
+}  // namespace keyloader
