@@ -20,7 +20,7 @@ enum class Effect : std::uint8_t {
 };
 
 // What became of a change behind its commit.
-struct Outcome {
+struct Outcome {  // NOLINT(bugprone-exception-escape): Json says that moving may throw; it does not
   std::optional<Published> published;  // nothing: it was not published
   Activation activation;
   std::string failure;      // why publishing failed; empty: it did not

@@ -113,12 +113,12 @@ bool take_number(std::string_view& rest) {
 
 // "2026/11/27 02:13:04 [info] 812#812: *5 ". RETURNS: false for what nginx has not written.
 bool take_head(std::string_view& rest, std::string& time) {
-  constexpr std::size_t kTimeSize = 19;
-  if (rest.size() <= kTimeSize) {
+  constexpr std::size_t time_size = 19;
+  if (rest.size() <= time_size) {
     return false;
   }
-  time = rest.substr(0, kTimeSize);
-  rest.remove_prefix(kTimeSize);
+  time = rest.substr(0, time_size);
+  rest.remove_prefix(time_size);
   if (!take(rest, " [")) {
     return false;
   }
