@@ -29,7 +29,7 @@ namespace apikey {
 
 inline constexpr std::uint32_t kPoliciesVersion = 1;
 inline constexpr std::size_t kPoliciesHeaderSize = 64;
-inline constexpr std::size_t kMinPoliciesSize = 64U << 10U;
+inline constexpr std::size_t kMinPoliciesSize = 256U << 10U;
 inline constexpr std::size_t kMaxPoliciesSize = 16U << 20U;
 
 enum class PolicyTag : std::uint16_t {
@@ -124,7 +124,7 @@ struct PolicyEntry {
 // not empty.
 [[nodiscard]] bool next_policy(std::span<const std::byte>& rest, PolicyEntry& entry) noexcept;
 
-// Bytes of a region for that much, with room to grow, so that a reload seldom needs another one.
+// Bytes of a region for that much, with room to grow: a reload does not change it.
 [[nodiscard]] std::uint64_t policies_size(std::size_t needed) noexcept;
 
 // Puts one whole configuration into a region of at least kPoliciesHeaderSize bytes, 8-aligned.

@@ -201,8 +201,8 @@ Status read_policies(std::span<const std::byte> region, std::span<std::byte> out
       return kDamaged;
     }
     if (length < needed) {
-      return {StatusCode::refused, "its locations need {0} bytes in node memory, which has {1} for them", needed,
-              region.size() - kPoliciesHeaderSize};
+      return {StatusCode::refused, "what its locations ask for needs {0} bytes in node memory, which has room for {1}",
+              needed, region.size() - kPoliciesHeaderSize};
     }
     const auto configuration = load_le<std::uint64_t>(copy, offsetof(Header, configuration));
     const auto entries = copy.subspan(kPoliciesHeaderSize, length);

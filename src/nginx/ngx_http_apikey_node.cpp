@@ -98,19 +98,24 @@ std::span<std::byte> policies_of(const NodeFile& file) noexcept {
   return file.memory.region(NodeRegion::policies, kPoliciesVersion);
 }
 
-// Rows for this configuration's workers and three generations of old ones, and never fewer than there are. The same of
-// the bytes for its policies: a file is replaced only where they grow out of what they have.
-NodeRegions regions_for(const ngx_cycle_t* cycle, const MainConf& main, const Node& node,
-                        const NodeFile* existing) noexcept {
+// Where processes use the file it stays for its policies' sake: those that find no room are left out until nginx starts
+// again, because a reload interrupts nobody.
+std::uint64_t policies_for(const MainConf& main, const NodeFile* existing, bool may_grow) noexcept {
+  const std::uint64_t had = existing == nullptr ? 0 : policies_of(*existing).size();
+  const bool is_usable = had >= kMinPoliciesSize && had <= kMaxPoliciesSize;
+  const bool is_enough = had >= main.policies.size() + kPoliciesHeaderSize;
+  return is_usable && (is_enough || !may_grow) ? had : policies_size(main.policies.size());
+}
+
+// Rows for this configuration's workers and three generations of old ones, and never fewer than there are.
+NodeRegions regions_for(const ngx_cycle_t* cycle, const Node& node, const NodeFile* existing,
+                        std::uint64_t policies) noexcept {
   const auto workers = static_cast<std::size_t>(std::max<ngx_int_t>(core_conf(cycle).worker_processes, 1));
   std::size_t rows = std::clamp(kRowsPerWorker * workers, kMinWorkerRows, kMaxNodeWorkers);
   if (existing != nullptr) {
     rows = std::max(rows, existing->memory.worker_count());
   }
-  const std::uint64_t had = existing == nullptr ? 0 : policies_of(*existing).size();
-  const bool is_enough = had >= main.policies.size() + kPoliciesHeaderSize && had >= kMinPoliciesSize;
-  return make_regions(node.zone_size, rows,
-                      had <= kMaxPoliciesSize && is_enough ? had : policies_size(main.policies.size()));
+  return make_regions(node.zone_size, rows, policies);
 }
 
 bool has_that_name(const Node& node, const NodeFile& file) noexcept {
@@ -181,7 +186,8 @@ bool find_source(ngx_cycle_t* cycle, Node& node, NodeFile* running, ngx_uint_t& 
 // Uses the source as it is, if it is what this configuration would make.
 bool adopt(ngx_cycle_t* cycle, const MainConf& main, Node& node) noexcept {
   NodeFile* source = node.source;
-  if (source == nullptr || !source->memory.consists_of(regions_for(cycle, main, node, source)) ||
+  if (source == nullptr ||
+      !source->memory.consists_of(regions_for(cycle, node, source, policies_for(main, source, !node.is_running))) ||
       !attach_tables(source->memory, node.tables) || !has_that_name(node, *source)) {
     return false;
   }
@@ -237,7 +243,7 @@ void restore_stores(const Checkpoint& checkpoint, const NodeMemory& memory) noex
 
 // A new file: with the seed of what is to be carried over, or with what the checkpoint says.
 ngx_int_t make_new(ngx_cycle_t* cycle, const MainConf& main, Node& node, ngx_uint_t number, ngx_log_t* log) noexcept {
-  const NodeRegions regions = regions_for(cycle, main, node, node.source);
+  const NodeRegions regions = regions_for(cycle, node, node.source, policies_for(main, node.source, true));
   const std::size_t size = node_size(regions);
   node.is_new = true;
   node.file = new_node_file(log);
@@ -439,6 +445,17 @@ void hand_down(ngx_cycle_t* cycle, const Node& node) noexcept {
   *entry = {name, value};
 }
 
+void say_policies(const MainConf& main, const Node& node, ngx_log_t* log) noexcept {
+  const std::span<std::byte> region = policies_of(*node.file);
+  publish_policies(region, main.policies, node.configuration, wall_us());
+  if (main.policies.size() > region.size() - kPoliciesHeaderSize) {
+    ngx_log_error(NGX_LOG_WARN, log, 0,
+                  "apikey_zone \"%V\": what the locations ask for needs %uz bytes in node memory, which has room for "
+                  "%uz: `keyloader locations` and `keyloader check` know it again when nginx is started anew",
+                  &node.zone_name, main.policies.size(), region.size() - kPoliciesHeaderSize);
+  }
+}
+
 void put_in_place(Node& node, ngx_cycle_t* cycle) noexcept {
   finish_node(node.file->memory);
   if (node.source != nullptr && node.is_running) {
@@ -527,7 +544,7 @@ ngx_int_t on_init_module(ngx_cycle_t* cycle) noexcept {
   }
   sign(node->file->memory);
   assign_stores(*main, *node);
-  publish_policies(policies_of(*node->file), main->policies, node->configuration, wall_us());
+  say_policies(*main, *node, cycle->log);
   current = node->file;
   use_rows_of(*current);
   release_node_file(std::exchange(node->source, nullptr));

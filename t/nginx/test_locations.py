@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from harness.state import fold64, regions, state_file
-from harness.waiting import free_port
+from harness.waiting import free_port, wait_until
 
 LOCATIONS = """
     apikey "api";
@@ -96,20 +96,26 @@ def test_a_reload_that_is_refused_changes_nothing(registry, nginx):
     assert told(registry) == before
 
 
-def test_more_than_there_was_room_for(registry, nginx):
-    """The region grows with the configuration, and what was counted stays."""
+def test_more_than_there_is_room_for(registry, nginx):
+    """A reload interrupts nobody, so it keeps the file; the next start makes room, and what was counted stays."""
     server = nginx('location / { apikey "api"; apikey_scope any; empty_gif; }')
     path = state_file(server.pid_path)
-    size = regions(path)[9][1]
+    size, inode = regions(path)[9][1], path.stat().st_ino
     key = registry.key("acme", "--quota", "10/day")
     server.wait_for_generation(registry.generation())
     assert server.status(key=key) == 200
-    many = "".join(f'location /many/{i}/ {{ apikey_scope scope:{i}:{"x" * 100}; empty_gif; }}\n' for i in range(500))
+    many = "".join(f'location /many/{i}/ {{ apikey_scope scope:{i}:{"x" * 100}; empty_gif; }}\n' for i in range(1500))
     server.reload(locations='apikey "api"; location / { apikey_scope any; empty_gif; }\n' + many)
-    assert regions(path)[9][1] > size
+    assert path.stat().st_ino == inode and server.status(key=key) == 200
+    done = registry.run("locations", check=False)
+    assert done.returncode == 1 and f"which has room for {size - 64}" in done.stderr and "start it again" in done.stderr
+    server.wait_for_log("know it again when nginx is started anew")
+    server.quit()
+    server.start()
+    wait_until(lambda: regions(path)[9][1] > size)  # the port is open before the file is in place
     found = by_name(registry)
-    assert len(found) == 502 and found["/many/499/"]["scope_lines"][0]["scopes"] == ["scope:499:" + "x" * 100]
-    assert registry.json("quota", "show", key.id)[0]["used"] == 1
+    assert len(found) == 1502 and found["/many/1499/"]["scope_lines"][0]["scopes"] == ["scope:1499:" + "x" * 100]
+    assert registry.json("quota", "show", key.id)[0]["used"] == 2
 
 
 def change_region(path, kind, change):

@@ -156,7 +156,10 @@ NodePolicies policies_of(const Node& node) {
   std::vector<std::byte> copy(region.size());
   apikey::PoliciesRead read;
   if (const apikey::Status status = apikey::read_policies(region, copy, read); !status.ok()) {
-    policies.problem = fmt::format("{}: {}", node.name(), sentence_of(status));
+    policies.problem = fmt::format("{}: {}{}", node.name(), sentence_of(status),
+                                   status.code == apikey::StatusCode::refused
+                                       ? "; a reload does not enlarge it: stop nginx and start it again"
+                                       : "");
     return policies;
   }
   policies.configuration = read.configuration;
