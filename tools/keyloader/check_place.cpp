@@ -188,7 +188,7 @@ Url parse_url(const std::string& text) {
   }
   url.path = url.path.substr(0, url.path.find_first_of("?#"));
   if (url.path.empty() && scheme != std::string::npos) {
-    url.path = "/";
+    url.path.push_back('/');
   }
   if (!url.path.starts_with('/')) {
     throw UsageError(

@@ -43,6 +43,10 @@ std::optional<gid_t> group_id(const std::string& wanted) {
 
 void make_directory(const std::filesystem::path& path) {
   if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    if (errno == ENOENT) {
+      throw Failure(fmt::format("cannot make {}: there is no directory {}; make that first, with `mkdir -p {}`",
+                                path.string(), path.parent_path().string(), path.parent_path().string()));
+    }
     fail_errno("make", path);
   }
   struct stat status {};
@@ -102,6 +106,12 @@ std::unique_ptr<Registry> DataDir::open_registry() const {
           fmt::format("there is no registry in {}, only a snapshot: this is a node, or the registry was lost. Bring "
                       "registry.db back from a backup; `keyloader status` and `keyloader snapshot show` show what is "
                       "there. `keyloader init` would make another registry, whose snapshots nginx refuses",
+                      path_.string()));
+    }
+    if (struct stat found{}; stat(path_.c_str(), &found) == 0 && !S_ISDIR(found.st_mode)) {
+      throw Failure(
+          fmt::format("{} is a file, not a directory; name the directory of the registry with --dir or "
+                      "APIKEY_DIR",
                       path_.string()));
     }
     if (is_absent) {
