@@ -32,7 +32,7 @@ if(APIKEY_MODULE)
   install(TARGETS ngx_http_apikey_module LIBRARY DESTINATION ${APIKEY_NGINX_MODULES_DIR}
     PERMISSIONS OWNER_READ OWNER_WRITE GROUP_READ WORLD_READ COMPONENT module)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/conf/snippets/ DESTINATION ${APIKEY_NGINX_CONF_DIR}/snippets
-    COMPONENT module OPTIONAL)
+    COMPONENT module)
   if(APIKEY_DEBIAN_LAYOUT)
     install(FILES packaging/nginx/50-mod-http-apikey.conf DESTINATION ${modules_available} RENAME mod-http-apikey.conf
       COMPONENT module)
