@@ -179,9 +179,9 @@ void publish_policies(std::span<std::byte> region, std::span<const std::byte> en
 }
 
 Status read_policies(std::span<const std::byte> region, std::span<std::byte> out, PoliciesRead& read) noexcept {
-  constexpr Status kDamaged{StatusCode::damaged, "what nginx says of its locations is damaged"};
+  constexpr Status damaged{StatusCode::damaged, "what nginx says of its locations is damaged"};
   if (region.size() < kPoliciesHeaderSize || out.size() < region.size()) {
-    return kDamaged;
+    return damaged;
   }
   for (int i = 0; i < kMostReads; ++i) {
     const auto& live = *static_cast<const Header*>(static_cast<const void*>(region.data()));
@@ -198,7 +198,7 @@ Status read_policies(std::span<const std::byte> region, std::span<std::byte> out
     const auto length = load_le<std::uint64_t>(copy, offsetof(Header, length));
     const auto needed = load_le<std::uint64_t>(copy, offsetof(Header, needed));
     if (length > region.size() - kPoliciesHeaderSize) {
-      return kDamaged;
+      return damaged;
     }
     if (length < needed) {
       return {StatusCode::refused, "what its locations ask for needs {0} bytes in node memory, which has room for {1}",
@@ -212,7 +212,7 @@ Status read_policies(std::span<const std::byte> region, std::span<std::byte> out
     read = {configuration, load_le<std::uint64_t>(copy, offsetof(Header, written_us)), entries};
     return {};
   }
-  return kDamaged;
+  return damaged;
 }
 
 }  // namespace apikey
