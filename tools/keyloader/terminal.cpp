@@ -25,8 +25,8 @@ termios before_hiding;  // NOLINT(*-avoid-non-const-global-variables): a signal 
 // Whoever ends this with Ctrl-C keeps a terminal that shows what he types.
 extern "C" void show_input_and_end(int number) {
   tcsetattr(STDIN_FILENO, TCSANOW, &before_hiding);
-  signal(number, SIG_DFL);
-  raise(number);
+  static_cast<void>(signal(number, SIG_DFL));
+  static_cast<void>(raise(number));
 }
 
 bool hide_input() {
@@ -34,7 +34,7 @@ bool hide_input() {
     return false;
   }
   for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
-    signal(number, show_input_and_end);
+    static_cast<void>(signal(number, show_input_and_end));
   }
   termios hiding = before_hiding;
   hiding.c_lflag &= ~static_cast<tcflag_t>(ECHO);
@@ -62,7 +62,7 @@ HiddenInput::~HiddenInput() {
   if (is_hidden_) {
     tcsetattr(STDIN_FILENO, TCSANOW, &before_hiding);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
-      signal(number, SIG_DFL);
+      static_cast<void>(signal(number, SIG_DFL));
     }
     print_prompt("\n");  // the one that was typed was not shown
   }
