@@ -115,6 +115,11 @@ ngx_int_t show_limit(ngx_http_request_t* r, ngx_http_variable_value_t* v, Field 
   }
 }
 
+// Also of a request that was refused.
+bool is_seen(Field field) noexcept {
+  return field == Field::seen_id || field == Field::seen_owner || field == Field::seen_env;
+}
+
 ngx_int_t show_identity(ngx_http_request_t* r, ngx_http_variable_value_t* v, Field field, const RequestCtx& ctx,
                         const Identity& identity) noexcept {
   switch (field) {
@@ -207,7 +212,7 @@ ngx_int_t get_verdict_variable(ngx_http_request_t* r, ngx_http_variable_value_t*
 ngx_int_t get_identity_variable(ngx_http_request_t* r, ngx_http_variable_value_t* v, uintptr_t data) noexcept {
   const auto field = static_cast<Field>(data);
   RequestCtx* ctx = nullptr;
-  const Identity* identity = shown_identity(r, field >= Field::seen_id, ctx);
+  const Identity* identity = shown_identity(r, is_seen(field), ctx);
   return identity == nullptr ? show(v, {}) : show_identity(r, v, field, *ctx, *identity);
 }
 

@@ -39,11 +39,10 @@ void require_known(Registry& registry, const std::string& object) {
   add(registry.owners());
   add(registry.plans());
   add(registry.roles());
-  const std::string meant = nearest(object, names);
   throw Failure(
       fmt::format("the audit has no entry about \"{}\"; {}give the id of a key, or the name of an owner, plan, "
                   "role or pepper",
-                  object, meant.empty() ? std::string{} : fmt::format("did you mean \"{}\"? ", meant)));
+                  object, did_you_mean(object, names)));
 }
 
 void list(const Session& session, const AuditOptions& options) {

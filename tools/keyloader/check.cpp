@@ -12,6 +12,7 @@
 #include "apikey/limits.hpp"
 #include "key.hpp"
 #include "limit_text.hpp"
+#include "node_tables.hpp"
 #include "node_view.hpp"
 #include "publish/snapshot_file.hpp"
 #include "publish/snapshot_store.hpp"
@@ -24,8 +25,6 @@ namespace {
 
 using apikey::publish::SnapshotFile;
 
-constexpr std::uint64_t kNsPerSecond = 1'000'000'000;
-
 struct CheckOptions {
   std::string id;
   std::string method;
@@ -37,23 +36,21 @@ struct CheckOptions {
 
 apikey::Clocks clocks_now() {
   timespec wall{};
-  timespec mono{};
   static_cast<void>(clock_gettime(CLOCK_REALTIME, &wall));
-  static_cast<void>(clock_gettime(CLOCK_MONOTONIC, &mono));
   return {.wall = {wall.tv_sec},
-          .mono = {static_cast<std::uint64_t>(mono.tv_sec) * kNsPerSecond + static_cast<std::uint64_t>(mono.tv_nsec)},
+          .mono = monotonic_now(),
           .wall_us = {static_cast<std::uint64_t>(wall.tv_sec) * 1'000'000U +
                       static_cast<std::uint64_t>(wall.tv_nsec) / 1000U}};
 }
 
-// Tables of limits, copied so that nothing changes under whoever looks.
+// The tables of limits of one nginx.
 class TableCopies {
  public:
   explicit TableCopies(const Node& node) {
     constexpr auto bucket_version = static_cast<std::uint32_t>(apikey::BucketTable::kLayout);
     constexpr auto flight_version = static_cast<std::uint32_t>(apikey::FlightTable::kLayout);
     constexpr auto quota_version = static_cast<std::uint32_t>(apikey::QuotaTable::kLayout);
-    const auto clock = []() noexcept { return clocks_now().mono; };
+    const auto clock = []() noexcept { return monotonic_now(); };
     using apikey::NodeRegion;
     are_whole_ =
         apikey::BucketTable::attach(copy(node, NodeRegion::buckets, bucket_version), clock, buckets_).ok() &&
@@ -74,19 +71,10 @@ class TableCopies {
   [[nodiscard]] const apikey::LimitTables& tables() const { return tables_; }
 
  private:
-  struct alignas(128) Block {
-    std::array<std::byte, 128> bytes;
-  };
   std::span<std::byte> copy(const Node& node, apikey::NodeRegion kind, std::uint32_t version) {
-    const std::span<std::byte> region = node.memory().region(kind, version);
-    std::vector<Block>& blocks = memory_.emplace_back((region.size() + sizeof(Block) - 1) / sizeof(Block));
-    if (region.empty()) {
-      return {};
-    }
-    std::copy(region.begin(), region.end(), blocks.front().bytes.data());
-    return {blocks.front().bytes.data(), region.size()};
+    return copies_.emplace_back(node.memory().region(kind, version)).bytes();
   }
-  std::vector<std::vector<Block>> memory_;
+  std::vector<TableCopy> copies_;
   apikey::BucketTable buckets_;
   apikey::BucketTable client_buckets_;
   apikey::QuotaTable quotas_;
@@ -184,7 +172,6 @@ apikey::RequestFacts facts_of(const CheckOptions& options, const Url& url) {
 // The file that the nginx decides with: keys.mdb, or an earlier one where it has refused that.
 std::filesystem::path snapshot_of(const DataDir& directory, const Node& node, const std::filesystem::path& published,
                                   Texts& remarks) {
-  apikey::publish::MappedFile mapped;
   std::uint64_t active = 0;
   const std::vector<std::size_t> ours = node.rows_of(published);
   for (const StoreView& store : stores_of(node)) {
@@ -200,12 +187,12 @@ std::filesystem::path snapshot_of(const DataDir& directory, const Node& node, co
     remarks.push_back(fmt::format("{} has no snapshot: it answers 503; keys.mdb is what was looked at.", node.name()));
     return published;
   }
-  for (const auto& entry : apikey::publish::list_history(directory.path())) {
-    if (entry.is_in_service && entry.generation == active) {
-      return published;
-    }
+  const auto history = apikey::publish::list_history(directory.path());
+  if (std::any_of(history.begin(), history.end(),
+                  [&](const auto& entry) { return entry.is_in_service && entry.generation == active; })) {
+    return published;
   }
-  for (const auto& entry : apikey::publish::list_history(directory.path())) {
+  for (const auto& entry : history) {
     if (entry.generation == active) {
       remarks.push_back(fmt::format("{} uses generation {}, which is not the published one; that was looked at.",
                                     node.name(), active));
@@ -373,7 +360,7 @@ apikey::Outcome report_limits(const apikey::LocationPolicy& policy, const Snapsh
     const apikey::LimitLevel level = apikey::look_at_limit(copies.tables(), use, clocks);
     const bool has_room = level.status == apikey::LimitLevel::Status::admitted && level.remaining >= use.cost;
     const bool is_ok = use.is_dry_run || has_room;
-    const std::uint64_t seconds = (level.reset_ns + kNsPerSecond - 1) / kNsPerSecond;
+    const std::uint64_t seconds = (level.reset_ns + apikey::kNsPerSecond - 1) / apikey::kNsPerSecond;
     report.row("limit", is_ok,
                fmt::format("{}: {} of {} left{}{}", std::string_view{use.name}, level.remaining, use.size,
                            seconds == 0 ? "" : fmt::format(", all again in {} s", seconds),
@@ -461,24 +448,13 @@ void decide_for(const Session& session, const CheckOptions& options, const Url& 
   }
 }
 
-const Node& node_to_ask(const Nodes& nodes) {
-  const std::vector<const Node*> all = nodes_with_our_keys(nodes);
-  if (all.empty()) {
-    throw Failure(nodes.hidden() != nullptr
-                      ? nodes.hidden()->hidden_sentence()
-                      : fmt::format("no nginx of this machine uses {}; start it, or name its directory with --runtime",
-                                    nodes.snapshot().string()));
-  }
-  return *all.front();
-}
-
 void check_key(Session& session, const CheckOptions& options) {
   if (options.id != "-") {
     static_cast<void>(require_key_id(options.id));
   }
   const Url url = parse_url(options.url);
   const Nodes nodes(session.dir(), session.runtime);
-  const Node& node = node_to_ask(nodes);
+  const Node& node = *require_nodes_with_our_keys(nodes).front();
   const NodePolicies policies = policies_of(node);
   if (!policies.problem.empty()) {
     throw Failure(policies.problem);

@@ -6,6 +6,7 @@
 
 #include "apikey/credential.hpp"
 #include "check.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -14,12 +15,6 @@ using apikey::PolicyPlace;
 
 constexpr std::uint64_t kHttpPort = 80;
 constexpr std::uint64_t kHttpsPort = 443;
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return text;
-}
 
 // "0.0.0.0:8080", "[::]:80". RETURNS: 0 for a unix socket.
 std::uint64_t port_of(std::string_view listen) {
@@ -35,7 +30,7 @@ std::uint64_t port_of(std::string_view listen) {
 std::size_t fit_of(const std::string& written, const std::string& host) {
   constexpr std::size_t exact = std::size_t{1} << 30U;
   constexpr std::size_t leading = std::size_t{1} << 20U;
-  const std::string name = lower(written);
+  const std::string name = lower_case(written);
   if (name == host || (name.starts_with('.') && name.substr(1) == host)) {
     return exact;
   }
@@ -163,7 +158,7 @@ Url parse_url(const std::string& text) {
   Url url{.path = text};
   const std::size_t scheme = text.find("://");
   if (scheme != std::string::npos) {
-    const std::string name = lower(text.substr(0, scheme));
+    const std::string name = lower_case(text.substr(0, scheme));
     if (name != "http" && name != "https") {
       throw UsageError(fmt::format("\"{}\" is no URL of http or https", text));
     }
@@ -171,7 +166,7 @@ Url parse_url(const std::string& text) {
     url.port = url.is_tls ? kHttpsPort : kHttpPort;
     const std::size_t start = scheme + 3;
     const std::size_t end = std::min(text.find_first_of("/?#", start), text.size());
-    url.host = lower(text.substr(start, end - start));
+    url.host = lower_case(text.substr(start, end - start));
     url.path = text.substr(end);
     const std::size_t colon = url.host.rfind(':');
     if (colon != std::string::npos && url.host.find(']', colon) == std::string::npos) {

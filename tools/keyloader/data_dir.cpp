@@ -96,11 +96,11 @@ std::unique_ptr<Registry> DataDir::create_registry(const std::function<void(Chan
 }
 
 std::unique_ptr<Registry> DataDir::open_registry() const {
+  if (access(registry_file().c_str(), R_OK) != 0 && errno == EACCES) {
+    throw Failure(no_access(path_));
+  }
   if (access(registry_file().c_str(), F_OK) != 0) {
     const bool is_absent = errno == ENOENT || errno == ENOTDIR;
-    if (errno == EACCES) {
-      throw Failure(no_access(path_));
-    }
     if (is_absent && access(snapshot_file().c_str(), F_OK) == 0) {
       throw Failure(
           fmt::format("there is no registry in {}, only a snapshot: this is a node, or the registry was lost. Bring "
@@ -121,9 +121,6 @@ std::unique_ptr<Registry> DataDir::open_registry() const {
                       path_.string(), path_.string()));
     }
     fail_errno("open", registry_file());
-  }
-  if (access(registry_file().c_str(), R_OK) != 0 && errno == EACCES) {
-    throw Failure(no_access(path_));
   }
   return open_sqlite_registry(registry_file());
 }

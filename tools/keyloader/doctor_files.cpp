@@ -16,6 +16,7 @@
 #include "doctor.hpp"
 #include "file_descriptor.hpp"
 #include "node_view.hpp"
+#include "user.hpp"
 
 namespace keyloader {
 namespace {
@@ -35,17 +36,6 @@ std::optional<struct stat> look_at(const fs::path& path) {
   }
   return found;
 }
-
-// NOLINTBEGIN(concurrency-mt-unsafe): there is one thread
-std::string user_name(uid_t uid) {
-  const passwd* entry = getpwuid(uid);
-  return entry == nullptr ? std::to_string(uid) : entry->pw_name;
-}
-std::string group_name(gid_t gid) {
-  const group* entry = getgrgid(gid);
-  return entry == nullptr ? std::to_string(gid) : entry->gr_name;
-}
-// NOLINTEND(concurrency-mt-unsafe)
 
 // Has none of `forbidden` and all of `needed`. What is not there is another check's business.
 void check_mode(const fs::path& path, mode_t forbidden, mode_t needed, mode_t right, Findings& findings) {

@@ -3,12 +3,13 @@
 #include "first_steps.hpp"
 
 #include <fmt/format.h>
-#include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+
+#include "user.hpp"
 
 namespace keyloader {
 namespace {
@@ -33,15 +34,10 @@ struct stat status_of(const std::filesystem::path& path) {
   return status;
 }
 
-// The user of the same name as the directory's group: www-data, nginx. Empty: there is none.
-// NOLINTBEGIN(concurrency-mt-unsafe): there is one thread
-std::string group_name(gid_t gid) {
-  const group* const entry = getgrgid(gid);
-  return entry != nullptr ? std::string{entry->gr_name} : std::to_string(gid);
+// The user of the same name as the directory's group: www-data, nginx. Null: there is none.
+const passwd* user_of_group(gid_t gid) {
+  return getpwnam(group_name(gid).c_str());  // NOLINT(concurrency-mt-unsafe): there is one thread
 }
-
-const passwd* user_of_group(gid_t gid) { return getpwnam(group_name(gid).c_str()); }
-// NOLINTEND(concurrency-mt-unsafe)
 
 bool lets_pass(const struct stat& directory, gid_t group, const passwd* user) {
   if (user != nullptr && directory.st_uid == user->pw_uid) {

@@ -244,9 +244,7 @@ void LineImporter::set_key(std::uint64_t line, const std::string& text, Key& key
 void LineImporter::set_digest(const std::string& text, Key& key) {
   const std::size_t colon = text.rfind(':');
   key.method = colon == std::string::npos ? std::string{kPlainMethod} : text.substr(0, colon);
-  std::string digits = colon == std::string::npos ? text : text.substr(colon + 1);
-  std::transform(digits.begin(), digits.end(), digits.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string digits = lower_case(colon == std::string::npos ? text : text.substr(colon + 1));
   if (digits.size() != 2 * key.digest.bytes.size() || !apikey::from_hex(digits, key.digest.bytes)) {
     throw UsageError("a digest is 64 hex digits (SHA-256 of the key), or hmac-sha256:<pepper id>: and 64 hex digits");
   }

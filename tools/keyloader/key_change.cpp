@@ -129,19 +129,31 @@ std::string name_of(const Key& key) { return fmt::format("{} of {}", text_of(key
 // RETURNS: what is so already, in which case the key is left alone, without an audit entry; empty: it was changed.
 using Edit = std::function<std::string(Registry&, Key&)>;
 
-void change_keys(const Session& session, const ChangeOptions& options, std::string_view action, std::string_view did,
-                 Effect effect, const Edit& edit) {
+// What every change begins with: the words are right, whoever is asked has said yes, and the keys are there.
+struct Begun {
+  std::unique_ptr<Registry> registry;
+  std::unique_ptr<Change> change;
+  NamedKeys named;
+};
+
+Begun begin(const Session& session, const ChangeOptions& options, std::string_view action, Effect effect) {
   check(options.delivery);
   check_named(options, action == "revoke");
   check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
+  auto registry = session.dir().open_registry();
   const auto asked_for = effect == Effect::restricts ? ask(*registry, options, action) : std::nullopt;
-  const auto change = registry->begin_change();
+  auto change = registry->begin_change();
   if (action != "revoke") {
     change->because(options.reason);  // a revoked key keeps it itself
   }
-  const NamedKeys named = named_keys(*registry, options);
+  NamedKeys named = named_keys(*registry, options);
   check_unchanged(asked_for, named);
+  return {std::move(registry), std::move(change), std::move(named)};
+}
+
+void change_keys(const Session& session, const ChangeOptions& options, std::string_view action, std::string_view did,
+                 Effect effect, const Edit& edit) {
+  const auto [registry, change, named] = begin(session, options, action, effect);
   if (!named.deleted.empty() && action != "revoke") {
     static_cast<void>(require_key(*registry, named.deleted.front().id));  // says when it was deleted
   }
@@ -231,15 +243,7 @@ void set(const Session& session, const ChangeOptions& options) {
 }
 
 void remove(const Session& session, const ChangeOptions& options) {
-  check(options.delivery);
-  check_named(options, false);
-  check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
-  const auto asked_for = ask(*registry, options, "delete");
-  const auto change = registry->begin_change();
-  change->because(options.reason);
-  const NamedKeys named = named_keys(*registry, options);
-  check_unchanged(asked_for, named);
+  const auto [registry, change, named] = begin(session, options, "delete", Effect::restricts);
   Done done(*registry);
   for (const Key& key : named.keys) {
     change->remove(key);

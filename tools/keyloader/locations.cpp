@@ -126,16 +126,10 @@ Json json_of(const NodePolicies& policies) {
 
 void locations(Session& session) {
   const Nodes nodes(session.dir(), session.runtime);
-  const std::vector<NodePolicies> all = read_policies(nodes);
-  if (all.empty()) {
-    throw Failure(nodes.hidden() != nullptr
-                      ? nodes.hidden()->hidden_sentence()
-                      : fmt::format("no nginx of this machine uses {}; start it, or name its directory with --runtime",
-                                    nodes.snapshot().string()));
-  }
   std::vector<Texts> rows;
   Json json = Json::array();
-  for (const NodePolicies& policies : all) {
+  for (const Node* const node : require_nodes_with_our_keys(nodes)) {
+    const NodePolicies policies = policies_of(*node);
     json.push_back(json_of(policies));
     if (!policies.problem.empty()) {
       Session::warn(policies.problem);

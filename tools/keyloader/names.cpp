@@ -20,9 +20,7 @@ Texts names_of(const Objects& objects) {
 }
 
 std::string sentence(std::string_view what, const std::string& name, const Texts& names, std::string_view hint) {
-  const std::string meant = nearest(name, names);
-  return fmt::format("there is no {} \"{}\"; {}{}", what, name,
-                     meant.empty() ? std::string{} : fmt::format("did you mean \"{}\"? ", meant),
+  return fmt::format("there is no {} \"{}\"; {}{}", what, name, did_you_mean(name, names),
                      hint.empty() ? fmt::format("`keyloader {} list` shows them all", what) : std::string{hint});
 }
 

@@ -1,20 +1,19 @@
 // How far words are from one another: optimal string alignment distance (Damerau 1964; Levenshtein 1966).
 #include "nearest.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <utility>
 #include <vector>
+
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
 
 constexpr std::size_t kLettersPerMistake = 3;
 constexpr std::size_t kMaxMistakes = 3;
-
-std::string lower_case(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
-  return text;
-}
 
 // How many letters to add, drop, replace or swap with a neighbour make `b` of `a`.
 std::size_t distance(const std::string& first, const std::string& second) {
@@ -52,6 +51,11 @@ void sort_by_nearness(Texts& names, const std::string& word) {
 std::string nearest(const std::string& word, Texts names) {
   sort_by_nearness(names, word);
   return !names.empty() && is_near(word, names.front()) ? names.front() : std::string{};
+}
+
+std::string did_you_mean(const std::string& word, Texts names) {
+  const std::string meant = nearest(word, std::move(names));
+  return meant.empty() ? std::string{} : fmt::format("did you mean \"{}\"? ", meant);
 }
 
 }  // namespace keyloader

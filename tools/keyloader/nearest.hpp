@@ -16,5 +16,7 @@ void sort_by_nearness(Texts& names, const std::string& word);
 
 // Empty: none is near.
 [[nodiscard]] std::string nearest(const std::string& word, Texts names);
+// `did you mean "web"? `, for the middle of a sentence; empty: none is near.
+[[nodiscard]] std::string did_you_mean(const std::string& word, Texts names);
 
 }  // namespace keyloader

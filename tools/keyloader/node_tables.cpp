@@ -1,9 +1,10 @@
 // Reading the tables of quotas, of requests in flight and of usage out of node memory that is mapped for reading.
-// Called by what shows quotas, by `key list`, by receipts, and by collecting.
+// Called by what shows quotas and fills, by `key list`, by receipts, by `check`, and by collecting.
 #include "node_tables.hpp"
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 
 namespace keyloader {
 namespace {
@@ -28,14 +29,8 @@ void copy_slots(std::span<const std::byte> from, std::byte* to) {
     }
     std::memcpy(to + at, &pair, sizeof pair);
   }
-}
-
-TableCopy copy_table(std::span<const std::byte> region) {
-  TableCopy copy((region.size() + sizeof(TableBlock) - 1) / sizeof(TableBlock));
-  if (!copy.empty()) {
-    copy_slots(region, copy.front().bytes.data());
-  }
-  return copy;
+  const std::size_t rest = from.size() % sizeof(apikey::WideWord);
+  std::copy(from.end() - static_cast<std::ptrdiff_t>(rest), from.end(), to + (from.size() - rest));
 }
 
 bool has_our_keys(const Nodes& nodes, const Node& node) {
@@ -44,16 +39,30 @@ bool has_our_keys(const Nodes& nodes, const Node& node) {
 
 }  // namespace
 
-NodeQuotas::NodeQuotas(const Node& node, std::span<const std::byte> region)
-    : node_(node.name()), is_live_(node.is_live()), memory_(copy_table(region)) {
-  is_readable_ =
-      !memory_.empty() && apikey::QuotaTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
+apikey::MonoNs monotonic_now() noexcept {
+  timespec now{};
+  static_cast<void>(clock_gettime(CLOCK_MONOTONIC, &now));
+  return {static_cast<std::uint64_t>(now.tv_sec) * apikey::kNsPerSecond + static_cast<std::uint64_t>(now.tv_nsec)};
 }
 
-NodeFlights::NodeFlights(const Node& node, std::span<const std::byte> region)
-    : node_(node.name()), memory_(copy_table(region)) {
-  is_readable_ =
-      !memory_.empty() && apikey::FlightTable::attach({memory_.front().bytes.data(), region.size()}, table_).ok();
+TableCopy::TableCopy(std::span<const std::byte> region)
+    : blocks_((region.size() + sizeof(Block) - 1) / sizeof(Block)), size_(region.size()) {
+  if (!blocks_.empty()) {
+    copy_slots(region, blocks_.front().bytes.data());
+  }
+}
+
+std::span<std::byte> TableCopy::bytes() {
+  return blocks_.empty() ? std::span<std::byte>{} : std::span(blocks_.front().bytes.data(), size_);
+}
+
+NodeQuotas::NodeQuotas(const Node& node, std::span<const std::byte> region)
+    : node_(node.name()), is_live_(node.is_live()), memory_(region) {
+  is_readable_ = !region.empty() && apikey::QuotaTable::attach(memory_.bytes(), table_).ok();
+}
+
+NodeFlights::NodeFlights(const Node& node, std::span<const std::byte> region) : node_(node.name()), memory_(region) {
+  is_readable_ = !region.empty() && apikey::FlightTable::attach(memory_.bytes(), table_).ok();
 }
 
 std::uint64_t NodeFlights::running(std::string_view limit, const apikey::KeyId& family) const {

@@ -19,11 +19,23 @@
 
 namespace keyloader {
 
-// Copied table memory, aligned as every table wants it.
-struct alignas(128) TableBlock {
-  std::array<std::byte, 128> bytes;
+// What buckets and requests in flight are counted by.
+[[nodiscard]] apikey::MonoNs monotonic_now() noexcept;
+
+// The memory of a table, copied so that nothing changes under whoever looks, and aligned as every table wants it.
+class TableCopy {
+ public:
+  explicit TableCopy(std::span<const std::byte> region);
+
+  [[nodiscard]] std::span<std::byte> bytes();  // as long as the region
+
+ private:
+  struct alignas(128) Block {
+    std::array<std::byte, 128> bytes;
+  };
+  std::vector<Block> blocks_;
+  std::size_t size_;
 };
-using TableCopy = std::vector<TableBlock>;
 
 // One nginx's quotas, as they were at one moment.
 class NodeQuotas {

@@ -4,49 +4,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
-#include <memory>
-#include <new>
 
 #include "apikey/bucket_table.hpp"
 #include "apikey/quota_table.hpp"
 #include "apikey/usage_table.hpp"
+#include "node_tables.hpp"
 
 namespace keyloader {
 namespace {
 
-constexpr std::size_t kTableAlignment = 128;
 constexpr std::uint64_t kUsPerSecond = 1'000'000;
-
-apikey::MonoNs monotonic_now() noexcept {
-  timespec now{};
-  static_cast<void>(clock_gettime(CLOCK_MONOTONIC, &now));
-  return {static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000U + static_cast<std::uint64_t>(now.tv_nsec)};
-}
-
-// Aligned as a table wants it.
-class RegionCopy {
- public:
-  explicit RegionCopy(std::span<const std::byte> bytes)
-      : size_(bytes.size()),
-        start_(static_cast<std::byte*>(::operator new (bytes.size(), std::align_val_t{kTableAlignment}))) {
-    std::copy(bytes.begin(), bytes.end(), start_.get());
-  }
-  [[nodiscard]] std::span<std::byte> bytes() const { return {start_.get(), size_}; }
-
- private:
-  struct Free {
-    void operator()(std::byte* start) const { ::operator delete (start, std::align_val_t{kTableAlignment}); }
-  };
-  std::size_t size_;
-  std::unique_ptr<std::byte, Free> start_;
-};
 
 template <typename Attach>
 void add_fill(std::vector<TableFill>& fills, std::string_view name, std::span<std::byte> region, Attach attach) {
   TableFill fill{.name = name};
   if (!region.empty()) {
-    const RegionCopy copy(region);
+    TableCopy copy(region);
     attach(copy.bytes(), fill);
   }
   fills.push_back(fill);

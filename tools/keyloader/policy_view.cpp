@@ -176,6 +176,9 @@ NodePolicies policies_of(const Node& node) {
   return policies;
 }
 
+namespace {
+
+// Those that live; where none does, those that are gone.
 std::vector<const Node*> nodes_with_our_keys(const Nodes& nodes) {
   std::vector<const Node*> live;
   std::vector<const Node*> gone;
@@ -187,10 +190,15 @@ std::vector<const Node*> nodes_with_our_keys(const Nodes& nodes) {
   return live.empty() ? gone : live;
 }
 
-std::vector<NodePolicies> read_policies(const Nodes& nodes) {
-  std::vector<NodePolicies> all;
-  for (const Node* const node : nodes_with_our_keys(nodes)) {
-    all.push_back(policies_of(*node));
+}  // namespace
+
+std::vector<const Node*> require_nodes_with_our_keys(const Nodes& nodes) {
+  std::vector<const Node*> all = nodes_with_our_keys(nodes);
+  if (all.empty()) {
+    throw Failure(nodes.hidden() != nullptr
+                      ? nodes.hidden()->hidden_sentence()
+                      : fmt::format("no nginx of this machine uses {}; start it, or name its directory with --runtime",
+                                    nodes.snapshot().string()));
   }
   return all;
 }

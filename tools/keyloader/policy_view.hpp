@@ -62,10 +62,9 @@ struct NodePolicies {
   std::vector<ServerView> servers{};
 };
 
-// Of every nginx that has our keys.mdb: those that live; where none does, those that are gone.
-[[nodiscard]] std::vector<NodePolicies> read_policies(const Nodes& nodes);
+// Every nginx that has our keys.mdb: those that live; where none does, those that are gone. Throws where there is none.
+[[nodiscard]] std::vector<const Node*> require_nodes_with_our_keys(const Nodes& nodes);
 [[nodiscard]] NodePolicies policies_of(const Node& node);
-[[nodiscard]] std::vector<const Node*> nodes_with_our_keys(const Nodes& nodes);
 
 // "GET,HEAD"; "all methods".
 [[nodiscard]] std::string methods_text(apikey::MethodSet methods);

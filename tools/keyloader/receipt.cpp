@@ -13,24 +13,22 @@
 namespace keyloader {
 namespace {
 
-constexpr std::int64_t kNsPerSecond = 1'000'000'000;
 constexpr std::int64_t kNsPerMs = 1'000'000;
 
 // Both clocks: the wall clock may be set, before and after.
 struct Moment {
   timespec wall{};
-  timespec monotonic{};
+  apikey::MonoNs monotonic;
 
   Moment() {
     static_cast<void>(clock_gettime(CLOCK_REALTIME, &wall));
-    static_cast<void>(clock_gettime(CLOCK_MONOTONIC, &monotonic));
+    monotonic = monotonic_now();
   }
   // "2026-01-31T12:00:00.123Z"
   [[nodiscard]] std::string text() const {
     const std::string seconds = time_text(wall.tv_sec);
     return fmt::format("{}.{:03}Z", seconds.substr(0, seconds.size() - 1), wall.tv_nsec / kNsPerMs);
   }
-  [[nodiscard]] std::int64_t monotonic_ns() const { return monotonic.tv_sec * kNsPerSecond + monotonic.tv_nsec; }
 };
 
 // The name of a limit of concurrency that all requests of the key's family are under; empty: there is none.
@@ -97,7 +95,7 @@ void add_receipt(const Session& session, Registry& registry, const std::vector<K
         counted.empty() ? "" : fmt::format("of {} ", fmt::join(not_counted, ", ")));
   }
   outcome.receipt_json = {{"refused_since", moment.text()},
-                          {"monotonic_ns", moment.monotonic_ns()},
+                          {"monotonic_ns", moment.monotonic.value},
                           {"nginx", nodes},
                           {"not_counted", not_counted}};
 }

@@ -137,7 +137,7 @@ std::vector<Collected> collect_usage(const Session& session, UsageStore& store, 
   const bool has_socket = std::filesystem::exists(usual);
   const Nodes nodes(session.dir(), session.runtime);
   const std::vector<const Node*> found = nodes_with_usage(nodes);
-  // A user who may not write node memory cannot let nginx forget; over a socket he can.
+  // A user who may not write the inbox cannot ask nginx to forget; over a socket he can.
   if (has_socket &&
       std::any_of(found.begin(), found.end(), [](const Node* node) { return !UsageMemory(*node).may_acknowledge(); })) {
     return {collect_over(store, usual)};

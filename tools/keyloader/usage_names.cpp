@@ -108,9 +108,8 @@ OwnerId UsageNames::owner_id(const std::string& text) const {
     for (const auto& [each, name] : names_) {
       names.push_back(name);
     }
-    const std::string meant = nearest(text, names);
-    throw Failure(fmt::format("there is no owner \"{}\"; {}give its name or its 32-digit id", text,
-                              meant.empty() ? std::string{} : fmt::format("did you mean \"{}\"? ", meant)));
+    throw Failure(
+        fmt::format("there is no owner \"{}\"; {}give its name or its 32-digit id", text, did_you_mean(text, names)));
   }
   return last;
 }

@@ -1,20 +1,24 @@
-// Names of users. Called by data_dir.cpp and registry/sqlite_db.cpp.
+// What the system calls users and groups. See user.hpp.
 #include "user.hpp"
 
 #include <fmt/format.h>
+#include <grp.h>
 #include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 namespace keyloader {
-namespace {
-
+// NOLINTBEGIN(concurrency-mt-unsafe): there is one thread
 std::string user_name(uid_t uid) {
-  const passwd* entry = getpwuid(uid);  // NOLINT(concurrency-mt-unsafe): there is one thread
-  return entry != nullptr ? entry->pw_name : fmt::format("user {}", uid);
+  const passwd* const entry = getpwuid(uid);
+  return entry == nullptr ? std::to_string(uid) : entry->pw_name;
 }
 
-}  // namespace
+std::string group_name(gid_t gid) {
+  const group* const entry = getgrgid(gid);
+  return entry == nullptr ? std::to_string(gid) : entry->gr_name;
+}
+// NOLINTEND(concurrency-mt-unsafe)
 
 std::string who_may(const std::filesystem::path& path) {
   struct stat status {};

@@ -144,6 +144,12 @@ std::optional<Seconds> duration_of(std::string_view text) {
 
 }  // namespace
 
+std::string lower_case(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  return text;
+}
+
 bool is_none(std::string_view text) { return text == kNone; }
 
 bool clears(std::string_view what, const Texts& words) {

@@ -11,6 +11,9 @@
 
 namespace keyloader {
 
+// A-Z as a-z, whatever the locale.
+[[nodiscard]] std::string lower_case(std::string text);
+
 // `none` clears a field. It is the only word that does: nothing at all, 0 or 1970 never mean it.
 [[nodiscard]] bool is_none(std::string_view text);
 // Whether `words` is a lone `none`. Throws where it stands among others. `what`: "scopes".

@@ -14,6 +14,7 @@
 #include "log_search.hpp"
 #include "session.hpp"
 #include "table.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -382,9 +383,7 @@ void explain(const Session& session, const LogSearch& search, const std::string&
 }
 
 std::string require_instance(const std::string& text) {
-  std::string instance = text;
-  std::transform(instance.begin(), instance.end(), instance.begin(),
-                 [](char c) { return c >= 'A' && c <= 'F' ? static_cast<char>(c - 'A' + 'a') : c; });
+  std::string instance = lower_case(text);
   if (instance.size() != kInstanceSize || instance.find_first_not_of("0123456789abcdef") != std::string::npos) {
     throw UsageError(fmt::format("{} is no request id; write the 32 digits that the refusal's body shows as `instance`",
                                  quoted(without_keys(text))));
