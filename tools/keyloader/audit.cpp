@@ -121,6 +121,8 @@ void add_audit_commands(Command& app, Session& session) {
       "Each entry holds the SHA-256 of the one before it. Keep the last hash elsewhere to notice a cut-off end.\n\n"
       "  keyloader audit verify --json | jq -r .hash");
   check_it.read([&session] { verify(session); });
+
+  add_audit_revert(group, session);
 }
 
 }  // namespace keyloader

@@ -1,9 +1,12 @@
-// Whoever made a change, for people; and whether the audit is whole. Used by `audit`, `usage statement` and `doctor`.
+// Whoever made a change, for people; and whether the audit is whole. Used by the family
+// `audit` (by file: audit.cpp, audit_revert.cpp), by `usage statement` and `doctor`.
 #pragma once
 
 #include <string>
 
+#include "command.hpp"
 #include "registry/registry.hpp"
+#include "session.hpp"
 
 namespace keyloader {
 
@@ -12,5 +15,7 @@ namespace keyloader {
 
 // RETURNS: where the chain of hashes is broken, as a sentence; empty: nowhere.
 [[nodiscard]] std::string audit_problem(Registry& registry);
+
+void add_audit_revert(Command& group, Session& session);
 
 }  // namespace keyloader

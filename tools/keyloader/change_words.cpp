@@ -8,7 +8,6 @@
 #include <array>
 #include <set>
 
-#include "apikey/rate_spec.hpp"
 #include "limit_text.hpp"
 #include "output.hpp"
 
@@ -37,48 +36,15 @@ std::string words(const Json& value) {
   return is_list ? fmt::format("{}", fmt::join(value.get<Texts>(), " ")) : json_text(value);
 }
 
-// RETURNS: nothing for what is no limit that this keyloader knows.
-std::optional<Limit> limit_of(const Json& json) {
-  try {
-    Limit limit{.name = json.at("name").get<std::string>()};
-    limit.amount = json.at("amount").get<std::uint64_t>();
-    limit.period_ns = json.value("period_ns", std::uint64_t{0});
-    limit.is_dry_run = json.value("dry_run", false);
-    const auto kind = json.at("kind").get<std::string>();
-    if (kind == "rate") {
-      limit.kind = apikey::LimitKind::rate;
-      limit.burst = json.at("burst").get<std::uint64_t>();
-    } else if (kind == "rolling_quota") {
-      limit.kind = apikey::LimitKind::rolling_quota;
-    } else if (kind == "concurrency") {
-      limit.kind = apikey::LimitKind::concurrency;
-    } else if (kind == "calendar_quota") {
-      limit.kind = apikey::LimitKind::calendar_quota;
-      const auto window = json.at("window").get<std::string>();
-      for (const auto unit : {apikey::CalendarUnit::minute, apikey::CalendarUnit::hour, apikey::CalendarUnit::day,
-                              apikey::CalendarUnit::week, apikey::CalendarUnit::month, apikey::CalendarUnit::year}) {
-        if (unit_text(unit) == window) {
-          limit.unit = unit;
-        }
-      }
-    }
-    const bool is_known = kind == "rate" || kind == "rolling_quota" || kind == "concurrency" ||
-                          (kind == "calendar_quota" && limit.unit != apikey::CalendarUnit::none);
-    return is_known ? std::optional(limit) : std::nullopt;
-  } catch (const Json::exception&) {
-    return std::nullopt;
-  }
-}
-
 // A burst that follows from the rate is not worth a word.
 std::string limit_words(const Json& json) {
-  const auto limit = limit_of(json);
+  const auto limit = limit_from(json);
   if (!limit) {
     return json_text(json);
   }
   std::string text = limit_text(*limit);
-  if (limit->burst && *limit->burst == apikey::default_burst({limit->amount, limit->period_ns})) {
-    const std::string burst = fmt::format(" burst {}", *limit->burst);
+  if (limit->kind == apikey::LimitKind::rate && !limit->burst) {
+    const std::string burst = fmt::format(" burst {}", burst_of(*limit));
     text.erase(text.find(burst), burst.size());
   }
   return text;

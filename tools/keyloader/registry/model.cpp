@@ -7,6 +7,7 @@
 #include <pwd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <ctime>
 #include <stdexcept>
@@ -33,6 +34,13 @@ std::string_view kind_text(apikey::LimitKind kind) {
       break;  // stands in snapshots only
   }
   return "unknown";
+}
+
+// CalendarUnit::none for a name that there is not.
+apikey::CalendarUnit unit_from(std::string_view name) {
+  const auto* const found = std::find(kUnitNames.begin(), kUnitNames.end(), name);
+  return found == kUnitNames.end() ? apikey::CalendarUnit::none
+                                   : static_cast<apikey::CalendarUnit>(found - kUnitNames.begin());
 }
 
 const char* environment_text(const char* name) {
@@ -120,6 +128,35 @@ Json to_json(const Limits& limits) {
     list.push_back(to_json(limit));
   }
   return list;
+}
+
+std::optional<Limit> limit_from(const Json& json) {
+  try {
+    Limit limit{.name = json.at("name").get<std::string>()};
+    limit.amount = json.at("amount").get<std::uint64_t>();
+    limit.period_ns = json.value("period_ns", std::uint64_t{0});
+    limit.is_dry_run = json.value("dry_run", false);
+    const auto kind = json.at("kind").get<std::string>();
+    if (kind == "rate") {
+      limit.kind = apikey::LimitKind::rate;
+      const auto burst = json.at("burst").get<std::uint64_t>();
+      if (burst != burst_of(limit)) {
+        limit.burst = burst;
+      }
+    } else if (kind == "rolling_quota") {
+      limit.kind = apikey::LimitKind::rolling_quota;
+    } else if (kind == "concurrency") {
+      limit.kind = apikey::LimitKind::concurrency;
+    } else if (kind == "calendar_quota") {
+      limit.kind = apikey::LimitKind::calendar_quota;
+      limit.unit = unit_from(json.at("window").get<std::string>());
+    }
+    const bool is_known =
+        kind == kind_text(limit.kind) && (kind != "calendar_quota" || limit.unit != apikey::CalendarUnit::none);
+    return is_known ? std::optional(limit) : std::nullopt;
+  } catch (const Json::exception&) {
+    return std::nullopt;
+  }
 }
 
 Json to_json(const Adjustment& adjustment) {

@@ -135,7 +135,8 @@ struct AuditFilter {
   std::string action{};  // `key.revoke`, or `key` for all that begin with it and a dot
   std::string actor{};   // who, or on whose behalf
   Seconds since = 0;
-  std::uint64_t most = 0;  // the newest; 0: all
+  std::uint64_t first = 0;  // those with this number or a higher one
+  std::uint64_t most = 0;   // the newest; 0: all
 };
 
 // What a rate's bucket holds: the burst that was written, or the one that follows from the rate. 0 for other kinds.
@@ -171,6 +172,9 @@ template <typename Bytes>
 [[nodiscard]] Json to_json(const Key& key);
 [[nodiscard]] Json to_json(const Pepper& pepper);
 [[nodiscard]] Json to_json(const AuditEntry& entry);
+// What to_json() made of a limit. RETURNS: nothing for what is no limit that this keyloader knows. A burst that follows
+// from the rate was not written.
+[[nodiscard]] std::optional<Limit> limit_from(const Json& json);
 
 // "2026-01-31T12:00:00Z"; JSON null for 0.
 [[nodiscard]] std::string time_text(Seconds time);

@@ -214,8 +214,8 @@ class SqliteRegistry final : public Registry {
         "SELECT * FROM (SELECT seq, time, actor, action, object, before, after, prev_hash, hash FROM audit"
         " WHERE (?1 = '' OR object = ?1) AND (?2 = '' OR action = ?2 OR substr(action, 1, length(?2) + 1) = ?2 || '.')"
         " AND (?3 = '' OR json_extract(actor, '$.user') = ?3 OR json_extract(actor, '$.sudo_user') = ?3)"
-        " AND time >= ?4 ORDER BY seq DESC LIMIT ?5) ORDER BY seq");
-    query.bind(filter.object).bind(filter.action).bind(filter.actor).bind(filter.since);
+        " AND time >= ?4 AND seq >= ?5 ORDER BY seq DESC LIMIT ?6) ORDER BY seq");
+    query.bind(filter.object).bind(filter.action).bind(filter.actor).bind(filter.since).bind(filter.first);
     query.bind(filter.most == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(filter.most));
     while (query.step()) {
       visit(read_audit_entry(query));

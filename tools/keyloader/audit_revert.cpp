@@ -1,0 +1,477 @@
+// keyloader audit revert: takes back one change of a plan, an owner, a role or a key.
+// INVARIANT: nobody may do more behind it than before it. What would give access back is refused, with the command that
+// would.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "apikey/scope_set.hpp"
+#include "audit.hpp"
+#include "change_words.hpp"
+#include "delivery.hpp"
+#include "key.hpp"
+#include "limit_rules.hpp"
+#include "names.hpp"
+#include "owner.hpp"
+#include "session.hpp"
+#include "usage_counts.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+struct RevertOptions {
+  std::string entry;
+  std::string reason;
+  DeliveryOptions delivery;
+};
+
+// The state of an object, each thing that can change alone under a name of its own: `plan`, `limits.rate`, `meta.crm`.
+using Fields = std::map<std::string, Json>;
+
+Fields fields_of(const Json& state) {
+  Fields fields;
+  for (const auto& [name, value] : state.items()) {
+    if (name == "limits") {
+      for (const Json& limit : value) {
+        fields["limits." + limit.value("name", std::string{})] = limit;
+      }
+    } else if (name == "meta") {
+      for (const auto& [key, text] : value.items()) {
+        fields["meta." + key] = text;
+      }
+    } else if (name != "reason") {
+      fields[name] = value;
+    }
+  }
+  return fields;
+}
+
+Json value_of(const Fields& fields, const std::string& name) {
+  const auto found = fields.find(name);
+  return found == fields.end() ? Json{} : found->second;
+}
+
+std::string string_of(const Json& value) { return value.is_string() ? value.get<std::string>() : std::string{}; }
+
+Texts texts_of(const Fields& fields, const std::string& name) {
+  const Json value = value_of(fields, name);
+  return value.is_array() ? value.get<Texts>() : Texts{};
+}
+
+Seconds time_of(const Fields& fields, const std::string& name) {
+  const Json value = value_of(fields, name);
+  return value.is_string() ? parse_time(value.get<std::string>(), 0) : 0;
+}
+
+bool flag_of(const Fields& fields, const std::string& name) { return value_of(fields, name) == true; }
+
+Limits limits_of(const Fields& fields) {
+  Limits limits;
+  for (const auto& [name, value] : fields) {
+    if (!name.starts_with("limits.")) {
+      continue;
+    }
+    const auto limit = limit_from(value);
+    if (!limit) {
+      throw Failure(
+          fmt::format("{} of that entry is no limit that this keyloader knows; set it with `keyloader … set`", name));
+    }
+    limits.push_back(*limit);
+  }
+  return limits;
+}
+
+MetaMap meta_of(const Fields& fields) {
+  constexpr std::string_view start = "meta.";
+  MetaMap meta;
+  for (const auto& [name, value] : fields) {
+    if (name.starts_with(start)) {
+      meta[name.substr(start.size())] = string_of(value);
+    }
+  }
+  return meta;
+}
+
+void assign(Plan& plan, const Fields& fields) { plan.limits = limits_of(fields); }
+
+void assign(Role& role, const Fields& fields) { role.scopes = texts_of(fields, "scopes"); }
+
+void assign(Owner& owner, const Fields& fields) {
+  owner.email = string_of(value_of(fields, "email"));
+  owner.team = string_of(value_of(fields, "team"));
+  owner.meta = meta_of(fields);
+  owner.limits = limits_of(fields);
+  owner.is_suspended = flag_of(fields, "suspended");
+  owner.suspended_until = time_of(fields, "suspended_until");
+}
+
+void assign(Key& key, const Fields& fields) {
+  key.plan = string_of(value_of(fields, "plan"));
+  key.name = string_of(value_of(fields, "name"));
+  key.scopes = texts_of(fields, "scopes");
+  key.roles = texts_of(fields, "roles");
+  key.limits = limits_of(fields);
+  key.allow_ip = texts_of(fields, "allow_ip");
+  key.allow_origin = texts_of(fields, "allow_origin");
+  key.allow_method = texts_of(fields, "allow_method");
+  key.allow_host = texts_of(fields, "allow_host");
+  key.requires_tls = flag_of(fields, "require_tls");
+  key.meta = meta_of(fields);
+  key.not_before = time_of(fields, "not_before");
+  key.expires = time_of(fields, "expires");
+  key.is_suspended = flag_of(fields, "suspended");
+  key.suspended_until = time_of(fields, "suspended_until");
+  key.revoked = time_of(fields, "revoked");
+  key.revoked_reason = string_of(value_of(fields, "revoked_reason"));
+}
+
+// What is in `more` and not held already. A wider scope holds a narrower one.
+template <typename Holds>
+Texts gained(const Texts& more, const Texts& held, const Holds& holds) {
+  Texts all;
+  std::copy_if(more.begin(), more.end(), std::back_inserter(all), [&](const std::string& one) {
+    return std::none_of(held.begin(), held.end(), [&](const std::string& each) { return holds(each, one); });
+  });
+  return all;
+}
+
+// Lists that allow: an empty one allows everything.
+struct Condition {
+  std::string_view field;
+  std::string_view what;
+  std::string_view option;
+};
+constexpr std::array<Condition, 4> kConditions{{{"allow_ip", "address", "--allow-ip"},
+                                                {"allow_origin", "origin", "--allow-origin"},
+                                                {"allow_method", "method", "--allow-method"},
+                                                {"allow_host", "host", "--allow-host"}}};
+
+// 0 is "for ever" for the end of a validity or of a suspension.
+bool is_later(Seconds a, Seconds b) { return b != 0 && (a == 0 || a > b); }
+
+struct Regained {
+  std::string what;    // "scope orders:write"
+  std::string option;  // "--scope orders:write"; empty: that of the one before gives it back, too
+};
+
+// What `then` allows and `now` does not. A field that is absent on both sides is the same on both.
+class Access {
+ public:
+  Access(const Fields& now, const Fields& then) : now_(now), then_(then) {
+    add_lists();
+    add_times();
+    if (flag_of(now, "require_tls") && !flag_of(then, "require_tls")) {
+      regained_.push_back({"without TLS", "--no-require-tls"});
+    }
+  }
+
+  [[nodiscard]] const std::vector<Regained>& regained() const { return regained_; }
+  [[nodiscard]] bool ends_revocation() const { return time_of(now_, "revoked") != 0 && time_of(then_, "revoked") == 0; }
+  [[nodiscard]] bool ends_suspension() const {
+    return flag_of(now_, "suspended") && (!flag_of(then_, "suspended") || is_later(time_of(now_, "suspended_until"),
+                                                                                   time_of(then_, "suspended_until")));
+  }
+
+ private:
+  // `all`: what the list held; `set` takes a list as a whole.
+  void add(std::string_view what, std::string_view option, const Texts& again, const Texts& all) {
+    std::string words;
+    for (const std::string& value : all) {
+      words += fmt::format("{}{} {}", words.empty() ? "" : " ", option, value);
+    }
+    for (const std::string& value : again) {
+      regained_.push_back({fmt::format("{} {}", what, value), words});
+      words.clear();
+    }
+  }
+
+  void add_lists() {
+    const Texts scopes = texts_of(then_, "scopes");
+    add("scope", "--scope",
+        gained(scopes, texts_of(now_, "scopes"),
+               [](const std::string& held, const std::string& one) { return apikey::scope_grants(held, one); }),
+        scopes);
+    const Texts roles = texts_of(then_, "roles");
+    add("role", "--role", gained(roles, texts_of(now_, "roles"), std::equal_to<>{}), roles);
+    for (const auto& [field, what, option] : kConditions) {
+      const Texts now = texts_of(now_, std::string{field});
+      const Texts then = texts_of(then_, std::string{field});
+      if (!now.empty() && then.empty()) {
+        regained_.push_back({fmt::format("every {}", what), fmt::format("{} none", option)});
+      } else if (!now.empty()) {
+        add(what, option, gained(then, now, std::equal_to<>{}), then);
+      }
+    }
+  }
+
+  void add_times() {
+    const Seconds expires = time_of(then_, "expires");
+    if (is_later(expires, time_of(now_, "expires"))) {
+      const std::string end = expires == 0 ? "none" : time_text(expires);
+      regained_.push_back({expires == 0 ? "no end" : "the end " + end, "--expires " + end});
+    }
+    const Seconds begin = time_of(then_, "not_before");
+    if (begin < time_of(now_, "not_before")) {
+      const std::string text = begin == 0 ? "none" : time_text(begin);
+      regained_.push_back({begin == 0 ? "no begin" : "the begin " + text, "--not-before " + text});
+    }
+  }
+
+  const Fields& now_;
+  const Fields& then_;
+  std::vector<Regained> regained_;
+};
+
+std::string entry_name(const AuditEntry& entry) {
+  return fmt::format("entry {} ({} by {}, {})", entry.seq, entry.action, actor_text(entry.actor),
+                     time_text(entry.time));
+}
+
+std::string kind_of(const AuditEntry& entry) { return entry.action.substr(0, entry.action.find('.')); }
+
+[[noreturn]] void refuse(const AuditEntry& entry, const std::string& why) {
+  throw Failure(fmt::format("{} cannot be reverted: {}", entry_name(entry), why));
+}
+
+void check_access(const AuditEntry& entry, const Fields& now, const Fields& then) {
+  const std::string kind = kind_of(entry);
+  const Access access(now, then);
+  if (access.ends_revocation()) {
+    refuse(entry, fmt::format("a revoked key stays revoked; `keyloader key create --owner {}` makes another",
+                              string_of(value_of(now, "owner"))));
+  }
+  if (access.ends_suspension()) {
+    refuse(entry, fmt::format("it stopped {} {}, and a revert never gives access back; `keyloader {} resume {}` does",
+                              kind, entry.object, kind, entry.object));
+  }
+  if (access.regained().empty()) {
+    return;
+  }
+  Texts what;
+  Texts options;
+  for (const Regained& each : access.regained()) {
+    what.push_back(each.what);
+    if (!each.option.empty()) {
+      options.push_back(each.option);
+    }
+  }
+  refuse(entry, fmt::format("it took away {}, and a revert never gives access back. If {} {} is to have it again, say "
+                            "so: `keyloader {} set {} {}`",
+                            fmt::join(what, ", "), kind, entry.object, kind, entry.object, fmt::join(options, " ")));
+}
+
+// The entry, and those about the same object since.
+struct Found {
+  AuditEntry entry;
+  std::vector<AuditEntry> later;
+};
+
+Found find_entry(Registry& registry, std::uint64_t number) {
+  std::optional<Found> found;
+  registry.each_audit_entry({.first = number}, [&](const AuditEntry& entry) {
+    if (!found && entry.seq == number) {
+      found = Found{.entry = entry, .later = {}};
+    } else if (found && entry.object == found->entry.object && kind_of(entry) == kind_of(found->entry)) {
+      found->later.push_back(entry);
+    }
+  });
+  if (!found) {
+    throw Failure(fmt::format("the audit has no entry {}; `keyloader audit list` shows their numbers", number));
+  }
+  return std::move(*found);
+}
+
+bool changes(const AuditEntry& entry, const std::string& field) {
+  const auto value = [&](const Json& state) { return state.is_object() ? value_of(fields_of(state), field) : Json{}; };
+  return value(entry.before) != value(entry.after);
+}
+
+[[noreturn]] void refuse_conflict(const Found& found, const std::string& field) {
+  const auto last = std::find_if(found.later.rbegin(), found.later.rend(),
+                                 [&](const AuditEntry& each) { return changes(each, field); });
+  refuse(found.entry, fmt::format("{} of {} {} has been changed since{}; `keyloader {} set` changes it", field,
+                                  kind_of(found.entry), found.entry.object,
+                                  last == found.later.rend() ? "" : ", by " + entry_name(*last), kind_of(found.entry)));
+}
+
+// The state of now without the change of the entry. RETURNS: nothing when there is nothing of it left.
+std::optional<Fields> without(const Found& found, const Fields& now) {
+  const Fields before = fields_of(found.entry.before);
+  const Fields after = fields_of(found.entry.after);
+  for (const char* identity : {"id", "created"}) {
+    if (value_of(now, identity) != value_of(after, identity)) {
+      refuse(found.entry, fmt::format("the {} {} of then was deleted, the one of today is another",
+                                      kind_of(found.entry), found.entry.object));
+    }
+  }
+  Fields all = before;
+  all.insert(after.begin(), after.end());
+  Fields then = now;
+  for (const auto& [field, ignored] : all) {
+    const Json was = value_of(before, field);
+    const Json became = value_of(after, field);
+    const Json is = value_of(now, field);
+    if (was == became || is == was) {
+      continue;
+    }
+    if (is != became) {
+      refuse_conflict(found, field);
+    }
+    if (before.count(field) != 0) {
+      then[field] = was;
+    } else {
+      then.erase(field);
+    }
+  }
+  return then == now ? std::nullopt : std::optional(then);
+}
+
+void check_result(Registry& /*registry*/, const Role& /*role*/) {}
+void check_result(Registry& registry, const Plan& plan) { Session::warn(check_limits(registry, plan)); }
+void check_result(Registry& /*registry*/, const Owner& owner) { Session::warn(check_limits(owner)); }
+void check_result(Registry& registry, const Key& key) {
+  static_cast<void>(require_plan(registry, key.plan));
+  for (const std::string& role : key.roles) {
+    static_cast<void>(require_role(registry, role));
+  }
+  Session::warn(check_limits(registry, key, text_of(key.id)));
+}
+
+struct Revert {
+  const Session& session;
+  Registry& registry;
+  Change& change;
+  const RevertOptions& options;
+  const Found& found;
+};
+
+template <typename Object>
+void revert_change(const Revert& revert, Object object) {
+  const AuditEntry& entry = revert.found.entry;
+  const Json before = to_json(object);
+  const Fields now = fields_of(before);
+  const auto then = without(revert.found, now);
+  if (!then) {
+    report(revert.session, fmt::format("nothing is left of {}", entry_name(entry)), before,
+           deliver_nothing(revert.session, revert.registry, revert.change, revert.options.delivery));
+    return;
+  }
+  check_access(entry, now, *then);
+  assign(object, *then);
+  check_result(revert.registry, object);
+  revert.change.update(object, "revert");
+  AuditEntry made;
+  made.object = entry.object;
+  made.before = before;
+  made.after = to_json(object);
+  report(revert.session,
+         fmt::format("reverted {} of {} {}: {}", entry_name(entry), kind_of(entry), entry.object, change_words(made)),
+         made.after, deliver(revert.session, revert.registry, revert.change, revert.options.delivery));
+}
+
+// What nothing refers to may come back: without keys it gives nobody access.
+template <typename Object>
+void revert_deletion(const Revert& revert, Object object) {
+  const AuditEntry& entry = revert.found.entry;
+  const Fields fields = fields_of(entry.before);
+  object.name = entry.object;
+  object.created = time_of(fields, "created");
+  assign(object, fields);
+  check_result(revert.registry, object);
+  revert.change.create(object);
+  report(revert.session,
+         fmt::format("reverted {}: {} {} is there again", entry_name(entry), kind_of(entry), entry.object),
+         to_json(object), deliver(revert.session, revert.registry, revert.change, revert.options.delivery));
+}
+
+void revert_deletion(const Revert& revert) {
+  const AuditEntry& entry = revert.found.entry;
+  const std::string kind = kind_of(entry);
+  const auto refuse_if = [&](bool is_there) {
+    if (is_there) {
+      refuse(entry, fmt::format("there is a {} {} again", kind, entry.object));
+    }
+  };
+  if (kind == "key") {
+    refuse(entry, fmt::format("a deleted key is forgotten; `keyloader key create --owner {}` makes another",
+                              string_of(value_of(fields_of(entry.before), "owner"))));
+  }
+  if (kind == "plan") {
+    refuse_if(revert.registry.plan(entry.object).has_value());
+    revert_deletion(revert, Plan{});
+  } else if (kind == "role") {
+    refuse_if(revert.registry.role(entry.object).has_value());
+    revert_deletion(revert, Role{});
+  } else {
+    refuse_if(revert.registry.owner(entry.object).has_value());
+    Owner owner = new_owner(entry.object);
+    if (const auto id = bytes16_from_hex(string_of(value_of(fields_of(entry.before), "id")))) {
+      owner.id = *id;  // so that what it has used stays its own
+    }
+    revert_deletion(revert, std::move(owner));
+  }
+}
+
+std::uint64_t parse_number(const std::string& text) {
+  const bool is_number =
+      !text.empty() && text.size() <= 18 && text.find_first_not_of("0123456789") == std::string::npos;
+  if (!is_number) {
+    throw UsageError(fmt::format("\"{}\" is no number of an entry; `keyloader audit list` shows them under SEQ", text));
+  }
+  return std::stoull(text);
+}
+
+void revert(const Session& session, const RevertOptions& options) {
+  check(options.delivery);
+  check_reason(options.reason);
+  const std::uint64_t number = parse_number(options.entry);
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  const Found found = find_entry(*registry, number);
+  const AuditEntry& entry = found.entry;
+  change->because(fmt::format("entry {} reverted{}{}", number, options.reason.empty() ? "" : ": ", options.reason));
+  const std::string kind = kind_of(entry);
+  const Revert revert{session, *registry, *change, options, found};
+  if (kind != "plan" && kind != "owner" && kind != "role" && kind != "key") {
+    refuse(entry, "only changes of plans, owners, roles and keys can");
+  }
+  if (entry.action == kind + ".delete") {
+    revert_deletion(revert);
+  } else if (!entry.before.is_object()) {
+    refuse(entry, kind == "key"
+                      ? fmt::format("it made the key; `keyloader key revoke {}` ends it", entry.object)
+                      : fmt::format("it made the {}; `keyloader {} delete {}` removes it", kind, kind, entry.object));
+  } else if (kind == "plan") {
+    revert_change(revert, require_plan(*registry, entry.object));
+  } else if (kind == "role") {
+    revert_change(revert, require_role(*registry, entry.object));
+  } else if (kind == "owner") {
+    revert_change(revert, require_owner(*registry, entry.object));
+  } else {
+    revert_change(revert, require_key(*registry, entry.object));
+  }
+}
+
+}  // namespace
+
+void add_audit_revert(Command& group, Session& session) {
+  auto options = std::make_shared<RevertOptions>();
+  Command back = group.add("revert", "Take one change of a plan, an owner, a role or a key back");
+  back.argument("SEQ", options->entry, "The number of the entry, as `audit list` shows it");
+  back.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  back.tries(options->delivery);
+  back.delivers(options->delivery);
+  back.footer(
+      "Only what that entry changed goes back; what was changed again since is named, and nothing is done. It never\n"
+      "gives access back: for what was revoked, suspended or deleted, for a scope, role or network that was removed\n"
+      "and for an earlier end it says the command that does.\n\n"
+      "  keyloader audit list --object gold\n"
+      "  keyloader audit revert 57 --dry-run\n"
+      "  keyloader audit revert 57 --reason 'wrong plan'");
+  back.run([&session, options] { revert(session, *options); });
+}
+
+}  // namespace keyloader
