@@ -33,6 +33,7 @@ key.create key.list key.show key.set key.suspend key.resume key.revoke key.delet
 snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
 quota.grant quota.reset quota.show
 audit.list audit.verify audit.revert
+registry.show registry.adopt
 node.list node.prune
 usage usage.collect usage.statement usage.prune usage.merge
 """.split()

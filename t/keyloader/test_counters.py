@@ -197,6 +197,7 @@ def test_whatever_happens_and_whenever_nginx_looks(keyloader, tmp_path, seed):
     keyloader("publish")
     for node in nodes:
         assert node.takes(keyloader.snapshot)
+    fork("registry", "adopt", "--reason", "used beside the original by mistake")
     # The copy adds more than the original has, but has removed less; then the other way round.
     fork("import", "-", "--format", "csv", "--create-owners",
          stdin="key,owner\n" + "".join(f"key-{n}-of-the-copy,acme\n" for n in range(300)))
@@ -215,7 +216,7 @@ def age(keyloader):
     """Makes the registry one of the schema before counters."""
     with sqlite3.connect(keyloader.dir / "registry.db") as database:
         database.execute("DROP TRIGGER counters_only_grow")
-        for column in ("added", "removed", "withheld", "rolled_back_seq"):
+        for column in ("added", "removed", "withheld", "rolled_back_seq", "home_directory", "home_machine", "home_host"):
             database.execute(f"ALTER TABLE info DROP COLUMN {column}")
         database.execute("DELETE FROM schema_versions WHERE version > 2")
     database.close()

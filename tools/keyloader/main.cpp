@@ -59,6 +59,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_snapshot_commands(command, session);
   keyloader::add_node_commands(command, session);
   keyloader::add_init_command(command, session);
+  keyloader::add_registry_commands(command, session);
   keyloader::add_import_command(command, session);
   keyloader::add_usage_commands(command, session);
   keyloader::add_audit_commands(command, session);

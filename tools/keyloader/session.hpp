@@ -55,6 +55,7 @@ void add_find_command(Command& app, Session& session);
 void add_why_command(Command& app, Session& session);
 void add_publish_command(Command& app, Session& session);
 void add_snapshot_commands(Command& app, Session& session);
+void add_registry_commands(Command& app, Session& session);
 void add_import_command(Command& app, Session& session);
 void add_quota_commands(Command& app, Session& session);
 void add_node_commands(Command& app, Session& session);

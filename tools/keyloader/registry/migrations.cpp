@@ -180,7 +180,14 @@ UPDATE owner_limits SET burst = 0 WHERE kind = 1 AND burst = amount;
 )sql";
 static_assert(static_cast<int>(apikey::LimitKind::rate) == 1);
 
-constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts};
+// Where the registry belongs. One of before belongs to where it is changed next.
+constexpr const char* kHome = R"sql(
+ALTER TABLE info ADD COLUMN home_directory TEXT NOT NULL DEFAULT '';
+ALTER TABLE info ADD COLUMN home_machine TEXT NOT NULL DEFAULT '';
+ALTER TABLE info ADD COLUMN home_host TEXT NOT NULL DEFAULT '';
+)sql";
+
+constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHome};
 
 }  // namespace
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "apikey/meta.hpp"
+#include "registry/home.hpp"
 #include "registry/model.hpp"
 
 namespace keyloader {
@@ -44,6 +45,7 @@ struct RegistryInfo {
   std::uint64_t removed = 0;
   std::int64_t withheld = 0;
   Seconds created = 0;
+  Home home;
   int schema_version = 0;
 };
 
@@ -103,7 +105,12 @@ class Registry {
   Registry& operator=(const Registry&) = delete;
   virtual ~Registry() = default;
 
+  // Throws Failure for a copy of the registry, which belongs elsewhere (registry/home.hpp).
   [[nodiscard]] virtual std::unique_ptr<Change> begin_change() = 0;
+  // The change that makes such a copy the registry: from it on it belongs here. REQUIRES: a reason.
+  [[nodiscard]] virtual std::unique_ptr<Change> begin_adoption(const std::string& reason) = 0;
+  // Where this registry is, which need not be where it belongs.
+  [[nodiscard]] virtual Home here() const = 0;
 
   // Runs `read` on one unchanging state of the registry, whatever others change meanwhile.
   virtual void with_stable_view(const std::function<void()>& read) = 0;

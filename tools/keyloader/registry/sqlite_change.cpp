@@ -2,6 +2,8 @@
 // Called through Change by the commands. Must never write a secret; an audit entry does not even hold a digest.
 #include "registry/sqlite_change.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "registry/sqlite_rows.hpp"
@@ -91,9 +93,39 @@ SqliteChange::SqliteChange(Database& database, Registry& registry)
       transaction_(database, Transaction::Kind::write),
       actor_(current_actor().dump()) {}
 
-void SqliteChange::found(const apikey::RegistryId& id) {
+void SqliteChange::found(const apikey::RegistryId& id, const Home& home) {
   database_.query("INSERT INTO info(one, registry_id, created) VALUES(1, ?, ?)").bind(id).bind(wall_clock()).run();
+  set_home(home);
   audit("registry.init", hex(id), nullptr, {{"registry_id", hex(id)}});
+}
+
+void SqliteChange::set_home(const Home& home) {
+  Query query = database_.query("UPDATE info SET home_directory = ?, home_machine = ?, home_host = ?");
+  query.bind(home.directory).bind(home.machine).bind(home.host).run();
+}
+
+void SqliteChange::require_home(const Home& here) {
+  const Home home = registry_.info().home;
+  if (!is_at_home(home, here)) {
+    throw Failure(
+        fmt::format("{}: it can be read, not changed. If it is to be the registry from now on, and the other is not "
+                    "used any more, run `keyloader registry adopt --reason TEXT`",
+                    elsewhere_text(home, here)));
+  }
+  if (home.directory.empty()) {
+    set_home(here);
+  }
+}
+
+void SqliteChange::adopt(const Home& here, const std::string& reason) {
+  const RegistryInfo info = registry_.info();
+  const auto entry = [](const Home& home) {
+    return Json{{"directory", home.directory}, {"host", home.host}, {"machine", home.machine}};
+  };
+  Json after = entry(here);
+  after["reason"] = reason;
+  set_home(here);
+  audit("registry.adopt", hex(info.id), entry(info.home), after);
 }
 
 void SqliteChange::load_chain_end() {

@@ -12,8 +12,12 @@ class SqliteChange final : public Change {
   // Takes the write lock. `registry` reads through the same connection, and so sees what was changed here.
   SqliteChange(Database& database, Registry& registry);
 
-  // The first change of all: gives a new registry its id.
-  void found(const apikey::RegistryId& id);
+  // The first change of all: gives a new registry its id and its home.
+  void found(const apikey::RegistryId& id, const Home& home);
+
+  // Throws Failure unless the registry is at home at `here`. One that has none yet is from now on.
+  void require_home(const Home& here);
+  void adopt(const Home& here, const std::string& reason);
 
   void because(const std::string& reason) override { reason_ = reason; }
   void create(const Owner& owner) override;
@@ -39,6 +43,7 @@ class SqliteChange final : public Change {
 
  private:
   void audit(std::string_view action, std::string_view object, const Json& before, const Json& after);
+  void set_home(const Home& home);
   void load_chain_end();
   void count_keys();
 

@@ -42,7 +42,8 @@ void give_group_of(const std::filesystem::path& path) {
   }
 }
 
-[[noreturn]] void fail(sqlite3* database, const std::string& file) {
+[[noreturn]] void fail(sqlite3* database, const std::filesystem::path& path) {
+  const std::string file = path.empty() ? "the database" : path.filename().string();
   int code = database != nullptr ? sqlite3_errcode(database) & 0xff : SQLITE_NOMEM;
   if (database != nullptr && code == SQLITE_IOERR && sqlite3_system_errno(database) == ENOSPC) {
     code = SQLITE_FULL;
@@ -57,11 +58,9 @@ void give_group_of(const std::filesystem::path& path) {
       throw Failure(fmt::format("the disk is full; nothing was changed in {}: make room and try again", file));
     case SQLITE_READONLY:
     case SQLITE_PERM:
-    case SQLITE_CANTOPEN: {
-      const char* path = database != nullptr ? sqlite3_db_filename(database, "main") : nullptr;
+    case SQLITE_CANTOPEN:
       throw Failure(fmt::format("{} cannot be {} ({}); {}", file, code == SQLITE_CANTOPEN ? "opened" : "written",
-                                detail, who_may(path != nullptr ? path : file)));
-    }
+                                detail, who_may(path)));
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       throw Failure(
@@ -71,7 +70,26 @@ void give_group_of(const std::filesystem::path& path) {
   }
 }
 
-[[noreturn]] void fail(sqlite3* database) { fail(database, file_name(database)); }
+[[noreturn]] void fail(sqlite3* database) {
+  const char* path = database != nullptr ? sqlite3_db_filename(database, "main") : nullptr;
+  fail(database, path != nullptr ? path : "");
+}
+
+// A directory may be reached through a link; the file itself may not be one, as whoever can write the directory could
+// make it one to another's file.
+std::filesystem::path without_links(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::path directory =
+      std::filesystem::canonical(path.has_parent_path() ? path.parent_path() : ".", error);
+  const std::filesystem::path file = (error ? path.parent_path() : directory) / path.filename();
+  if (std::filesystem::is_symlink(file, error)) {
+    throw Failure(
+        fmt::format("{} is a link, which is not followed; put the file itself there, or name its directory "
+                    "with --dir",
+                    path.string()));
+  }
+  return file;
+}
 
 }  // namespace
 
@@ -145,13 +163,14 @@ void Query::bytes(int column, std::span<std::uint8_t> out) const {
   std::copy(value.begin(), value.end(), out.begin());
 }
 
-Database::Database(const std::filesystem::path& path, bool create) {
+Database::Database(const std::filesystem::path& given, bool create) {
+  const std::filesystem::path path = without_links(given);
   sqlite3* database = nullptr;
   const int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOFOLLOW | (create ? SQLITE_OPEN_CREATE : 0);
   const int code = sqlite3_open_v2(path.c_str(), &database, flags, nullptr);
   database_.reset(database);
   if (code != SQLITE_OK) {
-    fail(database, path.filename().string());
+    fail(database, path);
   }
   sqlite3_busy_timeout(database, kBusyTimeoutMs);
   // Whoever may only read gets a file that is open for reading; it was told how to keep its journal by a writer.

@@ -14,11 +14,23 @@ namespace {
 
 class SqliteRegistry final : public Registry {
  public:
-  SqliteRegistry(const std::filesystem::path& file, bool create) : database_(file, create) {}
+  SqliteRegistry(const std::filesystem::path& file, bool create) : database_(file, create), here_(home_of(file)) {}
 
   [[nodiscard]] Database& database() { return database_; }
 
-  std::unique_ptr<Change> begin_change() override { return std::make_unique<SqliteChange>(database_, *this); }
+  std::unique_ptr<Change> begin_change() override {
+    auto change = std::make_unique<SqliteChange>(database_, *this);
+    change->require_home(here_);
+    return change;
+  }
+
+  std::unique_ptr<Change> begin_adoption(const std::string& reason) override {
+    auto change = std::make_unique<SqliteChange>(database_, *this);
+    change->adopt(here_, reason);
+    return change;
+  }
+
+  Home here() const override { return here_; }
 
   void with_stable_view(const std::function<void()>& read) override {
     Transaction transaction(database_, Transaction::Kind::read);
@@ -30,7 +42,7 @@ class SqliteRegistry final : public Registry {
     Query query = database_.query(
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
         " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback')"
-        "           ORDER BY seq DESC LIMIT 1), 0) FROM info");
+        "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host FROM info");
     if (!query.step()) {
       throw Failure("registry.db is damaged (it has no id); restore it from a backup");
     }
@@ -44,6 +56,7 @@ class SqliteRegistry final : public Registry {
     info.removed = query.count(6);
     info.withheld = query.number(7);
     info.changed_seq = query.count(8);
+    info.home = {.directory = query.text(9), .machine = query.text(10), .host = query.text(11)};
     info.schema_version = schema_version(database_);
     return info;
   }
@@ -249,6 +262,7 @@ class SqliteRegistry final : public Registry {
   }
 
   Database database_;
+  Home here_;
 };
 
 }  // namespace
@@ -285,7 +299,7 @@ std::unique_ptr<Registry> create_sqlite_registry(const std::filesystem::path& fi
   if (RAND_bytes(id.data(), static_cast<int>(id.size())) != 1) {
     throw Failure("libcrypto has no random bytes to give");
   }
-  change.found(id);
+  change.found(id, registry->here());
   change.create(Plan{.name = std::string{kDefaultPlan}, .limits = {}, .created = wall_clock()});
   fill(change);
   change.commit();
