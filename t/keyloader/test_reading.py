@@ -58,6 +58,27 @@ def test_modes(shared):
 
 
 @needs_root
+def test_readers_see_what_was_collected(shared):
+    """Also where usage.db is made later, or was there before the group."""
+    assert "nothing was collected" in as_nobody(shared, "usage", "--by", "owner").stderr
+    shared("usage", "--by", "owner")  # makes the file
+    for name in ("usage.db", "usage.db-wal", "usage.db-shm"):
+        status = (shared.dir / name).stat()
+        assert (status.st_mode & 0o777, status.st_gid) == (0o640, GID), name
+    done = as_nobody(shared, "usage", "--by", "owner")
+    assert done.returncode == 0, done.stderr
+    listed = as_nobody(shared, "key", "list")
+    assert "nobody may not see what nginx has counted since the last collection" in listed.stderr
+    (shared.dir / "usage.db").chmod(0o600)
+    assert "usage.db cannot be opened" in as_nobody(shared, "key", "list").stderr
+    shared("init", "--reader-group", GROUP)
+    assert as_nobody(shared, "usage", "--by", "owner").returncode == 0
+    before = (shared.dir / "usage.db").read_bytes()
+    refused = as_nobody(shared, "usage", "prune", "--before", "2026-01-01", "--yes")
+    assert refused.returncode != 0 and (shared.dir / "usage.db").read_bytes() == before
+
+
+@needs_root
 def test_a_warning_without_a_pepper(bare):
     assert "digests" in bare("init", "--reader-group", GROUP).stderr
     other = bare.beside("other")

@@ -91,6 +91,28 @@ std::string DataDir::make(const std::string& group) const {
   return warning;
 }
 
+void DataDir::share_as_registry(const std::filesystem::path& database) const {
+  struct stat registry {};
+  if (stat(registry_file().c_str(), &registry) == 0 && (registry.st_mode & S_IRGRP) != 0) {
+    let_group_read(database, registry.st_gid);
+  }
+}
+
+void let_group_read(const std::filesystem::path& database, gid_t group) {
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    const std::string file = database.string() + suffix;
+    if (lchown(file.c_str(), static_cast<uid_t>(-1), group) != 0) {
+      if (errno == ENOENT && *suffix != '\0') {
+        continue;  // it will be made like the database
+      }
+      fail_errno("give the group to", file);
+    }
+    if (chmod(file.c_str(), S_IRUSR | S_IWUSR | S_IRGRP) != 0) {
+      fail_errno("set the mode of", file);
+    }
+  }
+}
+
 std::unique_ptr<Registry> DataDir::create_registry(const std::function<void(Change&)>& fill) const {
   return create_sqlite_registry(registry_file(), fill);
 }

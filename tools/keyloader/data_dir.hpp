@@ -2,6 +2,8 @@
 // Called by every command. Creates nothing world-readable, follows no link when it creates.
 #pragma once
 
+#include <sys/types.h>
+
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -28,12 +30,18 @@ class DataDir {
   // whichever there is. RETURNS: a warning to show, or nothing.
   std::string make(const std::string& group) const;
 
+  // Lets the group that may read registry.db read this database and its journals, too; no group may: nothing.
+  void share_as_registry(const std::filesystem::path& database) const;
+
   [[nodiscard]] std::unique_ptr<Registry> create_registry(const std::function<void(Change&)>& fill) const;
   [[nodiscard]] std::unique_ptr<Registry> open_registry() const;
 
  private:
   std::filesystem::path path_;
 };
+
+// Makes a database and its two journals 0640, of this group.
+void let_group_read(const std::filesystem::path& database, gid_t group);
 
 // "cannot make /x: Permission denied": a Failure out of errno.
 [[noreturn]] void fail_errno(std::string_view doing, const std::filesystem::path& path);

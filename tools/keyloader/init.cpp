@@ -35,18 +35,13 @@ gid_t require_group(const std::string& name) {
   return entry->gr_gid;
 }
 
-// Who is in the group reads registry.db and its journal, and nothing else: the others may pass through the directory,
-// but not list it.
+// Who is in the group reads registry.db and usage.db with their journals, and nothing else: the others may pass through
+// the directory, but not list it.
 void let_read(const DataDir& directory, Registry& registry, const std::string& name) {
   const gid_t gid = require_group(name);
-  for (const char* suffix : {"", "-wal", "-shm"}) {
-    const std::string file = directory.registry_file().string() + suffix;
-    if (lchown(file.c_str(), static_cast<uid_t>(-1), gid) != 0) {
-      fail_errno("give the group to", file);
-    }
-    if (chmod(file.c_str(), S_IRUSR | S_IWUSR | S_IRGRP) != 0) {
-      fail_errno("set the mode of", file);
-    }
+  let_group_read(directory.registry_file(), gid);
+  if (std::filesystem::exists(directory.usage_file())) {
+    let_group_read(directory.usage_file(), gid);
   }
   if (chmod(directory.path().c_str(), S_ISGID | S_IRWXU | S_IRGRP | S_IXGRP | S_IXOTH) != 0) {
     fail_errno("set the mode of", directory.path());

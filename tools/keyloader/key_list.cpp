@@ -154,6 +154,7 @@ void list(const Session& session, const KeyListOptions& options) {
   require_known(*registry, options);
   LastUse use(session);
   judge_use(use, wanted);
+  use.warn_of_problem();
   const RoleScopes roles(*registry);
   registry->each_key(options.filter, [&](const Key& key) {
     const Seconds last_used = wanted.holds(key) ? use.of(key.id) : 0;

@@ -116,6 +116,7 @@ void show(const Session& session, const Texts& ids) {
   const SuspendedOwners suspended(*registry, now);
   const QuotaMeter meter(session);
   LastUse use(session);
+  use.warn_of_problem();
   Json list = Json::array();
   for (const std::string& id : ids) {
     const Key key = require_key(*registry, id);

@@ -20,7 +20,9 @@ class LastUse {
   [[nodiscard]] Seconds of(const apikey::KeyId& key);
   // Since when use is counted here; nothing: it is not.
   [[nodiscard]] std::optional<Seconds> known_since() const { return known_since_; }
-  [[nodiscard]] const std::string& problem() const { return problem_; }  // why usage.db cannot be read; empty: it can
+  // Why a use may be missing here, as a sentence; empty: none is.
+  [[nodiscard]] const std::string& problem() const { return problem_; }
+  void warn_of_problem() const;
 
  private:
   void know_since(Seconds time);

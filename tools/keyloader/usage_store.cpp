@@ -7,6 +7,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 namespace keyloader {
 namespace {
 
@@ -109,16 +111,39 @@ std::int64_t schema_version(Database& database) {
   return query.number(0);
 }
 
+bool may_only_read(const std::filesystem::path& path) { return access(path.c_str(), W_OK) != 0 && errno == EACCES; }
+
 Database open_database(const DataDir& directory) {
+  const std::filesystem::path file = directory.usage_file();
+  if (may_only_read(file)) {
+    return {file, false};
+  }
+  if (access(file.c_str(), F_OK) != 0 && may_only_read(directory.path())) {
+    throw Failure(fmt::format("nothing was collected in {} yet; its owner does it with `keyloader usage collect`",
+                              directory.path().string()));
+  }
   const OpeningLock lock(directory);
-  return {directory.usage_file(), true};
+  return {file, true};
 }
 
 }  // namespace
 
-UsageStore::UsageStore(const DataDir& directory) : database_(open_database(directory)) { make_tables(); }
+UsageStore::UsageStore(const DataDir& directory) : database_(open_database(directory)) {
+  if (make_tables()) {
+    directory.share_as_registry(directory.usage_file());
+  }
+}
 
-void UsageStore::make_tables() {
+bool UsageStore::make_tables() {
+  if (database_.is_readonly()) {
+    if (const std::int64_t found = schema_version(database_); found != kSchemaVersion) {
+      throw Failure(
+          fmt::format("usage.db has tables of version {}, this keyloader reads version {}; `keyloader usage collect` "
+                      "as its owner brings it up to date",
+                      found, kSchemaVersion));
+    }
+    return false;
+  }
   Transaction transaction(database_, Transaction::Kind::write);
   const std::int64_t found = schema_version(database_);
   if (found > kSchemaVersion) {
@@ -170,6 +195,7 @@ CREATE TABLE merged(
     add_later_tables();
   }
   transaction.commit();
+  return found == 0;
 }
 
 // `last_used`: of each key by itself, as it is asked for often, and outlives the counts. `months`: what is left of

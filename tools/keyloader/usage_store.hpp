@@ -54,7 +54,8 @@ struct Pruned {
 
 class UsageStore {
  public:
-  // Makes the file when it is not there. Throws Failure when the directory is not there.
+  // Makes the file when it is not there. Throws Failure when the directory is not there. For whoever may only read it is
+  // read-only, and a Failure where there is none yet.
   explicit UsageStore(const DataDir& directory);
 
   [[nodiscard]] Database& database() { return database_; }
@@ -90,7 +91,7 @@ class UsageStore {
   void put_merged(const Hash& file, const std::string& name, std::uint64_t rows);
 
  private:
-  void make_tables();
+  bool make_tables();  // RETURNS: whether they were made for the first time
   void add_later_tables();
 
   Database database_;

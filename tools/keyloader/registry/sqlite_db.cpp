@@ -174,7 +174,7 @@ Database::Database(const std::filesystem::path& given, bool create) {
   }
   sqlite3_busy_timeout(database, kBusyTimeoutMs);
   // Whoever may only read gets a file that is open for reading; it was told how to keep its journal by a writer.
-  if (sqlite3_db_readonly(database, "main") == 1) {
+  if (is_readonly()) {
     execute("PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cache_size=-65536");
     return;
   }
@@ -207,6 +207,8 @@ void Database::execute(const char* sql) {
     fail(database_.get());
   }
 }
+
+bool Database::is_readonly() const { return sqlite3_db_readonly(database_.get(), "main") == 1; }
 
 bool Database::has_table(std::string_view name) {
   Query query = this->query("SELECT 1 FROM sqlite_schema WHERE type='table' AND name=?");

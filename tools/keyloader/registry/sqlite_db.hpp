@@ -59,6 +59,7 @@ class Database {
   [[nodiscard]] Query query(const char* sql);
   void execute(const char* sql);
   [[nodiscard]] bool has_table(std::string_view name);
+  [[nodiscard]] bool is_readonly() const;  // whoever opened it may only read
 
  private:
   struct Close {
