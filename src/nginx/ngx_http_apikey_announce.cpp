@@ -11,7 +11,10 @@
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
+#include <span>
+#include <string_view>
 
+#include "apikey/fold64.hpp"
 #include "ngx_http_apikey_runtime.hpp"
 #include "ngx_http_apikey_text.hpp"
 
@@ -59,6 +62,16 @@ void put(int directory, const char* name, const char* temporary, const ngx_str_t
   }
 }
 
+// Two masters with the same id, each with a runtime directory of its own (containers), have an announcement each.
+// keyloader calls it so, too (nodes.cpp).
+void announcement_name(const Node& node, std::string_view state, std::string_view suffix,
+                       std::span<u_char> out) noexcept {
+  std::array<u_char, 64> end;
+  *ngx_snprintf(end.data(), end.size() - 1, ".%016xL%*s", fold64(std::as_bytes(std::span{state})), suffix.size(),
+                suffix.data()) = '\0';
+  node_name(node.place, node.file->number, text_of(end.data()), out);
+}
+
 void add_member(Text& json, std::string_view name, std::string_view value, bool is_first = false) noexcept {
   json.add(is_first ? "{" : ",");
   json.add_json(name);
@@ -72,9 +85,9 @@ void announce_node(ngx_cycle_t* cycle, const MainConf& main, const Node& node) n
   const auto* core = static_cast<ngx_core_conf_t*>(static_cast<void*>(ngx_get_conf(cycle->conf_ctx, ngx_core_module)));
   std::array<u_char, kMaxNodeName> name;
   std::array<u_char, kMaxNodeName> temporary;
-  node_name(node.place, node.file->number, ".json", name);
-  node_name(node.place, node.file->number, ".json.new", temporary);
   const std::string_view state = view(node.path);
+  announcement_name(node, state, ".json", name);
+  announcement_name(node, state, ".json.new", temporary);
   constexpr std::string_view suffix = ".state";
   auto* const* stores = static_cast<StoreConf**>(main.stores.elts);
   for (ngx_uint_t i = 0; i < main.stores.nelts; ++i) {

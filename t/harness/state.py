@@ -56,6 +56,11 @@ def node_id(pid_file, zone="apikey") -> str:
     return f"{zone}-{fold64(str(pid_file).encode()):016x}"
 
 
+def announcement(state) -> str:
+    """What the announcement of the node memory in this file is called."""
+    return f"{Path(state).stem}.{fold64(str(state).encode()):016x}.json"
+
+
 def state_file(pid_file, zone="apikey", directory=DIRECTORY) -> Path:
     return directory / f"{node_id(pid_file, zone)}.state"
 

@@ -12,6 +12,7 @@ import pytest
 
 from harness.fake_node import FENCED, OPEN, UNCHECKED, VETOED, WORKER_ROWS, FakeNode
 from harness.paths import IS_ROOT, KEYLOADER
+from harness.state import announcement
 from harness.waiting import wait_until
 
 
@@ -181,8 +182,8 @@ def test_an_announcement_follows_no_link(keyloader, nginx, tmp_path):
     (keyloader.dir / "nodes").mkdir(mode=0o755)
     victim = other / "victim"
     victim.write_text("untouched")
-    (keyloader.dir / "nodes" / f"{nginx.state.stem}.json").symlink_to(victim)
-    (keyloader.dir / "nodes" / f"{nginx.state.stem}.json.new").symlink_to(victim)
+    (keyloader.dir / "nodes" / announcement(nginx.state)).symlink_to(victim)
+    (keyloader.dir / "nodes" / (announcement(nginx.state) + ".new")).symlink_to(victim)
     keyloader("plan", "create", "b", "--no-wait")
     assert victim.read_text() == "untouched"
 
@@ -296,7 +297,7 @@ def test_another_store_is_not_waited_for(keyloader, runtime, tmp_path):
 
 def test_what_is_named_once_is_found_later(keyloader, nginx, monkeypatch):
     keyloader("plan", "create", "a", "--no-wait")
-    announced = json.loads((keyloader.dir / "nodes" / f"{nginx.state.stem}.json").read_text())
+    announced = json.loads((keyloader.dir / "nodes" / announcement(nginx.state)).read_text())
     assert announced["state"] == str(nginx.state) and announced["inbox"] == str(nginx.inbox)
     monkeypatch.delenv("APIKEY_RUNTIME")
     assert "still uses" in keyloader("plan", "create", "b", "--wait", "1s", status=3).stderr
@@ -311,6 +312,44 @@ def test_an_announcement_may_name_the_store_as_nginx_sees_it(keyloader, tmp_path
     node.take(keyloader)
     assert "still uses" in keyloader("plan", "create", "b", "--wait", "1s", status=3).stderr
     node.close()
+
+
+@pytest.mark.parametrize("who", ["nodes", "nodes/x.json"])
+def test_what_others_may_write_hides_an_nginx(keyloader, nginx, monkeypatch, who):
+    """It may be a lie, but it is no reason to say that there is none."""
+    keyloader("node", "list")
+    announced, = (keyloader.dir / "nodes").iterdir()
+    announced.rename(keyloader.dir / "nodes" / "x.json")
+    (keyloader.dir / who).chmod(0o777)
+    monkeypatch.delenv("APIKEY_RUNTIME")
+    said = keyloader("plan", "create", "b", status=3).stderr
+    assert f"{keyloader.dir / who} may announce an nginx, but others than root" in said
+
+
+@pytest.mark.parametrize("spelling", ["run", "./run", "../{0}/run", "{1}/run/../run"])
+def test_a_runtime_directory_by_any_spelling(keyloader, nginx, tmp_path, monkeypatch, spelling):
+    """What is remembered is found from anywhere, and nginx's own announcement stays."""
+    spelling = spelling.format(tmp_path.name, tmp_path)
+    monkeypatch.delenv("APIKEY_RUNTIME")
+    before = keyloader("node", "list", "--runtime", spelling, cwd=tmp_path).stdout
+    assert before.count(".state") == 1
+    announced, = (keyloader.dir / "nodes").iterdir()
+    assert json.loads(announced.read_text())["state"] == str(nginx.state)
+    announced.write_text(json.dumps({**json.loads(announced.read_text()), "pid_file": "/run/x.pid"}))
+    said = announced.read_text()
+    assert keyloader("node", "list", "--runtime", spelling, cwd=tmp_path).stdout == before
+    assert announced.read_text() == said
+    assert "still uses" in keyloader("plan", "create", "b", "--wait", "1s", status=3).stderr
+
+
+def test_a_copy_has_the_same_generation_and_is_not_active(keyloader, nginx):
+    """The seal tells them apart."""
+    def play(generation, registry, seal):
+        nginx.adopt(generation, registry)  # the seal is all zeros
+        for row in (0, 1):
+            nginx.acknowledge(row, generation)
+    code, _, err = run_again(keyloader, "plan", "create", "a", play=play)
+    assert code == 3 and "uses another generation 2 of this registry: a copy of it is published, too" in err
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"x" * 8192, None, "cut", "link"])
@@ -515,12 +554,12 @@ def test_node_list(keyloader, nginx, runtime):
 def test_prune_removes_what_is_gone(keyloader, nginx, runtime):
     other = FakeNode(runtime, keyloader.snapshot, name="api-bbbbbbbbbbbbbbbb")
     keyloader("node", "list")
-    assert (keyloader.dir / "nodes" / f"{nginx.state.stem}.json").exists()
+    assert (keyloader.dir / "nodes" / announcement(nginx.state)).exists()
     nginx.die()
     assert "--yes" in keyloader.refused("node", "prune", status=2) and nginx.state.exists()
     assert f"removed {nginx.state}" in keyloader("node", "prune", "--yes").stdout
     assert not nginx.state.exists() and not nginx.inbox.exists() and other.state.exists() and other.inbox.exists()
-    assert not (keyloader.dir / "nodes" / f"{nginx.state.stem}.json").exists()
+    assert not (keyloader.dir / "nodes" / announcement(nginx.state)).exists()
     other.close()
 
 
@@ -552,4 +591,5 @@ def test_announcements_that_are_none(keyloader, text):
     (keyloader.dir / "nodes").mkdir(mode=0o755)
     (keyloader.dir / "nodes" / "x.json").write_text(text)
     assert "/etc/passwd" not in keyloader("node", "list").stdout
-    keyloader("plan", "create", "a")
+    said = keyloader("plan", "create", "a", status=3).stderr
+    assert "nodes/x.json may announce an nginx" in said and "it says of no nginx where its node memory is" in said

@@ -17,7 +17,7 @@ import pytest
 from harness.paths import CAN_MOUNT, IS_ROOT
 from harness.server import BAD_LINES, end_master, pid_in
 from harness.slow_upstream import SlowUpstream
-from harness.state import (DIRECTORY, StateDir, acknowledged_by, inbox_file, is_locked, legacy_file, node_id, regions,
+from harness.state import (DIRECTORY, StateDir, acknowledged_by, announcement, inbox_file, is_locked, legacy_file, node_id, regions,
                            rows, state_file, worker_rows)
 from harness.waiting import wait_until
 
@@ -604,7 +604,7 @@ def test_it_is_announced_in_the_stores_directory(nginx, registry):
     registry.key()
     server = nginx(LOCATION, store=None, http=f"apikey_store {registry.snapshot} name=main;")
     server.wait_for_generation(registry.generation(), store="main")
-    said = json.loads((registry.snapshot.parent / "nodes" / f"{node_id(server.pid_path)}.json").read_text())
+    said = json.loads((registry.snapshot.parent / "nodes" / announcement(state_file(server.pid_path))).read_text())
     assert said == {"state": str(state_file(server.pid_path)), "inbox": str(inbox_file(server.pid_path)),
                     "pid_file": str(server.pid_path), "store": str(registry.snapshot), "name": "main"}
 

@@ -157,14 +157,20 @@ class Watch {
     return verdict;
   }
 
-  // The file of our registry and at least our generation that this nginx has taken; null: none yet.
+  // The file of our registry and at least our generation that this nginx has taken; null: none yet. A copy of the
+  // registry gives out the same numbers with other contents.
   [[nodiscard]] const apikey::AdoptedFile* adopted_file() const {
     for (const apikey::AdoptedFile* file : {&report_->adopted.active, &report_->adopted.veto}) {
-      if (file->change != 0 && file->registry_id == target_.registry_id && file->generation >= target_.generation) {
+      if (file->change != 0 && file->registry_id == target_.registry_id &&
+          (file->generation > target_.generation || is_target(*file))) {
         return file;
       }
     }
     return nullptr;
+  }
+
+  [[nodiscard]] bool is_target(const apikey::AdoptedFile& file) const {
+    return file.generation == target_.generation && file.seal == target_.seal;
   }
 
   [[nodiscard]] Verdict vetoed(const Node& node, Verdict verdict) const {
@@ -179,6 +185,12 @@ class Watch {
   Verdict not_adopted(const Node& node, Verdict verdict) {
     verdict.activity = Activity::not_yet;
     const std::uint64_t used = report_->adopted.active.change != 0 ? report_->adopted.active.generation : 0;
+    if (used == target_.generation && report_->adopted.active.registry_id == target_.registry_id) {
+      verdict.why = fmt::format(
+          "{} uses another generation {} of this registry: a copy of it is published, too. Use one of them only",
+          node.name(), used);
+      return verdict;
+    }
     const std::string uses = used != 0 ? fmt::format("still uses generation {}", used) : "has no snapshot";
     apikey::Refusal refusal;
     if (report_->adoption().last_refusal(refusal) && is_about_ours(refusal) &&

@@ -14,7 +14,9 @@
 #include <csignal>
 #include <cstring>
 #include <set>
+#include <span>
 
+#include "apikey/fold64.hpp"
 #include "apikey/node_locks.hpp"
 #include "file_descriptor.hpp"
 #include "node_inbox.hpp"
@@ -31,6 +33,7 @@ constexpr std::size_t kMaxAnnouncement = 16'384;
 constexpr mode_t kNotForOthers = S_IWOTH;
 constexpr mode_t kAnnouncementsMode = 0755;
 constexpr mode_t kAnnouncementMode = 0644;
+constexpr std::string_view kOfOthers = "others than root, you and the owner of the directory could have written it";
 constexpr std::string_view kMoreWords = "+";  // stands last where more words are known than fit
 
 // Somebody may cut a file off while it is read.
@@ -82,6 +85,25 @@ class Trust {
   std::set<uid_t> users_;
 };
 
+// The same file, whatever way leads to it.
+bool is_same_path(const fs::path& a, const fs::path& b) {
+  std::error_code first;
+  std::error_code second;
+  return a == b || (fs::weakly_canonical(a, first) == fs::weakly_canonical(b, second) && !first && !second);
+}
+
+// The same, but a link in the place of the file is another file.
+bool is_same_file(const fs::path& a, const fs::path& b) {
+  return a.filename() == b.filename() && is_same_path(a.parent_path(), b.parent_path());
+}
+
+// `told`: out of node memory. Only our own path is looked at: looking at theirs could hang.
+bool is_our_store(const fs::path& told, const fs::path& snapshot) {
+  std::error_code error;
+  const fs::path path = told.lexically_normal();
+  return path == fs::absolute(snapshot, error).lexically_normal() || path == fs::weakly_canonical(snapshot, error);
+}
+
 std::optional<NodePlace> read_announcement(const fs::path& file) {
   const FileDescriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat found {};
@@ -107,6 +129,12 @@ std::optional<NodePlace> read_announcement(const fs::path& file) {
   return place;
 }
 
+// However it was written: what is announced is found from anywhere.
+fs::path whole(const fs::path& directory) {
+  std::error_code error;
+  return directory.empty() ? directory : fs::weakly_canonical(fs::absolute(directory, error), error);
+}
+
 std::vector<fs::path> runtime_directories() {
   std::vector<fs::path> directories{fs::path{kSystemRuntime}};
   std::error_code error;
@@ -122,19 +150,28 @@ std::vector<fs::path> runtime_directories() {
 std::vector<NodePlace> find_places(const fs::path& directory, const fs::path& runtime) {
   const Trust trust(directory);
   std::vector<NodePlace> places;
-  std::set<fs::path> seen;
   const auto add = [&](NodePlace place) {
-    if (seen.insert(place.state).second) {
+    if (std::none_of(places.begin(), places.end(),
+                     [&](const NodePlace& each) { return is_same_file(each.state, place.state); })) {
       places.push_back(std::move(place));
     }
+  };
+  const auto doubt = [&](const fs::path& path, std::string_view why) {
+    add({.state = path, .is_announced = true, .doubt = std::string{why}});
   };
   const fs::path announced = directory / "nodes";
   if (trust.holds(announced)) {
     for (const fs::path& file : files_in(announced, ".json")) {
-      if (auto place = trust.holds(file) ? read_announcement(file) : std::nullopt) {
+      if (!trust.holds(file)) {
+        doubt(file, kOfOthers);
+      } else if (auto place = read_announcement(file)) {
         add(std::move(*place));
+      } else {
+        doubt(file, "it says of no nginx where its node memory is");
       }
     }
+  } else if (look_at(announced)) {
+    doubt(announced, kOfOthers);
   }
   for (const fs::path& each : runtime_directories()) {
     if (trust.holds(each)) {
@@ -149,13 +186,6 @@ std::vector<NodePlace> find_places(const fs::path& directory, const fs::path& ru
     }
   }
   return places;
-}
-
-// The same file, whatever way leads to it.
-bool is_same_path(const fs::path& a, const fs::path& b) {
-  std::error_code first;
-  std::error_code second;
-  return a == b || (fs::weakly_canonical(a, first) == fs::weakly_canonical(b, second) && !first && !second);
 }
 
 Texts words_of(std::string_view text) {
@@ -175,6 +205,12 @@ FileDescriptor open_announcements(const fs::path& directory) {
   return FileDescriptor(open((directory / "nodes").c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 }
 
+// As nginx calls it (ngx_http_apikey_announce.cpp): two with the same id, in two runtime directories, have one each.
+std::string announcement_name(const fs::path& state) {
+  return fmt::format("{}.{:016x}.json", state.stem().string(),
+                     apikey::fold64(std::as_bytes(std::span{state.native()})));
+}
+
 // What was found only because it was named: the next command finds it by this.
 void announce(const fs::path& directory, const Node& node) {
   const bool is_made = mkdir((directory / "nodes").c_str(), kAnnouncementsMode) == 0;
@@ -182,7 +218,10 @@ void announce(const fs::path& directory, const Node& node) {
   if (!announced.is_open() || (is_made && fchmod(announced.get(), kAnnouncementsMode) != 0)) {
     return;
   }
-  const std::string name = node.place().state.stem().string() + ".json";
+  const std::string name = announcement_name(node.place().state);
+  if (faccessat(announced.get(), name.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+    return;  // nginx's own says more
+  }
   const std::string fresh = name + ".new";
   static_cast<void>(unlinkat(announced.get(), fresh.c_str(), 0));
   const FileDescriptor file(
@@ -201,6 +240,10 @@ void announce(const fs::path& directory, const Node& node) {
 }  // namespace
 
 Node::Node(NodePlace place) : place_(std::move(place)) {
+  if (!place_.doubt.empty()) {
+    problem_ = place_.doubt;
+    return;
+  }
   static_cast<void>(std::signal(SIGBUS, end_on_bus_error));
   fd_ = open(place_.state.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
   struct stat found {};
@@ -242,6 +285,12 @@ std::string Node::name() const {
 }
 
 std::string Node::hidden_sentence() const {
+  if (!place_.doubt.empty()) {
+    return fmt::format(
+        "{} may announce an nginx, but {}, so it is not believed and nobody can see what that nginx does. Remove it; "
+        "nginx announces itself anew at its next reload",
+        shown(place_.state.string()), problem_);
+  }
   return fmt::format("{} is announced in nodes/ of this directory, but {}: nobody can see what that nginx does. {}",
                      shown(place_.state.string()), problem_,
                      is_removed_ ? "If it has been removed for good, run `keyloader node prune`"
@@ -265,7 +314,7 @@ std::vector<std::size_t> Node::rows_of(const fs::path& snapshot) const {
       continue;
     }
     const fs::path path{report->path()};
-    if ((!place_.store.empty() && path == place_.store) || is_same_path(path, snapshot)) {
+    if ((!place_.store.empty() && path == place_.store) || is_our_store(path, snapshot)) {
       rows.push_back(row);
     }
   }
@@ -273,13 +322,14 @@ std::vector<std::size_t> Node::rows_of(const fs::path& snapshot) const {
 }
 
 Nodes::Nodes(const DataDir& directory, const fs::path& runtime)
-    : snapshot_(directory.snapshot_file()), runtime_(runtime) {
+    : snapshot_(directory.snapshot_file()), runtime_(whole(runtime)) {
   const std::vector<NodePlace> known = find_places(directory.path(), {});
   const auto is_known = [&](const NodePlace& place) {
-    return std::any_of(known.begin(), known.end(), [&](const NodePlace& each) { return each.state == place.state; });
+    return std::any_of(known.begin(), known.end(),
+                       [&](const NodePlace& each) { return is_same_file(each.state, place.state); });
   };
   const auto report = std::make_unique<apikey::StoreReport>();
-  for (const NodePlace& place : find_places(directory.path(), runtime)) {
+  for (const NodePlace& place : find_places(directory.path(), runtime_)) {
     nodes_.push_back(std::make_unique<Node>(place));
     const Node& node = *nodes_.back();
     const std::vector<std::size_t> rows = node.rows_of(snapshot_);

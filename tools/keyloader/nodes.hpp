@@ -25,6 +25,7 @@ struct NodePlace {
   std::filesystem::path state;
   std::filesystem::path store{};  // keys.mdb as that nginx calls it, when it was announced in our directory
   bool is_announced = false;      // in our directory: an nginx uses our keys.mdb, whether we can read its file or not
+  std::string doubt{};            // why what announces it is not believed; `state` is that file then
 };
 
 // One instance, mapped for reading. A file that is no node memory has none of the below but `problem`.
