@@ -3,6 +3,7 @@ answer, told by the same decision."""
 
 import json
 import os
+import re
 import struct
 import subprocess
 import termios
@@ -82,6 +83,37 @@ def test_the_table(registry, nginx):
     assert "orders:read (GET,HEAD); orders:write (POST,PUT)" in orders and "10/s burst 20 by owner" in orders
     assert "live test" in orders and "header:x-api-key scheme:ApiKey" in orders
     assert not any("/open/" in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 140])
+def test_the_table_on_a_terminal(registry, nginx, columns):
+    """What does not fit stands below its row: nothing is cut, and what everybody looks for stays in columns."""
+    nginx(LOCATIONS)
+    code, shown = on_terminal({**environment_of(registry.dir), "NO_COLOR": "1"}, "locations", columns=columns)
+    lines = shown.splitlines()
+    assert code == 0 and max(map(len, lines)) <= columns and "…" not in shown
+    assert lines[0].split() == ["SERVER", "LOCATION", "SCOPES"]
+    rows = [line for line in lines[1:] if not line.startswith(" ")]
+    assert len(rows) == len([line for line in registry.run("locations").stdout.splitlines()[1:]])
+    start = next(number for number, line in enumerate(lines) if re.match(r"localhost +/orders/ ", line))
+    end = next(number for number, line in enumerate(lines) if number > start and not line.startswith(" "))
+    words = " ".join(lines[start:end]).split()
+    assert words == ("localhost /orders/ orders:read (GET,HEAD); orders:write (POST,PUT) ENVIRONMENTS live test "
+                     "LIMITS 10/s burst 20 by owner KEY FROM header:x-api-key scheme:ApiKey STORE default").split()
+    scopes = lines[0].index("SCOPES")
+    assert lines[start].index("orders:read") == scopes
+    if columns == 140:
+        assert lines[start].endswith("orders:read (GET,HEAD); orders:write (POST,PUT)") and end - start == 2
+    else:
+        assert lines[start + 1].index(lines[start + 1].strip()) == scopes, "what goes on stands below"
+    if columns == 80:
+        assert end - start == 4
+
+
+def test_a_table_that_fits_a_terminal_is_one(registry, nginx):
+    nginx(LOCATIONS)
+    code, shown = on_terminal({**environment_of(registry.dir), "NO_COLOR": "1"}, "locations", columns=250)
+    assert code == 0 and shown == registry.run("locations").stdout
 
 
 def test_a_reload_is_seen(registry, nginx):
