@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -36,7 +37,8 @@ inline constexpr std::size_t kStoreWordsSize = 256;
 //     1152   64 name, zero-filled
 //     1216  256 names of the digest methods that the latest configuration can decide by, separated by spaces
 //     1472  256 words of `requires` that it knows, likewise
-//     1728  320 zero
+//     1728    8 min_keep of the latest configuration, percent + 1; 0: a module that did not say it
+//     1736  312 zero
 //     2048    … Adoption
 struct alignas(64) StoreRow {
   std::atomic<std::uint64_t> key;
@@ -51,17 +53,20 @@ struct alignas(64) StoreRow {
   std::array<char, kStoreNameSize> name;
   std::array<char, kStoreWordsSize> methods;
   std::array<char, kStoreWordsSize> features;
-  std::array<std::uint64_t, 40> reserved_before_adoption;
+  std::atomic<std::uint64_t> min_keep;
+  std::array<std::uint64_t, 39> reserved_before_adoption;
   Adoption adoption;
 };
 static_assert(std::is_standard_layout_v<StoreRow> && std::is_trivially_destructible_v<StoreRow>);
 static_assert(offsetof(StoreRow, path) == 128 && offsetof(StoreRow, name) == 1152);
-static_assert(offsetof(StoreRow, methods) == 1216 && offsetof(StoreRow, adoption) == 2048);
+static_assert(offsetof(StoreRow, methods) == 1216 && offsetof(StoreRow, min_keep) == 1728);
+static_assert(offsetof(StoreRow, adoption) == 2048);
 
 // REQUIRES: nobody else uses the row: its key is not set yet.
 void name_store_row(StoreRow& row, std::string_view path, std::string_view name) noexcept;
 // What the latest configuration can read. Where words do not fit a last one, `+`, says that there are more.
 void set_abilities(StoreRow& row, std::string_view methods, std::string_view features) noexcept;
+void set_min_keep(StoreRow& row, std::uint64_t percent) noexcept;
 
 [[nodiscard]] inline std::string_view node_text(std::span<const char> text) noexcept {
   return {text.data(), static_cast<std::size_t>(std::find(text.begin(), text.end(), '\0') - text.begin())};
@@ -76,6 +81,7 @@ struct StoreReport {
   std::array<char, kStoreNameSize> name_text{};
   std::array<char, kStoreWordsSize> methods_text{};
   std::array<char, kStoreWordsSize> features_text{};
+  std::optional<std::uint64_t> min_keep{};  // percent
   Adopted adopted;
   // Nobody writes to it, so whatever it says it says at once.
   alignas(Adoption) std::array<std::byte, sizeof(Adoption)> adoption_copy{};

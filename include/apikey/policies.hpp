@@ -75,6 +75,7 @@ enum PolicyFlag : std::uint16_t {
   kPolicyDryRunScopes = 1U << 7U,  // with kPolicyDryRunLimits: of everything
   kPolicyOwnContent = 1U << 8U,    // apikey_verify, apikey_whoami
   kPolicyBlocksAll = 1U << 9U,     // apikey_fail_limit block=all
+  kPolicyDebugLog = 1U << 10U,     // nginx writes its headers to an error log at debug level
 };
 
 // Appends entries. What does not fit is counted all the same, so that an empty span tells how much is needed.

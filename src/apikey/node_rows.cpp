@@ -51,6 +51,8 @@ void set_abilities(StoreRow& row, std::string_view methods, std::string_view fea
   put_words(row.features, features);
 }
 
+void set_min_keep(StoreRow& row, std::uint64_t percent) noexcept { row.min_keep.store(percent + 1); }
+
 const Adoption& StoreReport::adoption() const noexcept {
   return *static_cast<const Adoption*>(static_cast<const void*>(adoption_copy.data()));
 }
@@ -92,6 +94,8 @@ bool read_store_row(const std::byte* row, std::size_t row_size, StoreReport& out
     out.name_text = found.name;
     out.methods_text = found.methods;
     out.features_text = found.features;
+    const std::uint64_t min_keep = found.min_keep.load();
+    out.min_keep = min_keep == 0 ? std::nullopt : std::optional(min_keep - 1);
     out.adoption_copy = {};
     std::memcpy(out.adoption_copy.data(), copy.data() + offsetof(StoreRow, adoption), sizeof(Adoption));
     out.adopted = out.adoption().read();

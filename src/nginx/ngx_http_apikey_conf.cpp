@@ -244,7 +244,8 @@ bool note_location(ngx_conf_t* cf, MainConf& main, const ngx_http_core_loc_conf_
   main.is_used = true;
   const auto* server =
       static_cast<ngx_http_core_loc_conf_t*>(core_srv_conf(cf).ctx->loc_conf[ngx_http_core_module.ctx_index]);
-  main.meets_debug_log = main.meets_debug_log || writes_debug(core.error_log) || writes_debug(server->error_log);
+  conf.meets_debug_log = writes_debug(core.error_log) || writes_debug(server->error_log);
+  main.meets_debug_log = main.meets_debug_log || conf.meets_debug_log;
 
   // Not where it is meant, where a key only asks about itself, where the outer location is named already, and where no
   // request gets to because every one has a location.

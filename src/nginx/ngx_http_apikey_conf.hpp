@@ -217,6 +217,7 @@ struct LocConf {
   QuestionConf* question;            // what apikey_verify is told of the original request; null: nothing
   ngx_http_handler_pt content;       // of apikey_metrics, apikey_usage, … written here; null: none
   bool is_caseless;                  // `location ~*`
+  bool meets_debug_log;              // nginx writes headers of its requests to an error log at debug level
 };
 static_assert(std::is_standard_layout_v<LocConf> && std::is_trivially_destructible_v<LocConf>);
 static_assert(std::is_standard_layout_v<MainConf> && std::is_trivially_destructible_v<MainConf>);

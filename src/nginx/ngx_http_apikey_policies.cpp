@@ -86,6 +86,7 @@ std::uint16_t flags_of(const PolicySite& site) noexcept {
   add(policy.dry_run == DryRun::scopes || policy.dry_run == DryRun::on, kPolicyDryRunScopes);
   add(conf.is_content, kPolicyOwnContent);
   add(policy.fail_limit.blocks_all, kPolicyBlocksAll);
+  add(conf.meets_debug_log, kPolicyDebugLog);
   return static_cast<std::uint16_t>(flags);
 }
 

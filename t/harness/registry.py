@@ -22,13 +22,17 @@ class KeyloaderError(AssertionError):
     pass
 
 
+def environment_of(directory):
+    """keyloader's, for that directory."""
+    return {**os.environ, "APIKEY_DIR": str(directory), "LC_ALL": "C.UTF-8"}
+
+
 def run_keyloader(directory, *arguments, stdin=None, check=True, timeout=120):
     """Runs keyloader on a directory. RETURNS: the finished process, output as text."""
-    environment = {**os.environ, "APIKEY_DIR": str(directory), "LC_ALL": "C.UTF-8"}
     if isinstance(stdin, str):
         stdin = stdin.encode()
     done = subprocess.run([KEYLOADER, *map(str, arguments)], input=stdin if stdin is not None else b"",
-                          capture_output=True, env=environment, timeout=timeout, check=False)
+                          capture_output=True, env=environment_of(directory), timeout=timeout, check=False)
     done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
     # A slow machine may need longer than a command waits; tests wait for nginx by themselves.
     is_late = done.returncode == 3 and " is published, but nginx" in done.stderr and (

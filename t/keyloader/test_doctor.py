@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -11,7 +12,7 @@ import subprocess
 import pytest
 
 from harness.fake_node import FENCED, UNCHECKED
-from harness.paths import IS_ROOT, KEYLOADER
+from harness.paths import CAN_MOUNT, IS_ROOT, KEYLOADER
 
 
 def found(keyloader, status=None):
@@ -83,6 +84,48 @@ if IS_ROOT:
         report = found(keyloader)
         assert "belongs to nobody, its directory to root" in report["registry-owner"][1]
         assert "has the group nogroup" in report["snapshot-group"][1]
+
+
+@pytest.fixture
+def disk():
+    """disk(place, size, inodes): from now on `place` has what it had, on a disk of its own that is so large."""
+    mounted = []
+
+    def change(place, size, inodes):
+        inside = place.parent / f"{place.name}.inside"
+        shutil.copytree(place, inside)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},nr_inodes={inodes},mode=2750", "none", place], check=True)
+        mounted.append(place)
+        shutil.copytree(inside, place, dirs_exist_ok=True)
+    yield change
+    for place in mounted:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+if CAN_MOUNT:
+    @pytest.mark.parametrize("size,inodes,words", [
+        ("40m", "1k", r"(3\d|40) MiB are left on the disk of \S+/node, and publishing may need 64. Make room: "),
+        ("80m", "80", r"the disk of \S+/node has room for \d\d? more files. Remove files: "), ("80m", "1k", None)])
+    def test_a_disk_that_is_nearly_full(keyloader, runtime, disk, size, inodes, words):
+        disk(keyloader.dir, size, inodes)
+        report = found(keyloader)
+        if words is None:
+            assert "disk-space" not in report
+        else:
+            assert report["disk-space"][0] == "wrong" and re.fullmatch(words + ".*", report["disk-space"][1])
+
+    def test_a_disk_without_room_for_larger_snapshots(keyloader, runtime, disk):
+        disk(keyloader.dir, "90m", "1k")
+        os.truncate(keyloader.snapshot, 40 << 20)  # a hole, that takes no room
+        assert "and publishing may need 120" in found(keyloader)["disk-space"][1]
+
+    @pytest.mark.parametrize("size,is_wrong", [("40m", True), ("80m", False)])
+    def test_a_runtime_directory_that_is_nearly_full(keyloader, nginx, disk, size, is_wrong):
+        disk(nginx.state.parent, size, "1k")
+        report = found(keyloader)
+        assert ("runtime-space" in report) == is_wrong
+        if is_wrong:
+            assert "MiB are left in" in report["runtime-space"][1] and "node prune" in report["runtime-space"][1]
 
 
 def test_a_damaged_registry(keyloader, runtime):

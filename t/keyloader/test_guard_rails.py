@@ -1,13 +1,10 @@
 """What commands say to mistakes: no-ops, unknown names, many keys at once, and a look before the leap."""
 
-import os
-import pty
 import re
-import select
 
 import pytest
 
-from harness.paths import KEYLOADER
+from harness.terminal import on_terminal
 
 WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
@@ -20,28 +17,6 @@ def shop(keyloader):
     keyloader.made = keyloader.key("web", "--name", "storefront", "--plan", "gold", "--role", "clerk")
     keyloader.id = keyloader.made["id"]
     return keyloader
-
-
-def on_terminal(tool, *arguments, answer):
-    """Runs it on a terminal and types `answer`. RETURNS: the exit code and all that was shown."""
-    child, terminal = pty.fork()
-    if child == 0:
-        os.execve(KEYLOADER, [str(KEYLOADER), *arguments], tool.environment())
-    shown, is_answered = b"", False
-    while True:
-        ready, _, _ = select.select([terminal], [], [], 60)
-        assert ready, shown
-        try:
-            block = os.read(terminal, 4096)
-        except OSError:  # it has ended
-            break
-        if not block:
-            break
-        shown += block
-        if not is_answered and (b"[y/N]" in shown or b"not shown" in shown):
-            is_answered = True
-            os.write(terminal, answer.encode() + b"\n")
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown.decode()
 
 
 UNKNOWN = [
@@ -178,26 +153,26 @@ def test_many_at_once_on_a_terminal(shop, command, question):
     words = [each for word in command for each in (both if word == "BOTH" else [word])]
     before = shop.json("audit", "verify")
     for answer in ("n", "", "no", "yesterday"):
-        code, said = on_terminal(shop, *words, answer=answer)
+        code, said = on_terminal(shop.environment(), *words, answer=answer)
         assert code == 1 and question in said and "nothing was changed" in said, said
     assert shop.json("audit", "verify") == before
-    code, said = on_terminal(shop, *words, answer="y")
+    code, said = on_terminal(shop.environment(), *words, answer="y")
     assert code == 0 and question in said, said
     assert shop.json("audit", "verify") != before
 
 
 def test_what_does_not_ask(shop):
     other = shop.key("web")["id"]
-    code, said = on_terminal(shop, "key", "suspend", shop.id, answer="")
+    code, said = on_terminal(shop.environment(), "key", "suspend", shop.id, answer="")
     assert code == 0 and "?" not in said, "one key"
-    code, said = on_terminal(shop, "key", "suspend", shop.id, other, "--yes", answer="")
+    code, said = on_terminal(shop.environment(), "key", "suspend", shop.id, other, "--yes", answer="")
     assert code == 0 and "?" not in said, "--yes"
     shop("key", "revoke", "--owner", "web")  # no terminal
     assert {key["state"] for key in shop.json("key", "list")} == {"revoked"}
 
 
 def test_a_key_typed_on_a_terminal_is_not_shown(shop):
-    code, said = on_terminal(shop, "find", answer=shop.made["key"])
+    code, said = on_terminal(shop.environment(), "find", answer=shop.made["key"])
     assert code == 0 and shop.id in said and shop.made["key"] not in said
 
 

@@ -1,17 +1,13 @@
 """Manners of the command line: what is wrong is named, what was meant is offered, and what is typed is completed."""
 
-import errno
-import fcntl
 import os
-import pty
 import re
-import struct
 import subprocess
-import termios
 
 import pytest
 
 from harness.paths import KEYLOADER
+from harness.terminal import on_terminal
 
 # words, exit code, what standard error must hold. The registry holds owner acme, plan basic and one key.
 SENTENCES = [
@@ -186,28 +182,12 @@ def test_a_secret_that_nobody_read_is_an_error(busy):
 
 # Tables.
 
-def on_terminal(keyloader, *words, columns, **environment):
+def shown_on_terminal(keyloader, *words, columns, **environment):
     """What it shows on a terminal so wide."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     clean = {name: value for name, value in keyloader.environment().items() if name != "NO_COLOR"}
-    child = subprocess.Popen([KEYLOADER, *words], stdout=slave, stderr=subprocess.PIPE,
-                             env={**clean, "TERM": "xterm", **environment})
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            part = os.read(master, 65536)
-        except OSError as error:
-            assert error.errno == errno.EIO
-            break
-        if not part:
-            break
-        shown += part
-    os.close(master)
-    assert child.wait() == 0, child.stderr.read()
-    child.stderr.close()
-    return shown.decode().replace("\r\n", "\n")
+    code, shown = on_terminal({**clean, "TERM": "xterm", **environment}, *words, columns=columns)
+    assert code == 0, shown
+    return shown
 
 
 def display_width(text):
@@ -226,7 +206,7 @@ def wide(keyloader):
 
 @pytest.mark.parametrize("columns", [60, 80])
 def test_a_table_fits_the_terminal(wide, columns):
-    lines = on_terminal(wide, "owner", "list", columns=columns, NO_COLOR="1").splitlines()
+    lines = shown_on_terminal(wide, "owner", "list", columns=columns, NO_COLOR="1").splitlines()
     assert len(lines) == 3
     assert all(display_width(line) <= columns for line in lines), lines
     assert "…" in lines[1] and "acme" in lines[1]
@@ -240,23 +220,23 @@ def test_a_table_in_a_pipe_is_whole_and_plain(wide):
 
 
 def test_a_wide_terminal_cuts_nothing(wide):
-    assert WIDE_TEAM in on_terminal(wide, "owner", "list", columns=200)
+    assert WIDE_TEAM in shown_on_terminal(wide, "owner", "list", columns=200)
 
 
 def test_numbers_stand_to_the_right_on_a_terminal(wide):
-    heading, first, _ = on_terminal(wide, "owner", "list", columns=140, NO_COLOR="1").splitlines()
+    heading, first, _ = shown_on_terminal(wide, "owner", "list", columns=140, NO_COLOR="1").splitlines()
     end_of_keys = heading.index("KEYS") + len("KEYS")
     column = first.replace(WIDE_TEAM, "w" * display_width(WIDE_TEAM))
     assert column[end_of_keys - 4:end_of_keys] == "   0"
 
 
 def test_an_id_is_never_cut(busy):
-    assert busy.id in on_terminal(busy, "key", "list", columns=40)
+    assert busy.id in shown_on_terminal(busy, "key", "list", columns=40)
 
 
 @pytest.mark.parametrize("environment, is_bold", [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_headings_are_bold_where_there_is_colour(busy, environment, is_bold):
-    text = on_terminal(busy, "owner", "list", columns=80, **environment)
+    text = shown_on_terminal(busy, "owner", "list", columns=80, **environment)
     assert text.startswith("\033[1m") == is_bold
     assert ("\033" in text) == is_bold
 

@@ -74,6 +74,28 @@ def test_no_checkpoint(registry, nginx):
     assert "keeps no checkpoint" in found(registry)["checkpoint"]
 
 
+def test_an_nginx_that_takes_an_emptied_snapshot(registry, nginx):
+    registry.key()
+    server = nginx(LOCATION, store_args="min_keep=0%")
+    assert "has min_keep=0% for the store default: it takes a snapshot" in found(registry)["min-keep"]
+    for right in ("min_keep=1%", "min_keep=100%", ""):
+        server.reload(store=f"apikey_store {registry.snapshot} {right};")
+        assert "min-keep" not in found(registry), right
+
+
+def test_a_debug_log_of_a_location(registry, nginx, place):
+    registry.key()
+    level = 'error_log {}/a.log {}; location /b/ {{ apikey "b"; apikey_scope any; error_log {}/b.log {}; empty_gif; }}'
+    open_ = f"location /open/ {{ apikey off; error_log {place}/open.log debug; empty_gif; }}"
+    server = nginx(LOCATION + open_, server=level.format(place, "notice", place, "debug"))
+    server.allow_log("")
+    assert "to an error log at level debug: /b/ of localhost. Give" in found(registry)["debug-log"]
+    server.reload(server=level.format(place, "debug", place, "notice"))
+    assert "at level debug: /b/, / of localhost. Give" in found(registry)["debug-log"], "the server's has the headers"
+    server.reload(server=level.format(place, "notice", place, "info"))
+    assert "debug-log" not in found(registry), "where no key is asked for, none need be sent"
+
+
 def test_a_clock_that_was_moved(registry, nginx):
     registry.key()
     server = nginx(LOCATION)

@@ -2,12 +2,19 @@
 answer, told by the same decision."""
 
 import json
+import os
+import re
 import struct
+import subprocess
+import termios
 
 import httpx
 import pytest
 
+from harness.paths import KEYLOADER
+from harness.registry import environment_of
 from harness.state import fold64, regions, state_file
+from harness.terminal import on_terminal
 from harness.waiting import free_port, wait_until
 
 LOCATIONS = """
@@ -76,6 +83,37 @@ def test_the_table(registry, nginx):
     assert "orders:read (GET,HEAD); orders:write (POST,PUT)" in orders and "10/s burst 20 by owner" in orders
     assert "live test" in orders and "header:x-api-key scheme:ApiKey" in orders
     assert not any("/open/" in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 140])
+def test_the_table_on_a_terminal(registry, nginx, columns):
+    """What does not fit stands below its row: nothing is cut, and what everybody looks for stays in columns."""
+    nginx(LOCATIONS)
+    code, shown = on_terminal({**environment_of(registry.dir), "NO_COLOR": "1"}, "locations", columns=columns)
+    lines = shown.splitlines()
+    assert code == 0 and max(map(len, lines)) <= columns and "…" not in shown
+    assert lines[0].split() == ["SERVER", "LOCATION", "SCOPES"]
+    rows = [line for line in lines[1:] if not line.startswith(" ")]
+    assert len(rows) == len([line for line in registry.run("locations").stdout.splitlines()[1:]])
+    start = next(number for number, line in enumerate(lines) if re.match(r"localhost +/orders/ ", line))
+    end = next(number for number, line in enumerate(lines) if number > start and not line.startswith(" "))
+    words = " ".join(lines[start:end]).split()
+    assert words == ("localhost /orders/ orders:read (GET,HEAD); orders:write (POST,PUT) ENVIRONMENTS live test "
+                     "LIMITS 10/s burst 20 by owner KEY FROM header:x-api-key scheme:ApiKey STORE default").split()
+    scopes = lines[0].index("SCOPES")
+    assert lines[start].index("orders:read") == scopes
+    if columns == 140:
+        assert lines[start].endswith("orders:read (GET,HEAD); orders:write (POST,PUT)") and end - start == 2
+    else:
+        assert lines[start + 1].index(lines[start + 1].strip()) == scopes, "what goes on stands below"
+    if columns == 80:
+        assert end - start == 4
+
+
+def test_a_table_that_fits_a_terminal_is_one(registry, nginx):
+    nginx(LOCATIONS)
+    code, shown = on_terminal({**environment_of(registry.dir), "NO_COLOR": "1"}, "locations", columns=250)
+    assert code == 0 and shown == registry.run("locations").stdout
 
 
 def test_a_reload_is_seen(registry, nginx):
@@ -289,6 +327,41 @@ def test_the_key_itself_on_standard_input(registry, nginx):
     assert answer["allowed"] and key.id in row(answer, "known")["why"] and key.secret not in str(answer)
     wrong = key.secret[:-1] + ("a" if key.secret[-1] != "a" else "b")
     assert checked(registry, "-", "GET", server.url + "/any/", stdin=wrong)["outcome"] == "unknown"
+
+
+def test_a_key_typed_on_a_terminal_is_not_shown(registry, nginx):
+    key = registry.key("acme")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    command = ["check", "-", "GET", server.url + "/any/"]
+    code, shown = on_terminal(environment_of(registry.dir), *command, answer=key.secret)
+    assert code == 0 and "key (it is not shown): \n" in shown and "allowed (ok)" in shown and key.id in shown
+    assert key.secret not in shown
+    code, shown = on_terminal(environment_of(registry.dir), *command, answer="")
+    assert code == 2 and "there is no key on standard input" in shown
+
+
+def test_a_key_that_is_typed_is_not_shown_where_nobody_can_be_asked(registry, nginx):
+    """Standard error goes to a file, and the key would stay on the screen."""
+    key = registry.key("acme")
+    server = nginx(DECIDED)
+    server.wait_for_generation(registry.generation())
+    ours, terminal = os.openpty()
+    with subprocess.Popen([KEYLOADER, "check", "-", "GET", server.url + "/any/"], stdin=terminal, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, env=environment_of(registry.dir), text=True) as child:
+        try:
+            wait_until(lambda: not termios.tcgetattr(terminal)[3] & termios.ECHO, what="that nothing is shown")
+            os.write(ours, key.secret.encode() + b"\n")
+            shown, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert child.returncode == 0 and "allowed (ok)" in shown and key.secret not in errors, errors
+    assert termios.tcgetattr(terminal)[3] & termios.ECHO, "the terminal is as it was"
+    os.set_blocking(ours, False)
+    with pytest.raises(BlockingIOError):
+        os.read(ours, 4096)
+    os.close(ours)
+    os.close(terminal)
 
 
 def test_a_change_is_seen(registry, nginx):

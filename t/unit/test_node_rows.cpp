@@ -39,6 +39,9 @@ void test_a_store_row_is_read(void**) {
   refusal.set_text("generation 41 is not higher than generation 42, which was active");
   assert_true(row.adoption.refuse(row.adoption.claim({1, 2, 3, 4, 6}, 6, 100, 1000), refusal));
   set_abilities(row, "sha256 hmac-sha256:2026", "base deny");
+  assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
+  assert_false(report->min_keep.has_value());
+  set_min_keep(row, 0);
 
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_int_equal(report->key, 77);
@@ -55,6 +58,7 @@ void test_a_store_row_is_read(void**) {
   expect_text(found.text(), refusal.text());
   expect_text(report->methods(), "sha256 hmac-sha256:2026");
   expect_text(report->features(), "base deny");
+  assert_true(report->min_keep == std::uint64_t{0});
 }
 
 void test_texts_that_fill_their_place_are_read_whole(void**) {

@@ -10,6 +10,7 @@
 
 #include "apikey/authenticator.hpp"
 #include "apikey/limits.hpp"
+#include "check_report.hpp"
 #include "key.hpp"
 #include "limit_text.hpp"
 #include "node_tables.hpp"
@@ -67,8 +68,8 @@ class TableCopies {
   }
   TableCopies(const TableCopies&) = delete;
   TableCopies& operator=(const TableCopies&) = delete;
-  [[nodiscard]] bool are_whole() const { return are_whole_; }
-  [[nodiscard]] const apikey::LimitTables& tables() const { return tables_; }
+  // Null where they are of another version.
+  [[nodiscard]] const apikey::LimitTables* tables() const { return are_whole_ ? &tables_ : nullptr; }
 
  private:
   std::span<std::byte> copy(const Node& node, apikey::NodeRegion kind, std::uint32_t version) {
@@ -137,17 +138,6 @@ class Policy {
   std::vector<std::string_view> required_limits_;
   Texts left_out_;
   apikey::LocationPolicy policy_;
-};
-
-// One row for each check.
-struct Report {
-  std::vector<Texts> rows;
-  Json json = Json::array();
-
-  void row(const char* name, bool is_ok, const std::string& why) {
-    rows.push_back({name, is_ok ? "ok" : "NO", why});
-    json.push_back({{"check", name}, {"ok", is_ok}, {"why", why}});
-  }
 };
 
 apikey::RequestFacts facts_of(const CheckOptions& options, const Url& url) {
@@ -231,160 +221,11 @@ void digest_secret(const DataDir& directory, const apikey::Meta& meta, apikey::C
   }
 }
 
-std::string string_of(const apikey::Snapshot& snapshot, std::uint32_t number) {
-  std::string_view text;
-  return snapshot.string(number, text) ? std::string{text} : std::string{"(damaged)"};
-}
-
-// The entries of these kinds alone, as they stand in the list.
-std::vector<std::byte> entries_of(std::span<const std::byte> list, std::initializer_list<std::uint8_t> kinds) {
-  std::vector<std::byte> chosen;
-  apikey::Binding binding;
-  for (std::span<const std::byte> rest = list; !rest.empty();) {
-    const std::span<const std::byte> before = rest;
-    if (!apikey::next_binding(rest, binding)) {
-      break;
-    }
-    if (std::find(kinds.begin(), kinds.end(), binding.kind) != kinds.end()) {
-      const auto entry = before.first(before.size() - rest.size());
-      chosen.insert(chosen.end(), entry.begin(), entry.end());
-    }
-  }
-  return chosen;
-}
-
-void report_state(const apikey::Snapshot& snapshot, const apikey::Recognition& known, apikey::UnixSec now,
-                  Report& report) {
-  const apikey::Record& record = known.record;
-  const auto is_over = [&](apikey::UnixSec until) { return until.value != 0 && until.value <= now.value; };
-  const bool is_revoked = (record.flags & apikey::kFlagRevoked) != 0;
-  const bool is_suspended = (record.flags & apikey::kFlagSuspended) != 0 && !is_over(record.suspended_until);
-  apikey::OwnerRow owner;
-  const bool has_owner = snapshot.owner(record.owner, owner);
-  const bool is_owner_suspended = has_owner && owner.is_suspended && !is_over(owner.suspended_until);
-  report.row("state", !is_revoked && !is_suspended && !is_owner_suspended,
-             is_revoked           ? "the key is revoked"
-             : is_suspended       ? "the key is suspended"
-             : is_owner_suspended ? "its owner is suspended"
-                                  : "neither the key nor its owner is suspended, the key is not revoked");
-  const bool has_begun = record.not_before.value <= now.value;
-  const bool has_ended = record.expires.value != 0 && record.expires.value <= now.value;
-  report.row("time", has_begun && !has_ended,
-             !has_begun ? "good from " + time_text(record.not_before.value)
-             : record.expires.value == 0
-                 ? "never expires"
-                 : fmt::format("{} {}", has_ended ? "expired" : "expires", time_text(record.expires.value)));
-}
-
-void report_conditions(const apikey::Snapshot& snapshot, const apikey::LocationPolicy& policy,
-                       const apikey::Record& record, const apikey::RequestFacts& facts, Report& report) {
-  const std::string env = string_of(snapshot, record.env);
-  const bool is_env_ok = policy.allows_any_environment ||
-                         std::find(policy.environments.begin(), policy.environments.end(), std::string_view{env}) !=
-                             policy.environments.end();
-  report.row("environment", is_env_ok,
-             policy.allows_any_environment
-                 ? fmt::format("{}; the location takes any", env)
-                 : fmt::format("{}; the location takes {}", env, fmt::join(policy.environments, ", ")));
-  std::span<const std::byte> list;
-  static_cast<void>(snapshot.bytes(record.bindings, list));
-  struct Condition {
-    const char* name;
-    std::initializer_list<std::uint8_t> kinds;
-    const char* missing;
-  };
-  const Condition conditions[] = {
-      {"address", {1, 2}, facts.has_address ? "not in the key's networks" : "the key has networks; say --from ADDRESS"},
-      {"origin", {3}, facts.origin.empty() ? "the key has origins; say --origin" : "not one of the key's origins"},
-      {"method", {4}, "not one of the key's methods"},
-      {"host",
-       {5},
-       facts.host.empty() ? "the key has hosts; write the URL with its host" : "not one of the key's hosts"}};
-  for (const Condition& condition : conditions) {
-    const std::vector<std::byte> chosen = entries_of(list, condition.kinds);
-    const bool is_ok = apikey::check_bindings(chosen, facts) == apikey::Outcome::ok;
-    report.row(condition.name, is_ok, chosen.empty() ? "any" : is_ok ? "one that the key has" : condition.missing);
-  }
-  const bool needs_tls = (record.flags & apikey::kFlagRequireTls) != 0;
-  report.row("tls", !needs_tls || facts.is_tls,
-             !needs_tls     ? "not needed"
-             : facts.is_tls ? "needed, and so it is"
-                            : "the key is for https only");
-}
-
-void report_scopes(const apikey::Snapshot& snapshot, const apikey::LocationPolicy& policy, const apikey::Record& record,
-                   const CheckOptions& options, const apikey::RequestFacts& facts, Report& report) {
-  if (policy.allows_any_scope || policy.scope_lines.empty()) {
-    return report.row("scope", true, "the location asks for none");
-  }
-  apikey::ScopeSet held;
-  static_cast<void>(snapshot.scopes(record.scopes, held));
-  std::string has;
-  for (auto it = held.begin(); it != held.end(); ++it) {
-    has += fmt::format("{}{}", has.empty() ? "" : " ", *it);
-  }
-  bool applies_any = false;
-  for (const apikey::ScopeLine& line : policy.scope_lines) {
-    const bool is_for_all = line.methods == ~apikey::MethodSet{0};
-    if (!is_for_all && (line.methods & facts.method) == 0) {
-      continue;
-    }
-    applies_any = true;
-    const bool is_granted =
-        std::any_of(line.scopes.begin(), line.scopes.end(), [&](std::string_view scope) { return held.grants(scope); });
-    report.row("scope", is_granted,
-               fmt::format("needs {}; the key has {}", fmt::join(line.scopes, " or "), has.empty() ? "none" : has));
-  }
-  if (!applies_any) {
-    report.row("scope", false, fmt::format("no API key may use {} here: no apikey_scope names it", options.method));
-  }
-}
-
-// RETURNS: what the limits alone would say.
-apikey::Outcome report_limits(const apikey::LocationPolicy& policy, const SnapshotFile& file,
-                              const apikey::Recognition& known, const apikey::RequestFacts& facts,
-                              const apikey::Clocks& clocks, const TableCopies& copies, Report& report) {
-  if (!copies.are_whole()) {
-    report.row("limits", true, "not known: the tables of this nginx are of another version");
-    return apikey::Outcome::ok;
-  }
-  apikey::Charge charge;
-  charge.tables = &copies.tables();
-  std::array<apikey::LimitUse, apikey::kMaxUses> uses;
-  std::size_t count = 0;
-  if (!apikey::gather_limits(policy, &file.snapshot(), known, facts, clocks, charge, uses, count)) {
-    report.row("limits", false, "what limits this key has is damaged");
-    return apikey::Outcome::unavailable;
-  }
-  for (const apikey::LimitUse& use : std::span(uses).first(count)) {
-    const apikey::LimitLevel level = apikey::look_at_limit(copies.tables(), use, clocks);
-    const bool has_room = level.status == apikey::LimitLevel::Status::admitted && level.remaining >= use.cost;
-    const bool is_ok = use.is_dry_run || has_room;
-    const std::uint64_t seconds = (level.reset_ns + apikey::kNsPerSecond - 1) / apikey::kNsPerSecond;
-    report.row("limit", is_ok,
-               fmt::format("{}: {} of {} left{}{}", std::string_view{use.name}, level.remaining, use.size,
-                           seconds == 0 ? "" : fmt::format(", all again in {} s", seconds),
-                           use.is_dry_run ? " (dry run)" : ""));
-  }
-  for (const std::string_view name : policy.required_limits) {
-    const bool has = std::any_of(uses.begin(), uses.begin() + static_cast<std::ptrdiff_t>(count),
-                                 [&](const apikey::LimitUse& use) { return std::string_view{use.name} == name; });
-    report.row("limit", has, fmt::format("{}: the location wants every key to have one of this name", name));
-    if (!has) {
-      return apikey::Outcome::rate_limited;
-    }
-  }
-  if (count == 0) {
-    report.row("limit", true, "none");
-  }
-  return apikey::look_at_limits(copies.tables(), std::span(uses).first(count), clocks).outcome;
-}
-
 struct Decided {
   bool is_allowed = false;
   std::string outcome;
   Texts remarks{};
-  Report report{};
+  CheckReport report{};
 };
 
 void decide_for(const Session& session, const CheckOptions& options, const Url& url, const Node& node,
@@ -413,21 +254,21 @@ void decide_for(const Session& session, const CheckOptions& options, const Url& 
   const apikey::Verdict verdict = apikey::decide(policy.get(), credential, store, facts, clocks, known, nullptr);
   apikey::Outcome outcome = verdict.outcome;
   bool is_dry_run = verdict.is_dry_run;
-  Report& report = decided.report;
+  CheckReport& report = decided.report;
   if (!known.has_record) {
     report.row("known", false, fmt::format("generation {} has no such key", file.meta().generation));
   } else {
-    apikey::OwnerRow owner;
-    const bool has_owner = file.snapshot().owner(known.record.owner, owner);
-    report.row("known", true,
-               fmt::format("{} of {}, in generation {}", text_of(known.record.id),
-                           has_owner ? string_of(file.snapshot(), owner.name) : "(damaged)", file.meta().generation));
-    report_state(file.snapshot(), known, clocks.wall, report);
-    report_conditions(file.snapshot(), policy.get(), known.record, facts, report);
-    report_scopes(file.snapshot(), policy.get(), known.record, options, facts, report);
+    const CheckSubject subject{.snapshot = file.snapshot(),
+                               .generation = file.meta().generation,
+                               .policy = policy.get(),
+                               .known = known,
+                               .facts = facts,
+                               .clocks = clocks,
+                               .method = options.method};
+    report_key(subject, report);
     if (known.outcome == apikey::Outcome::ok) {
       const TableCopies copies(node);
-      const apikey::Outcome limits = report_limits(policy.get(), file, known, facts, clocks, copies, report);
+      const apikey::Outcome limits = report_limits(subject, copies.tables(), report);
       const bool counts = policy.get().dry_run == apikey::DryRun::off || policy.get().dry_run == apikey::DryRun::scopes;
       if (counts && apikey::passes(verdict) && limits != apikey::Outcome::ok) {
         outcome = limits;

@@ -9,6 +9,7 @@
 #include "activation.hpp"
 #include "doctor.hpp"
 #include "node_view.hpp"
+#include "policy_view.hpp"
 
 namespace keyloader {
 namespace {
@@ -164,6 +165,40 @@ void zone_size(Examined& examined, Findings& findings) {
   });
 }
 
+// What the registry deletes is counted and never taken for a loss, so no min_keep is too high for what keyloader
+// publishes.
+void min_keep(Examined& examined, Findings& findings) {
+  each_store(examined, [&](const Node& node, const StoreView& store) {
+    if (store.min_keep == std::uint64_t{0}) {
+      notice(findings,
+             fmt::format("{} has min_keep=0% for the store {}: it takes a snapshot that has lost its keys, and then "
+                         "refuses everybody",
+                         node.name(), shown(store.name)),
+             "Take min_keep= out of its apikey_store (50% is the default) and reload nginx; `keyloader publish "
+             "--allow-shrink` lets a snapshot in that is meant to be smaller");
+    }
+  });
+}
+
+void debug_log(Examined& examined, Findings& findings) {
+  each_live(examined, [&](const Node& node, const auto&) {
+    for (const ServerView& server : policies_of(node).servers) {
+      Texts names;
+      for (const LocationView& location : server.locations) {
+        if (location.is(apikey::kPolicyOn) && location.is(apikey::kPolicyDebugLog)) {
+          names.push_back(shown(location.name()));
+        }
+      }
+      if (!names.empty()) {
+        wrong(findings,
+              fmt::format("{} writes the headers of requests, keys included, to an error log at level debug: {} of {}",
+                          node.name(), fmt::join(names, ", "), shown(server.name())),
+              "Give that error_log the level notice or a higher one, reload nginx, and destroy what it has written");
+      }
+    }
+  });
+}
+
 std::int64_t us_of(clockid_t clock) {
   timespec now{};
   static_cast<void>(clock_gettime(clock, &now));
@@ -233,6 +268,8 @@ constexpr std::array kChecks = {
     Check{"nginx-veto", "every nginx knows what the snapshot needs", veto},
     Check{"nginx-peppers", "every nginx is configured for the peppers in use", peppers},
     Check{"nginx-version", "module and keyloader have one version", versions},
+    Check{"min-keep", "every nginx refuses a snapshot that has lost its keys", min_keep},
+    Check{"debug-log", "no nginx writes keys to a log at level debug", debug_log},
     Check{"tables", "no table of node memory is nearly full", tables},
     Check{"zone-size", "the zone has a bucket for every key", zone_size},
     Check{"checkpoint", "quotas survive a reboot", checkpoint},

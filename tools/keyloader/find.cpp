@@ -182,6 +182,7 @@ class Finder {
 };
 
 void read_all(Finder& finder) {
+  const HiddenInput hidden;
   std::array<char, kBlock> block{};
   while (true) {
     const ssize_t got = read(STDIN_FILENO, block.data(), block.size());
@@ -199,16 +200,6 @@ void read_all(Finder& finder) {
       return;
     }
   }
-}
-
-void read_text(Finder& finder) {
-  if (!is_interactive()) {
-    read_all(finder);
-    return;
-  }
-  const HiddenInput hidden;
-  print_prompt("key (it is not shown): ");
-  read_all(finder);
 }
 
 std::string line_of(const Key& key, std::string_view state) {
@@ -237,7 +228,7 @@ void find(const Session& session) {
   const auto registry = directory.open_registry();
   DigestMethods methods(directory, *registry);
   Finder finder(*registry, methods);
-  read_text(finder);
+  read_all(finder);
   finder.finish();
   if (finder.found.empty()) {
     refuse(finder);

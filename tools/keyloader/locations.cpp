@@ -8,6 +8,8 @@
 namespace keyloader {
 namespace {
 
+constexpr std::size_t kLeadingColumns = 3;  // SERVER, LOCATION, SCOPES: what everybody looks for
+
 std::string joined(const Texts& texts, std::string_view separator = " ") {
   return fmt::format("{}", fmt::join(texts, separator));
 }
@@ -148,7 +150,7 @@ void locations(Session& session) {
     return;
   }
   session.report_table({"SERVER", "LOCATION", "SCOPES", "ENVIRONMENTS", "LIMITS", "KEY FROM", "STORE", "ALSO"}, rows,
-                       json, "no location asks for keys");
+                       json, "no location asks for keys", kLeadingColumns);
 }
 
 }  // namespace

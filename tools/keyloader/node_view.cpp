@@ -70,6 +70,7 @@ std::vector<StoreView> stores_of(const Node& node) {
                    .path = std::string{report->path()},
                    .name = std::string{report->name()},
                    .last_configuration = report->last_configuration,
+                   .min_keep = report->min_keep,
                    .adopted = report->adopted,
                    .refusal = std::nullopt};
     apikey::Refusal refusal;

@@ -19,6 +19,7 @@ struct StoreView {
   std::string path;
   std::string name;
   std::uint64_t last_configuration = 0;
+  std::optional<std::uint64_t> min_keep{};  // percent; none: the module does not say it
   apikey::Adopted adopted;
   std::optional<apikey::Refusal> refusal;  // the last one, of whatever file
 

@@ -15,6 +15,7 @@
 
 #include "apikey/key_form.hpp"
 #include "file_descriptor.hpp"
+#include "terminal.hpp"
 
 namespace keyloader {
 namespace {
@@ -23,7 +24,7 @@ constexpr std::string_view kBase62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef
 constexpr std::size_t kNewPepperBytes = 32;
 constexpr std::size_t kReadBuffer = apikey::kMaxPepperLength + 2;
 
-// Up to `most` bytes; at the end of the input fewer.
+// Up to `most` bytes; at the end of the input fewer. From a terminal one line.
 std::string read_up_to(int fd, std::size_t most) {
   std::string bytes(most, '\0');
   std::size_t length = 0;
@@ -36,6 +37,9 @@ std::string read_up_to(int fd, std::size_t most) {
       break;
     }
     length += static_cast<std::size_t>(got);
+    if (isatty(fd) == 1) {
+      break;
+    }
   }
   bytes.resize(length);
   return bytes;
@@ -130,6 +134,7 @@ apikey::KeyId new_key_id() {
 }
 
 SecretText read_secret_from_stdin() {
+  const HiddenInput hidden;
   std::string text = read_up_to(STDIN_FILENO, apikey::kMaxKeyLength + 3);
   drop_line_end(text);
   const std::size_t length = text.size();

@@ -40,7 +40,8 @@ void fill_random(std::span<std::uint8_t> bytes);
 [[nodiscard]] SecretText make_secret_key(std::string_view prefix, std::string_view env);
 [[nodiscard]] apikey::KeyId new_key_id();
 
-// All of standard input less one line end. Throws for nothing at all, and for more than a key can be.
+// All of standard input less one line end; on a terminal it asks, and one line is all. Throws for nothing at all, and
+// for more than a key can be.
 [[nodiscard]] SecretText read_secret_from_stdin();
 
 // The ways of turning a key into its digest that this registry knows; peppers are read from their files when first

@@ -13,13 +13,14 @@ void Session::report(const std::string& sentence, const Json& json) const {
 }
 
 void Session::report_table(const Texts& heading, const std::vector<Texts>& rows, const Json& json,
-                           const std::string& none) const {
+                           const std::string& none, std::size_t leading) const {
   if (is_json) {
     print_out(json_text(json) + "\n");
   } else if (rows.empty()) {
     print_note(none);
   } else {
-    print_out(list_text(heading, rows, screen()) + "\n");
+    print_out((leading == 0 ? list_text(heading, rows, screen()) : block_text(heading, rows, leading, screen())) +
+              "\n");
   }
 }
 

@@ -26,8 +26,9 @@ struct Session {
   void report(const std::string& sentence, const Json& json) const;
 
   // A list: `json` with --json, else a table. Where there are no rows, `none` says so on standard error: "no keys".
-  void report_table(const Texts& heading, const std::vector<Texts>& rows, const Json& json,
-                    const std::string& none) const;
+  // `leading`: that many columns stay columns where not all fit, and the others stand below each row; 0: all are cut.
+  void report_table(const Texts& heading, const std::vector<Texts>& rows, const Json& json, const std::string& none,
+                    std::size_t leading = 0) const;
 
   // One line on standard error, with the program's name before it.
   static void warn(const std::string& sentence);

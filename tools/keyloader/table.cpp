@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cwchar>
+#include <iterator>
 #include <numeric>
 
 #include "apikey/plain_text.hpp"
@@ -15,6 +16,7 @@ namespace {
 constexpr std::size_t kBetween = 2;
 constexpr std::size_t kLeastWidth = 6;
 constexpr std::string_view kCut = "…";
+constexpr std::size_t kIndent = 4;
 
 using Cells = std::vector<std::string>;
 
@@ -45,6 +47,29 @@ std::string cut(std::string_view text, std::size_t most) {
     }
     out += next.bytes;
   }
+}
+
+// In lines that fit, cut between words where there are any.
+Cells wrapped(std::string_view text, std::size_t most) {
+  Cells lines;
+  while (width_of(text) > most) {
+    std::size_t fits = 0;
+    std::size_t width = 0;
+    for (std::string_view rest = text;;) {
+      const apikey::Character next = apikey::next_character(rest);
+      width += width_of(next);
+      if (width > most) {
+        break;
+      }
+      fits += next.bytes.size();
+    }
+    const std::size_t space = text.rfind(' ', fits);
+    const std::size_t end = space == std::string_view::npos || space == 0 ? fits : space;
+    lines.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(text.find_first_not_of(' ', end), text.size()));
+  }
+  lines.emplace_back(text);
+  return lines;
 }
 
 // "12", "0.5", "80%"; `-` stands for none.
@@ -83,9 +108,13 @@ struct Table {
            !any_cell(column, [](const std::string& cell) { return cell.rfind("key_", 0) == 0; });
   }
 
-  // Takes from the widest column, again and again, until all fit or nothing is left to take.
-  void fit(std::size_t columns) {
-    std::size_t total = std::accumulate(widths.begin(), widths.end(), kBetween * (widths.size() - 1));
+  [[nodiscard]] std::size_t width() const {
+    return std::accumulate(widths.begin(), widths.end(), kBetween * (widths.size() - 1));
+  }
+
+  // Takes from the widest column, again and again. RETURNS: false where nothing is left to take and not all fit.
+  bool narrow(std::size_t columns) {
+    std::size_t total = width();
     while (total > columns) {
       std::size_t* widest = nullptr;
       for (std::size_t i = 0; i < widths.size(); ++i) {
@@ -95,10 +124,17 @@ struct Table {
         }
       }
       if (widest == nullptr) {
-        return;
+        return false;
       }
       --*widest;
       --total;
+    }
+    return true;
+  }
+
+  void fit(std::size_t columns) {
+    if (!narrow(columns)) {
+      return;
     }
     for (Cells& line : lines) {
       for (std::size_t i = 0; i < line.size(); ++i) {
@@ -117,7 +153,53 @@ struct Table {
     }
     return text;
   }
+
+  // Of a line whose cells go on over several.
+  [[nodiscard]] Cells wrapped_lines(const Cells& line) const {
+    std::vector<Cells> parts;
+    std::size_t most = 0;
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      parts.push_back(wrapped(line[i], widths[i]));
+      most = std::max(most, parts.back().size());
+    }
+    Cells texts;
+    for (std::size_t at = 0; at < most; ++at) {
+      Cells cells;
+      for (const Cells& part : parts) {
+        cells.push_back(at < part.size() ? part[at] : "");
+      }
+      std::string text = line_text(cells, std::vector<bool>(cells.size(), false));
+      text.erase(text.find_last_not_of(' ') + 1);
+      texts.push_back(std::move(text));
+    }
+    return texts;
+  }
 };
+
+// "    LIMITS 10/s by key  STORE default": from that column on, on as many lines as it takes.
+Cells detail_lines(const Cells& heading, const Cells& row, std::size_t from, std::size_t columns) {
+  const std::size_t most = std::max(columns, kIndent + kLeastWidth) - kIndent;
+  Cells lines;
+  for (std::size_t i = from; i < row.size(); ++i) {
+    if (row[i] == "-" || row[i].empty()) {
+      continue;
+    }
+    const std::string detail = heading[i] + " " + shown(row[i]);
+    if (!lines.empty() && width_of(lines.back()) + kBetween + width_of(detail) <= most) {
+      lines.back() += std::string(kBetween, ' ') + detail;
+      continue;
+    }
+    const Cells parts = wrapped(detail, most);
+    lines.insert(lines.end(), parts.begin(), parts.end());
+  }
+  std::transform(lines.begin(), lines.end(), lines.begin(),
+                 [](const std::string& line) { return std::string(kIndent, ' ') + line; });
+  return lines;
+}
+
+std::string heading_text(const std::string& line, const Screen& screen) {
+  return screen.has_colour ? "\033[1m" + line + "\033[0m" : line;
+}
 
 }  // namespace
 
@@ -134,10 +216,32 @@ std::string list_text(const Cells& heading, const std::vector<Cells>& rows, cons
   }
   std::string text;
   for (const Cells& line : table.lines) {
-    const bool is_heading = text.empty();
     const std::string shown_line = table.line_text(line, stand_right);
-    text +=
-        is_heading && screen.has_colour ? "\033[1m" + shown_line + "\033[0m" : (is_heading ? "" : "\n") + shown_line;
+    text += text.empty() ? heading_text(shown_line, screen) : "\n" + shown_line;
+  }
+  return text;
+}
+
+std::string block_text(const Cells& heading, const std::vector<Cells>& rows, std::size_t leading,
+                       const Screen& screen) {
+  if (screen.columns == 0 || Table(heading, rows).width() <= screen.columns) {
+    return list_text(heading, rows, screen);
+  }
+  const auto front = [&](const Cells& line) {
+    return Cells(line.begin(), line.begin() + static_cast<std::ptrdiff_t>(leading));
+  };
+  std::vector<Cells> fronts;
+  std::transform(rows.begin(), rows.end(), std::back_inserter(fronts), front);
+  Table table(front(heading), fronts);
+  static_cast<void>(table.narrow(screen.columns));
+  std::string text = heading_text(table.line_text(table.lines.front(), std::vector<bool>(leading, false)), screen);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (const Cells& lines :
+         {table.wrapped_lines(table.lines[i + 1]), detail_lines(heading, rows[i], leading, screen.columns)}) {
+      for (const std::string& line : lines) {
+        text += "\n" + line;
+      }
+    }
   }
   return text;
 }

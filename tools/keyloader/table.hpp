@@ -18,4 +18,10 @@ namespace keyloader {
 [[nodiscard]] std::string list_text(const std::vector<std::string>& heading,
                                     const std::vector<std::vector<std::string>>& rows, const Screen& screen);
 
+// The same where all columns fit. Where they do not, only the first `leading` are columns, which go on over several
+// lines, and what is left of a row stands below it, each cell behind its heading; cells of `-` are left out.
+[[nodiscard]] std::string block_text(const std::vector<std::string>& heading,
+                                     const std::vector<std::vector<std::string>>& rows, std::size_t leading,
+                                     const Screen& screen);
+
 }  // namespace keyloader

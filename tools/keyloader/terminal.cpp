@@ -1,4 +1,4 @@
-// Questions and answers on a terminal. Called by key_change.cpp and find.cpp.
+// Questions and answers on a terminal. Called by key_change.cpp, find.cpp and secret.cpp.
 #include "terminal.hpp"
 
 #include <fmt/format.h>
@@ -56,15 +56,22 @@ void confirm(const std::string& question, bool is_sure) {
   }
 }
 
-HiddenInput::HiddenInput() : is_hidden_(hide_input()) {}
+HiddenInput::HiddenInput() : is_hidden_(hide_input()) {
+  if (is_hidden_ && is_interactive()) {
+    print_prompt("key (it is not shown): ");
+  }
+}
 
 HiddenInput::~HiddenInput() {
   if (is_hidden_) {
+    static_cast<void>(tcflush(STDIN_FILENO, TCIFLUSH));  // what was pasted behind the key is not for the shell
     tcsetattr(STDIN_FILENO, TCSANOW, &before_hiding);
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) {
       static_cast<void>(signal(number, SIG_DFL));
     }
-    print_prompt("\n");  // the one that was typed was not shown
+    if (is_interactive()) {
+      print_prompt("\n");  // the one that was typed was not shown
+    }
   }
 }
 
