@@ -80,6 +80,9 @@ struct LocationPolicy {
   FailLimit fail_limit;
 };
 
+// Whether this limit of the policy is taken from here: limits of a measure may count in other locations only.
+[[nodiscard]] bool counts_here(const LocationPolicy& policy, const PolicyLimit& limit) noexcept;
+
 // Why a credential that is not in the deciding snapshot is `unavailable` and not `unknown`: the vetoing one may have
 // it.
 enum class HeldBack : std::uint8_t {

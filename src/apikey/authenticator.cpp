@@ -218,7 +218,7 @@ bool add_location_limits(const LocationPolicy& policy, const Recognition& known,
     return false;
   }
   for (const PolicyLimit& limit : policy.limits) {
-    if (!limit.stands_here && is_uncounted(policy, measure_of(limit.limit))) {
+    if (!counts_here(policy, limit)) {
       continue;
     }
     const std::uint64_t subject = location_subject(limit, known, facts, charge);
@@ -324,6 +324,10 @@ Outcome count_failure(const FailLimit& limit, Outcome outcome, HeldBack held_bac
 }
 
 }  // namespace
+
+bool counts_here(const LocationPolicy& policy, const PolicyLimit& limit) noexcept {
+  return limit.stands_here || !is_uncounted(policy, measure_of(limit.limit));
+}
 
 void recognise(const Credential& credential, const StoreView& store, UnixSec now, Recognition& known) noexcept {
   if (!known.is_done) {

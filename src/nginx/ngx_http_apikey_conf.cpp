@@ -413,6 +413,7 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept {
   }
   warn_of_files(cf, main);
   warn_of_returns(cf, main);
+  warn_of_barred(cf, main);
   if (main.unscoped.nelts != 0) {
     warn_of_unscoped(cf, main);
   }

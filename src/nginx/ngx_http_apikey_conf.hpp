@@ -246,6 +246,7 @@ ngx_int_t finish_conf(ngx_conf_t* cf) noexcept;
 // Warnings of finish_conf(): ngx_http_apikey_conf_files.cpp.
 void warn_of_files(ngx_conf_t* cf, const MainConf& main) noexcept;
 void warn_of_returns(ngx_conf_t* cf, const MainConf& main) noexcept;
+void warn_of_barred(ngx_conf_t* cf, const MainConf& main) noexcept;  // ngx_http_apikey_conf_barred.cpp
 
 // The store that a location means: the one of that name; for an empty name the one called "default", else the only one.
 // RETURNS: null when there is none.

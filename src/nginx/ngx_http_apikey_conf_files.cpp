@@ -10,9 +10,7 @@
 #include <cerrno>
 
 #include "ngx_http_apikey_conf.hpp"
-
-// Absent from an nginx that was built without it.
-extern "C" [[gnu::weak]] ngx_module_t ngx_http_rewrite_module;
+#include "ngx_http_apikey_neighbours.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -162,19 +160,11 @@ void check_state(ngx_conf_t* cf, const CheckpointConf& place) noexcept {
   }
 }
 
-// nginx keeps what `set`, `if` and `return` of a location do as a program; the first member of the module's
-// configuration has it. One that begins with return answers every request.
-bool returns_at_once(const LocConf& conf) noexcept {
-  const ngx_module_t* const rewrite = &ngx_http_rewrite_module;
-  if (rewrite == nullptr || conf.loc_confs == nullptr) {
-    return false;
-  }
-  const void* const settings = conf.loc_confs[rewrite->ctx_index];
-  const auto* const codes = settings == nullptr ? nullptr : *static_cast<ngx_array_t* const*>(settings);
-  if (codes == nullptr || codes->nelts < sizeof(ngx_http_script_return_code_t)) {
-    return false;
-  }
-  return *static_cast<ngx_http_script_code_pt*>(codes->elts) == ngx_http_script_return_code;
+// A program of rewrite's that begins with return answers every request.
+bool returns_at_once(const ngx_cycle_t& cycle, const LocConf& conf) noexcept {
+  const ngx_array_t* const codes = conf.loc_confs == nullptr ? nullptr : rewrite_codes(cycle, conf.loc_confs);
+  return codes != nullptr && codes->nelts >= sizeof(ngx_http_script_return_code_t) &&
+         *static_cast<ngx_http_script_code_pt*>(codes->elts) == ngx_http_script_return_code;
 }
 
 }  // namespace
@@ -194,7 +184,7 @@ void warn_of_files(ngx_conf_t* cf, const MainConf& main) noexcept {
 
 void warn_of_returns(ngx_conf_t* cf, const MainConf& main) noexcept {
   for (const LocConf* const location : elements<LocConf*>(main.locations)) {
-    if (location->is_place && returns_at_once(*location)) {
+    if (location->is_place && returns_at_once(*cf->cycle, *location)) {
       ngx_conf_log_error(NGX_LOG_WARN, cf, 0,
                          "apikey: \"%V\" answers everybody: nginx runs its \"return\" before it asks for a key; let a "
                          "proxy_pass, a file or try_files answer",

@@ -5,6 +5,7 @@
 
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_content.hpp"
+#include "ngx_http_apikey_neighbours.hpp"
 #include "ngx_http_apikey_question.hpp"
 
 namespace apikey::nginx {
@@ -97,59 +98,11 @@ char* parse_parameter(ngx_conf_t* cf, const ngx_str_t& text, LocConf& location, 
   return parse_source(cf, text, value, question.sources[static_cast<std::size_t>(part - kQuestionPartNames.begin())]);
 }
 
-// What a module has for a location or server; null when this nginx has no such module. By name, as a module that is not
-// there could not be linked to.
-void* conf_of(const ngx_cycle_t& cycle, void** confs, std::string_view name) noexcept {
-  for (ngx_module_t* const* module = cycle.modules; *module != nullptr; ++module) {
-    if ((*module)->name != nullptr && name == (*module)->name) {
-      return confs[(*module)->ctx_index];
-    }
-  }
-  return nullptr;
-}
-
-// The beginning of what ngx_http_access_module keeps for a location: rules for IPv4, IPv6 and unix sockets. Of each
-// rule the last member is `deny`.
-struct AccessConf {
-  ngx_array_t* rules;
-#if (NGX_HAVE_INET6)
-  ngx_array_t* rules6;
-#endif
-#if (NGX_HAVE_UNIX_DOMAIN)
-  ngx_array_t* rules_un;
-#endif
-};
-
-bool has_deny(const ngx_array_t* rules) noexcept {
-  for (ngx_uint_t i = 0; rules != nullptr && i < rules->nelts; ++i) {
-    ngx_uint_t denies = 0;
-    ngx_memcpy(&denies, byte_at(rules->elts, (i + 1) * rules->size - sizeof(denies)), sizeof(denies));
-    if (denies != 0) {
-      return true;
-    }
-  }
-  return false;
-}
-
-bool denies_somebody(const ngx_cycle_t& cycle, void** loc_confs) noexcept {
-  const auto* access = static_cast<AccessConf*>(conf_of(cycle, loc_confs, "ngx_http_access_module"));
-  if (access == nullptr) {
-    return false;
-  }
-  bool denies = has_deny(access->rules);
-#if (NGX_HAVE_INET6)
-  denies = denies || has_deny(access->rules6);
-#endif
-#if (NGX_HAVE_UNIX_DOMAIN)
-  denies = denies || has_deny(access->rules_un);
-#endif
-  return denies;
-}
-
 bool asks_for_certificates([[maybe_unused]] const ngx_cycle_t& cycle,
                            [[maybe_unused]] const ngx_http_core_srv_conf_t& server) noexcept {
 #if (NGX_HTTP_SSL)
-  const auto* ssl = static_cast<ngx_http_ssl_srv_conf_t*>(conf_of(cycle, server.ctx->srv_conf, "ngx_http_ssl_module"));
+  const auto* ssl =
+      static_cast<ngx_http_ssl_srv_conf_t*>(neighbour_conf(cycle, server.ctx->srv_conf, "ngx_http_ssl_module"));
   return ssl != nullptr && ssl->verify == 1;
 #else
   return false;

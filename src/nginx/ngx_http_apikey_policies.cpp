@@ -29,14 +29,6 @@ constexpr std::array<MethodName, 14> kMethods = {{{NGX_HTTP_GET, kMethodGet},
                                                   {NGX_HTTP_UNLOCK, kMethodUnlock},
                                                   {NGX_HTTP_PATCH, kMethodPatch}}};
 
-MethodSet our_methods(ngx_uint_t methods) noexcept {
-  MethodSet set = 0;
-  for (const MethodName& method : kMethods) {
-    set |= (methods & method.nginx) != 0 ? method.ours : 0U;
-  }
-  return set;
-}
-
 const ngx_http_core_loc_conf_t* core_of(void* const* loc_confs) noexcept {
   return static_cast<const ngx_http_core_loc_conf_t*>(loc_confs[ngx_http_core_module.ctx_index]);
 }
@@ -199,6 +191,14 @@ void write_sites(PolicyWriter& writer, const ngx_http_core_main_conf_t& core, co
 }
 
 }  // namespace
+
+MethodSet our_methods(ngx_uint_t methods) noexcept {
+  MethodSet set = 0;
+  for (const MethodName& method : kMethods) {
+    set |= (methods & method.nginx) != 0 ? method.ours : 0U;
+  }
+  return set;
+}
 
 bool note_policy_place(ngx_conf_t* cf, MainConf& main, LocConf& conf) noexcept {
   const auto& context = *static_cast<ngx_http_conf_ctx_t*>(cf->ctx);

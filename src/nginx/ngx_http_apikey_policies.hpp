@@ -6,10 +6,14 @@
 #include <cstdint>
 #include <span>
 
+#include "apikey/binding.hpp"
 #include "ngx_http_apikey_conf.hpp"
 #include "ngx_http_apikey_ngx.hpp"
 
 namespace apikey::nginx {
+
+// Of nginx's bits those that have a name of ours.
+[[nodiscard]] MethodSet our_methods(ngx_uint_t methods) noexcept;
 
 // For every server and location that is merged, with apikey or without. RETURNS: false without memory.
 bool note_policy_place(ngx_conf_t* cf, MainConf& main, LocConf& conf) noexcept;
