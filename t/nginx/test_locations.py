@@ -94,7 +94,7 @@ def test_the_table_on_a_terminal(registry, nginx, columns):
     assert code == 0 and max(map(len, lines)) <= columns and "…" not in shown
     assert lines[0].split() == ["SERVER", "LOCATION", "SCOPES"]
     rows = [line for line in lines[1:] if not line.startswith(" ")]
-    assert len(rows) == len([line for line in registry.run("locations").stdout.splitlines()[1:]])
+    assert len(rows) == len(registry.run("locations").stdout.splitlines()) - 1
     start = next(number for number, line in enumerate(lines) if re.match(r"localhost +/orders/ ", line))
     end = next(number for number, line in enumerate(lines) if number > start and not line.startswith(" "))
     words = " ".join(lines[start:end]).split()
