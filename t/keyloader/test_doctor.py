@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from harness.fake_node import FENCED, UNCHECKED
+from harness.fake_node import FENCED, UNCHECKED, FakeNode
 from harness.paths import CAN_MOUNT, IS_ROOT, KEYLOADER
 
 
@@ -77,7 +77,38 @@ def test_leftovers_and_a_publisher(keyloader, runtime):
     assert report["leftovers"][0] == report["publish-lock"][0] == "notice"
 
 
+def test_the_remedy_has_the_runtime_directory(keyloader, nginx, monkeypatch):
+    keyloader("node", "list")
+    nginx.die()
+    monkeypatch.delenv("APIKEY_RUNTIME")
+    assert f"`keyloader node prune --runtime {nginx.state.parent}`" in found(keyloader)["nginx-gone"][1]
+
+
 if IS_ROOT:
+    def test_a_reader_group_is_no_fault(bare, runtime):
+        bare("init", "--group", "root", "--reader-group", "games")
+        bare("usage", "--by", "owner")
+        assert not {"directory-mode", "registry-mode", "usage-mode"} & set(found(bare))
+        (bare.dir / "registry.db").chmod(0o660)
+        assert "Run `chmod 0640 " in found(bare)["registry-mode"][1]
+        (bare.dir / "registry.db").chmod(0o640)
+        os.chown(bare.dir / "usage.db", -1, 0)
+        assert "can be read by the group root. Run `chgrp games" in found(bare)["usage-mode"][1]
+
+    def test_readable_by_the_workers_group_is_one(keyloader, runtime):
+        (keyloader.dir / "registry.db").chmod(0o640)
+        os.chown(keyloader.dir / "registry.db", -1, keyloader.dir.stat().st_gid)
+        assert "has mode 0640. Run `chmod 0600 " in found(keyloader)["registry-mode"][1]
+
+    def test_a_reader_is_told_what_is_not_his_to_see(bare, runtime):
+        for directory in bare.dir.parents:
+            if directory.stat().st_uid == os.getuid() and len(directory.parts) > 2:
+                directory.chmod(directory.stat().st_mode | 0o001)
+        bare("init", "--group", "root", "--reader-group", "games")
+        done = subprocess.run([KEYLOADER, "doctor"], env=bare.environment(), capture_output=True, text=True, timeout=60,
+                              check=False, cwd="/", user=65534, group=60, extra_groups=[60])
+        assert "notice snapshot: nobody may not read" in done.stdout and "keyloader publish" not in done.stdout
+
     def test_owners_and_groups(keyloader, runtime):
         os.chown(keyloader.dir / "registry.db", 65534, -1)
         os.chown(keyloader.snapshot, -1, 65534)
@@ -197,10 +228,16 @@ def test_no_nginx(keyloader, runtime):
     assert found(keyloader)["nginx-known"][0] == "notice"
 
 
-def test_an_nginx_that_is_gone_or_hidden(keyloader, nginx):
+def test_an_nginx_that_is_gone_or_hidden(keyloader, nginx, runtime):
     keyloader("plan", "create", "a", "--no-wait")
     nginx.die()
-    assert "keyloader node prune" in found(keyloader)["nginx-gone"][1]
+    result, said = found(keyloader)["nginx-gone"]
+    assert result == "wrong" and f"no nginx that reads {keyloader.snapshot} runs" in said and "keyloader node prune`" in said
+    assert "nginx-known" not in found(keyloader), "one sentence is enough"
+    second = FakeNode(runtime, keyloader.snapshot, name="api-aaaaaaaaaaaaaaaa", pid=5252)
+    second.take(keyloader)
+    assert found(keyloader)["nginx-gone"][0] == "notice"
+    second.close()
     nginx.state.unlink()
     assert "nobody can see what that nginx does" in found(keyloader)["nginx-hidden"][1]
 

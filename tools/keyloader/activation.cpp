@@ -202,7 +202,7 @@ class Watch {
     }
     verdict.why = fmt::format(
         "{} {}: {}", node.name(), uses,
-        verdict.is_verifying ? "it is still verifying the new one" : "it has not looked at the new one; does it hang?");
+        verdict.is_verifying ? "it is still verifying the new one" : "it has not looked at the new one: it is stopped or it hangs");
     return verdict;
   }
 

@@ -1,14 +1,17 @@
 // Registry, audit, peppers, snapshot: whether they are whole and fit each other.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 #include "audit.hpp"
 #include "doctor.hpp"
 #include "publish/snapshot_store.hpp"
 #include "registry/sqlite_db.hpp"
 #include "usage_store.hpp"
+#include "user.hpp"
 
 namespace keyloader {
 namespace {
@@ -99,9 +102,12 @@ void expiring(Examined& examined, Findings& findings) {
 }
 
 void snapshot_valid(Examined& examined, Findings& findings) {
-  if (examined.snapshot == nullptr) {
-    wrong(findings,
-          fmt::format("{} cannot be used: {}", examined.directory.snapshot_file().string(), examined.snapshot_problem),
+  const std::filesystem::path file = examined.directory.snapshot_file();
+  if (access(file.c_str(), R_OK) != 0 && errno == EACCES) {
+    notice(findings, fmt::format("{} may not read {}, so nothing is known of it", user_name(geteuid()), file.string()),
+           fmt::format("To see it, {}", who_may(file)));
+  } else if (examined.snapshot == nullptr) {
+    wrong(findings, fmt::format("{} cannot be used: {}", file.string(), examined.snapshot_problem),
           examined.registry != nullptr ? "Run `keyloader publish`; nginx goes on with what it has"
                                        : "Install it again with `keyloader snapshot install`");
   }

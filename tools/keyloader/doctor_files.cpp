@@ -51,8 +51,33 @@ void check_secret(const fs::path& path, Findings& findings) {
   check_mode(path, S_IRWXG | S_IRWXO, S_IRUSR | S_IWUSR, 0600, findings);
 }
 
+// init --reader-group: the registry is for another group than nginx's, which may pass through the directory.
+bool has_readers(const Examined& examined) {
+  const auto directory = look_at(examined.directory.path());
+  const auto file = look_at(examined.directory.registry_file());
+  return directory && file && (file->st_mode & S_IRGRP) != 0 && file->st_gid != directory->st_gid;
+}
+
+// With its two journals.
+void check_database(const Examined& examined, const fs::path& path, Findings& findings) {
+  const bool is_shared = has_readers(examined);
+  for (const char* end : {"", "-wal", "-shm"}) {
+    const fs::path file = path.string() + end;
+    check_mode(file, S_IRWXO | (is_shared ? S_IWGRP | S_IXGRP : S_IRWXG), S_IRUSR | S_IWUSR, is_shared ? 0640 : 0600,
+               findings);
+    const auto found = look_at(file);
+    const auto registry = look_at(examined.directory.registry_file());
+    if (is_shared && found && registry && (found->st_mode & S_IRGRP) != 0 && found->st_gid != registry->st_gid) {
+      wrong(findings, fmt::format("{} can be read by the group {}", file.string(), group_name(found->st_gid)),
+            fmt::format("Run `chgrp {} {}`", group_name(registry->st_gid), file.string()));
+    }
+  }
+}
+
 void directory_mode(Examined& examined, Findings& findings) {
-  check_mode(examined.directory.path(), S_IWGRP | S_IRWXO, S_IRWXU | S_IRGRP | S_IXGRP | S_ISGID, 02750, findings);
+  const mode_t passage = has_readers(examined) ? S_IXOTH : 0;
+  check_mode(examined.directory.path(), S_IWGRP | (S_IRWXO & ~passage), S_IRWXU | S_IRGRP | S_IXGRP | S_ISGID,
+             02750 | passage, findings);
 }
 
 void history_mode(Examined& examined, Findings& findings) {
@@ -60,10 +85,7 @@ void history_mode(Examined& examined, Findings& findings) {
 }
 
 void registry_mode(Examined& examined, Findings& findings) {
-  const std::string name = examined.directory.registry_file().string();
-  for (const char* end : {"", "-wal", "-shm"}) {
-    check_secret(name + end, findings);
-  }
+  check_database(examined, examined.directory.registry_file(), findings);
 }
 
 void registry_owner(Examined& examined, Findings& findings) {
@@ -102,10 +124,7 @@ void peppers_mode(Examined& examined, Findings& findings) {
 }
 
 void usage_mode(Examined& examined, Findings& findings) {
-  const std::string name = examined.directory.usage_file().string();
-  for (const char* end : {"", "-wal", "-shm"}) {
-    check_secret(name + end, findings);
-  }
+  check_database(examined, examined.directory.usage_file(), findings);
 }
 
 void nodes_mode(Examined& examined, Findings& findings) {

@@ -45,10 +45,29 @@ void each_store(Examined& examined, Visit visit) {
   });
 }
 
+// Those that read our keys.mdb.
+struct Running {
+  bool is_any_live = false;
+  std::vector<const Node*> gone;
+};
+Running running(Examined& examined) {
+  Running found;
+  for (const auto& node : examined.nodes.all()) {
+    if (!node->problem().empty() || node->rows_of(examined.nodes.snapshot()).empty()) {
+      continue;
+    }
+    if (node->is_live()) {
+      found.is_any_live = true;
+    } else {
+      found.gone.push_back(node.get());
+    }
+  }
+  return found;
+}
+
 void known(Examined& examined, Findings& findings) {
-  bool is_known = false;
-  each_live(examined, [&](const Node&, const auto&) { is_known = true; });
-  if (!is_known) {
+  const Running found = running(examined);
+  if (!found.is_any_live && found.gone.empty()) {
     notice(findings, fmt::format("no running nginx of this machine reads {}", examined.nodes.snapshot().string()),
            "If one should, see that `apikey_store` names this file, that it was reloaded, and that you may read its "
            "runtime directory (--runtime names another)");
@@ -63,11 +82,23 @@ void hidden(Examined& examined, Findings& findings) {
   }
 }
 
+// One that was stopped beside one that runs is what an upgrade or a move leaves. Where none runs, nobody decides.
 void gone(Examined& examined, Findings& findings) {
-  for (const auto& node : examined.nodes.all()) {
-    if (node->problem().empty() && !node->is_live() && !node->rows_of(examined.nodes.snapshot()).empty()) {
-      notice(findings, fmt::format("{} belongs to an nginx that does not run", shown(node->place().state.string())),
-             "Start it, or forget it with `keyloader node prune` after `keyloader usage collect`");
+  const Running found = running(examined);
+  for (const Node* const node : found.gone) {
+    const std::string option = examined.nodes.is_in_runtime(*node)
+                                   ? ""
+                                   : fmt::format(" --runtime {}", shown(node->place().state.parent_path().string()));
+    const std::string remedy =
+        fmt::format("Start it, or forget it with `keyloader node prune{}` after `keyloader usage collect`", option);
+    const std::string state = shown(node->place().state.string());
+    if (found.is_any_live) {
+      notice(findings, fmt::format("{} belongs to an nginx that does not run", state), remedy);
+    } else {
+      wrong(findings,
+            fmt::format("no nginx that reads {} runs: {} belongs to the one that did",
+                        examined.nodes.snapshot().string(), state),
+            remedy);
     }
   }
 }
@@ -82,7 +113,10 @@ void active(Examined& examined, Findings& findings) {
   const Activation activation = wait_until_active(examined.directory, examined.session.runtime, target, {});
   if (activation.activity == Activity::not_yet || activation.activity == Activity::refused) {
     wrong(findings, fmt::format("generation {} is published, but {}", target.generation, activation.sentence),
-          "docs/operations.md, \"A snapshot is refused\", has the way back");
+          activation.activity == Activity::refused
+              ? "docs/operations.md, \"A snapshot is refused\", has the way back"
+              : "Look at nginx's error log and at what that process does; `kill -CONT` wakes one that was stopped, and "
+                "one that hangs has to be ended: until then it decides by what it has");
   }
 }
 
