@@ -32,7 +32,7 @@ role.create role.set role.list role.delete
 key.create key.list key.show key.set key.suspend key.resume key.revoke key.delete
 snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
 quota.grant quota.reset quota.show
-audit.list audit.verify audit.revert
+audit.list audit.verify audit.archive audit.revert
 registry.show registry.adopt
 node.list node.prune
 usage usage.collect usage.statement usage.prune usage.merge

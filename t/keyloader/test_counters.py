@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.old_registry import to_schema_4
 from snapshot_reader import Snapshot
 
 WRITER = Path(__file__).resolve().parent / "snapshot_writer.py"
@@ -215,8 +216,9 @@ def test_whatever_happens_and_whenever_nginx_looks(keyloader, tmp_path, seed):
 def age(keyloader):
     """Makes the registry one of the schema before counters."""
     with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        to_schema_4(database)
         database.execute("DROP TRIGGER counters_only_grow")
-        for column in ("added", "removed", "withheld", "rolled_back_seq", "home_directory", "home_machine", "home_host"):
+        for column in ("added", "removed", "withheld", "rolled_back_seq"):
             database.execute(f"ALTER TABLE info DROP COLUMN {column}")
         database.execute("DELETE FROM schema_versions WHERE version > 2")
     database.close()

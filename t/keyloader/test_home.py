@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from harness.old_registry import to_schema_4
 from harness.paths import KEYLOADER
 
 
@@ -120,9 +121,7 @@ def test_a_machine_without_an_id_is_any(keyloader):
 
 def test_one_of_before_belongs_to_where_it_is_changed_next(keyloader, tmp_path):
     with sqlite3.connect(keyloader.dir / "registry.db") as database:
-        for column in ("directory", "machine", "host"):
-            database.execute(f"ALTER TABLE info DROP COLUMN home_{column}")
-        database.execute("DELETE FROM schema_versions WHERE version = 5")
+        to_schema_4(database)
     assert keyloader.json("registry", "show")["home"] is None
     keyloader("owner", "create", "acme")
     assert info(keyloader.dir)["home_directory"] == str(keyloader.dir)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from snapshot_reader import Snapshot
 
+from harness.old_registry import to_schema_4
+
 SECOND = 10**9
 DAY = 86400 * SECOND
 UNITS = ["minute", "hour", "day", "week", "month", "year"]
@@ -302,6 +304,7 @@ def test_a_registry_of_the_first_schema_is_taken_over(keyloader):
     plan(keyloader, "--rate", "100/s", "--burst", "200")
     key = keyloader.key("acme", "--plan", "gold", "--rate", "7/m")
     with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        to_schema_4(database)
         for table in ("key_limits", "plan_limits", "owner_limits"):
             database.execute(f"ALTER TABLE {table} DROP COLUMN dry_run")
         database.executescript("DROP TABLE key_adjustments; DROP TABLE owner_adjustments; DROP INDEX keys_by_family;"

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.old_registry import to_schema_4
+
 PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 PAST = ["1970-01-01", "1970-01-01T00:00:00Z", "1970-01-01T00:00:00.5Z", "1970-01-01T12:00:00+12:00", "2020-01-01",
         "2020-01-01T00:00:00+02:00"]
@@ -235,7 +237,8 @@ def test_a_registry_from_before_forgets_bursts_that_follow(keyloader):
     made = keyloader.key("acme", "--rate", "10/s", "--rate", "wide=10/s", "--burst", "wide=30")
     with sqlite3.connect(keyloader.dir / "registry.db") as database:
         database.execute("UPDATE key_limits SET burst = amount WHERE burst = 0")
-        database.execute("DELETE FROM schema_versions WHERE version = (SELECT max(version) FROM schema_versions)")
+        to_schema_4(database)
+        database.execute("DELETE FROM schema_versions WHERE version > 3")
     database.close()
     assert limits_of(keyloader.json("key", "show", made["id"])) == {"rate": (10, 10), "wide": (10, 30)}
     changed = keyloader.json("key", "set", made["id"], "--rate", "1000/s", "--rate", "wide=1000/s")

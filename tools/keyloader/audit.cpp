@@ -67,29 +67,57 @@ void list(const Session& session, const AuditOptions& options) {
   session.report_table({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows, json, "no entries");
 }
 
-// RETURNS: the last entry. Throws for a chain that is broken.
-AuditEntry verify_chain(Registry& registry) {
-  AuditEntry last;
-  registry.each_audit_entry({}, [&](const AuditEntry& entry) {
-    if (entry.seq != last.seq + 1 || entry.prev_hash != last.hash) {
-      throw Failure(
-          fmt::format("the audit is broken before entry {}: entries have been removed or replaced", entry.seq));
-    }
-    if (chain_hash(entry) != entry.hash) {
-      throw Failure(fmt::format("entry {} of the audit has been altered", entry.seq));
-    }
-    last = entry;
-  });
-  return last;
+AuditChain verify_chain(Registry& registry) {
+  const RegistryInfo info = registry.info();
+  AuditChain chain(info.archived_seq, info.archived_hash);
+  registry.each_audit_entry({}, [&](const AuditEntry& entry) { chain.add(entry); });
+  return chain;
 }
 
-void verify(const Session& session) {
-  const AuditEntry last = verify_chain(*session.dir().open_registry());
-  session.report(fmt::format("the audit is whole: {} entries, last hash {}", last.seq, hex(last.hash)),
-                 {{"ok", true}, {"entries", last.seq}, {"hash", hex(last.hash)}});
+// "; the 120 before them are in archives".
+std::string archived_text(const RegistryInfo& info, bool is_verified) {
+  if (info.archived_seq == 0) {
+    return {};
+  }
+  return fmt::format("; the {} before them, up to {}, {}", info.archived_seq, time_text(info.archived_time),
+                     is_verified ? "are whole in the files that were given"
+                                 : "are archived, and were not looked at (--archive FILE does)");
+}
+
+void verify(const Session& session, const Texts& archives) {
+  const auto registry = session.dir().open_registry();
+  const RegistryInfo info = registry->info();
+  const bool has_archives = !archives.empty();
+  if (has_archives) {
+    const AuditChain archived = verify_archives(archives);
+    if (archived.seq() != info.archived_seq || archived.hash() != info.archived_hash) {
+      throw Failure(fmt::format(
+          "the files end with entry {}, and the registry goes on behind entry {}{}; give all of "
+          "them, the oldest first",
+          archived.seq(), info.archived_seq, archived.seq() == info.archived_seq ? ", which has another hash" : ""));
+    }
+  }
+  const AuditChain chain = verify_chain(*registry);
+  const std::uint64_t entries = chain.seq() - info.archived_seq;
+  session.report(fmt::format("the audit is whole: {} entries, last hash {}{}", entries, hex(chain.hash()),
+                             archived_text(info, has_archives)),
+                 {{"ok", true}, {"entries", entries}, {"archived", info.archived_seq}, {"hash", hex(chain.hash())}});
 }
 
 }  // namespace
+
+AuditChain::AuditChain(std::uint64_t seq, const Hash& hash) : seq_(seq), hash_(hash) {}
+
+void AuditChain::add(const AuditEntry& entry) {
+  if (entry.seq != seq_ + 1 || entry.prev_hash != hash_) {
+    throw Failure(fmt::format("the audit is broken before entry {}: entries have been removed or replaced", entry.seq));
+  }
+  if (chain_hash(entry) != entry.hash) {
+    throw Failure(fmt::format("entry {} of the audit has been altered", entry.seq));
+  }
+  seq_ = entry.seq;
+  hash_ = entry.hash;
+}
 
 std::string audit_problem(Registry& registry) {
   try {
@@ -119,8 +147,13 @@ void add_audit_commands(Command& app, Session& session) {
   Command check_it = group.add("verify", "Check the chain of hashes from the first entry to the last");
   check_it.footer(
       "Each entry holds the SHA-256 of the one before it. Keep the last hash elsewhere to notice a cut-off end.\n\n"
-      "  keyloader audit verify --json | jq -r .hash");
-  check_it.read([&session] { verify(session); });
+      "  keyloader audit verify --json | jq -r .hash\n"
+      "  keyloader audit verify --archive audit-2025.ndjson");
+  auto archives = std::make_shared<Texts>();
+  check_it.words("--archive", *archives, "FILE", "Also this file of archived entries (again for more, oldest first)");
+  check_it.read([&session, archives] { verify(session, *archives); });
+
+  add_audit_archive(group, session);
 
   add_audit_revert(group, session);
 }

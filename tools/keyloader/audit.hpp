@@ -1,5 +1,5 @@
 // Whoever made a change, for people; and whether the audit is whole. Used by the family
-// `audit` (by file: audit.cpp, audit_revert.cpp), by `usage statement` and `doctor`.
+// `audit` (by file: audit.cpp, audit_archive.cpp, audit_revert.cpp), by `usage statement` and `doctor`.
 #pragma once
 
 #include <string>
@@ -15,6 +15,24 @@ namespace keyloader {
 
 // RETURNS: where the chain of hashes is broken, as a sentence; empty: nowhere.
 [[nodiscard]] std::string audit_problem(Registry& registry);
+
+// The chain of hashes, entry by entry. Throws Failure where one does not follow the one before it.
+class AuditChain {
+ public:
+  // Begins behind an entry that is known to be right; none: before the first of all.
+  explicit AuditChain(std::uint64_t seq = 0, const Hash& hash = {});
+  void add(const AuditEntry& entry);
+  [[nodiscard]] std::uint64_t seq() const { return seq_; }
+  [[nodiscard]] const Hash& hash() const { return hash_; }
+
+ private:
+  std::uint64_t seq_;
+  Hash hash_;
+};
+
+void add_audit_archive(Command& group, Session& session);
+// Each file's entries follow those of the file before. RETURNS: the chain behind the last of them.
+[[nodiscard]] AuditChain verify_archives(const Texts& files);
 
 void add_audit_revert(Command& group, Session& session);
 

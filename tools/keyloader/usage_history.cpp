@@ -1,6 +1,9 @@
-// Reading the whole audit once, from its first entry: only so is it known whose a key was and which plan it had.
+// Reading the whole audit once, from its first entry: only so is it known whose a key was and which plan it had. Of
+// what was archived, the first later entry about a key says it, or the registry, where there is none.
 // Called by `usage statement`. Must never leave out an entry because it is not understood.
 #include "usage_history.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -27,7 +30,14 @@ std::string text_field(const Json& object, std::string_view name) {
 
 class Reader {
  public:
-  Reader(std::string owner, Seconds from, Seconds to) : owner_(std::move(owner)), from_(from), to_(to) {}
+  Reader(std::string owner, Seconds from, Seconds to, const RegistryInfo& info)
+      : owner_(std::move(owner)), from_(from), to_(to) {
+    history_.audit_entries = info.archived_seq;
+    history_.last_hash = info.archived_hash;
+  }
+
+  // Of a key that is older than the entries that are here.
+  void know(const Key& key) { plans_had_.insert(key.plan); }
 
   void read(const AuditEntry& entry) {
     check_chain(entry);
@@ -83,6 +93,9 @@ class Reader {
 
   // Which plan each of the owner's keys has; what a key had in the window is kept.
   void follow_key(const AuditEntry& entry) {
+    if (text_field(entry.before, "owner") == owner_) {
+      plans_.try_emplace(entry.object, text_field(entry.before, "plan"));
+    }
     const auto known = plans_.find(entry.object);
     if (known != plans_.end() && entry.time >= from_) {
       plans_had_.insert(known->second);
@@ -111,7 +124,20 @@ bool bears_on_use(const AuditEntry& entry) {
 }  // namespace
 
 UsageHistory history_of(Registry& registry, const std::string& owner, Seconds from, Seconds to) {
-  Reader reader(owner, from, to);
+  const RegistryInfo info = registry.info();
+  if (info.archived_seq != 0 && from <= info.archived_time) {
+    throw Failure(fmt::format("entries of the audit up to {} are archived, and a statement from {} on needs them",
+                              time_text(info.archived_time), time_text(from)));
+  }
+  Reader reader(owner, from, to, info);
+  if (info.archived_seq != 0) {
+    registry.each_key({.owner = owner, .env = {}, .role = {}}, [&](const Key& key) {
+      if (key.created <= info.archived_time) {
+        reader.know(key);
+      }
+      return true;
+    });
+  }
   registry.each_audit_entry({}, [&](const AuditEntry& entry) { reader.read(entry); });
   UsageHistory history = reader.finish();
   history.entries.erase(std::remove_if(history.entries.begin(), history.entries.end(),

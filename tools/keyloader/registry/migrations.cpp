@@ -180,14 +180,27 @@ UPDATE owner_limits SET burst = 0 WHERE kind = 1 AND burst = amount;
 )sql";
 static_assert(static_cast<int>(apikey::LimitKind::rate) == 1);
 
-// Where the registry belongs. One of before belongs to where it is changed next.
-constexpr const char* kHome = R"sql(
+// Where the registry belongs: one of before belongs to where it is changed next. And where its audit begins, once older
+// entries have been archived; what those say of deletions stays, as it is asked for long after.
+constexpr const char* kHomeAndArchive = R"sql(
 ALTER TABLE info ADD COLUMN home_directory TEXT NOT NULL DEFAULT '';
 ALTER TABLE info ADD COLUMN home_machine TEXT NOT NULL DEFAULT '';
 ALTER TABLE info ADD COLUMN home_host TEXT NOT NULL DEFAULT '';
+
+ALTER TABLE info ADD COLUMN archived_seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE info ADD COLUMN archived_time INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE info ADD COLUMN archived_hash BLOB NOT NULL CHECK(length(archived_hash) = 32)
+  DEFAULT x'0000000000000000000000000000000000000000000000000000000000000000';
+CREATE TABLE archived_deletions(
+  action TEXT    NOT NULL,
+  object TEXT    NOT NULL,
+  time   INTEGER NOT NULL,
+  before TEXT    NOT NULL,
+  PRIMARY KEY(action, object, time)
+) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHome};
+constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive};
 
 }  // namespace
 

@@ -38,7 +38,7 @@ struct RegistryInfo {
   std::uint64_t generation = 0;       // the highest ever given to a snapshot; 0: none yet
   std::uint64_t published_seq = 0;    // changes up to this audit entry are in that generation
   std::uint64_t rolled_back_seq = 0;  // the audit entry of the newest rollback; 0: there was none
-  std::uint64_t changed_seq = 0;      // the newest audit entry that is neither a publish nor a rollback
+  std::uint64_t changed_seq = 0;      // the newest audit entry that wants to be published
   // Keys ever added to and removed from the snapshots: added - removed + withheld is the number of keys. `withheld`:
   // those that the newest generation, a rollback, leaves out; below 0 when it holds keys that were deleted meanwhile.
   std::uint64_t added = 0;
@@ -46,6 +46,10 @@ struct RegistryInfo {
   std::int64_t withheld = 0;
   Seconds created = 0;
   Home home;
+  // The last audit entry that was archived; the first of those here follows it. 0: none was.
+  std::uint64_t archived_seq = 0;
+  Seconds archived_time = 0;
+  Hash archived_hash{};
   int schema_version = 0;
 };
 
@@ -93,6 +97,9 @@ class Change {
   // `rollback`: an older content, so what has changed still wants to be published.
   enum class Generation : std::uint8_t { publish, rollback };
   virtual std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) = 0;
+
+  // Removes the entries up to `last`, which are kept in a file; `note`: which. What they say of deletions stays.
+  virtual void archive(const AuditEntry& last, const Json& note) = 0;
 
   // RETURNS: the number of the last audit entry written.
   virtual std::uint64_t commit() = 0;
@@ -145,8 +152,10 @@ class Registry {
 
   // When the object (the id of a key, a name) was last deleted; `action`: `key.delete`. 0: never.
   [[nodiscard]] virtual Seconds deleted(std::string_view object, std::string_view action) = 0;
+  // All deletions of this kind, oldest first: of an entry object, time and before.
+  virtual void each_deletion(std::string_view action, const std::function<void(const AuditEntry&)>& visit) = 0;
 
-  // Oldest first.
+  // Oldest first; those that were archived are no longer here.
   virtual void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) = 0;
 };
 

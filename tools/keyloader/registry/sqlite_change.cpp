@@ -351,6 +351,19 @@ std::uint64_t SqliteChange::next_generation(std::uint64_t at_least, Generation k
   return generation;
 }
 
+void SqliteChange::archive(const AuditEntry& last, const Json& note) {
+  database_
+      .query(
+          "INSERT OR IGNORE INTO archived_deletions SELECT action, object, time, before FROM audit WHERE seq <= ? AND "
+          "substr(action, -7) = '.delete'")
+      .bind(last.seq)
+      .run();
+  audit("audit.archive", std::to_string(last.seq), nullptr, note);
+  database_.query("DELETE FROM audit WHERE seq <= ?").bind(last.seq).run();
+  Query query = database_.query("UPDATE info SET archived_seq = ?, archived_time = ?, archived_hash = ?");
+  query.bind(last.seq).bind(last.time).bind(last.hash).run();
+}
+
 std::uint64_t SqliteChange::commit() {
   count_keys();
   transaction_.commit();

@@ -39,6 +39,7 @@ class SqliteChange final : public Change {
               const std::string& reason) override;
   void settle(std::uint64_t keys_in_snapshot) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
+  void archive(const AuditEntry& last, const Json& note) override;
   std::uint64_t commit() override;
 
  private:

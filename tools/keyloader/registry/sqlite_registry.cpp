@@ -41,8 +41,9 @@ class SqliteRegistry final : public Registry {
   RegistryInfo info() override {
     Query query = database_.query(
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
-        " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback')"
-        "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host FROM info");
+        " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive')"
+        "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
+        " archived_seq, archived_time, archived_hash FROM info");
     if (!query.step()) {
       throw Failure("registry.db is damaged (it has no id); restore it from a backup");
     }
@@ -57,6 +58,9 @@ class SqliteRegistry final : public Registry {
     info.withheld = query.number(7);
     info.changed_seq = query.count(8);
     info.home = {.directory = query.text(9), .machine = query.text(10), .host = query.text(11)};
+    info.archived_seq = query.count(12);
+    info.archived_time = query.number(13);
+    query.bytes(14, info.archived_hash);
     info.schema_version = schema_version(database_);
     return info;
   }
@@ -217,9 +221,26 @@ class SqliteRegistry final : public Registry {
   }
 
   Seconds deleted(std::string_view object, std::string_view action) override {
-    Query query = database_.query("SELECT coalesce(max(time), 0) FROM audit WHERE object = ? AND action = ?");
+    Query query = database_.query(
+        "SELECT max(coalesce((SELECT max(time) FROM audit WHERE object = ?1 AND action = ?2), 0),"
+        " coalesce((SELECT max(time) FROM archived_deletions WHERE object = ?1 AND action = ?2), 0))");
     query.bind(object).bind(action).step();
     return query.number(0);
+  }
+
+  void each_deletion(std::string_view action, const std::function<void(const AuditEntry&)>& visit) override {
+    Query query = database_.query(
+        "SELECT object, time, before FROM archived_deletions WHERE action = ?1"
+        " UNION ALL SELECT object, time, before FROM audit WHERE action = ?1 ORDER BY time");
+    query.bind(action);
+    while (query.step()) {
+      AuditEntry entry;
+      entry.action = action;
+      entry.object = query.text(0);
+      entry.time = query.number(1);
+      entry.before = Json::parse(query.view(2), nullptr, false);
+      visit(entry);
+    }
   }
 
   void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) override {

@@ -1,0 +1,241 @@
+// keyloader audit archive: old entries go from the registry into a file, and the chain of hashes goes on behind them.
+// INVARIANT: no entry leaves the registry before the file that holds it is on the disk.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <optional>
+
+#include "apikey/meta.hpp"
+#include "audit.hpp"
+#include "file_descriptor.hpp"
+#include "output.hpp"
+#include "session.hpp"
+#include "values.hpp"
+
+namespace keyloader {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ArchiveOptions {
+  std::string file;
+  std::string before;
+  std::string reason;
+  bool is_dry_run = false;
+};
+
+// A file of its own, 0600, never over another. Removed again unless keep() was reached.
+class ArchiveFile {
+ public:
+  explicit ArchiveFile(fs::path path)
+      : path_(std::move(path)),
+        fd_(open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR)) {
+    if (!fd_.is_open() && errno == EEXIST) {
+      throw Failure(
+          fmt::format("{} is there already, and an archive is never written over; give another name", path_.string()));
+    }
+    if (!fd_.is_open()) {
+      fail_errno("make", path_);
+    }
+  }
+  ~ArchiveFile() {
+    if (!is_kept_) {
+      static_cast<void>(unlink(path_.c_str()));
+    }
+  }
+  ArchiveFile(const ArchiveFile&) = delete;
+  ArchiveFile& operator=(const ArchiveFile&) = delete;
+
+  void add(const AuditEntry& entry) {
+    buffer_ += to_json(entry).dump() + '\n';
+    if (buffer_.size() >= kBlock) {
+      flush();
+    }
+  }
+
+  // On the disk, its name too.
+  void sync() {
+    flush();
+    const fs::path directory = path_.has_parent_path() ? path_.parent_path() : fs::path{"."};
+    const FileDescriptor parent(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (fsync(fd_.get()) != 0 || !parent.is_open() || fsync(parent.get()) != 0) {
+      fail_errno("write", path_);
+    }
+  }
+
+  void keep() { is_kept_ = true; }
+
+ private:
+  static constexpr std::size_t kBlock = std::size_t{1} << 20U;
+
+  void flush() {
+    std::string_view left = buffer_;
+    while (!left.empty()) {
+      const ssize_t written = write(fd_.get(), left.data(), left.size());
+      if (written < 0 && errno == EINTR) {
+        continue;
+      }
+      if (written <= 0) {
+        fail_errno("write", path_);
+      }
+      left.remove_prefix(static_cast<std::size_t>(written));
+    }
+    buffer_.clear();
+  }
+
+  fs::path path_;
+  FileDescriptor fd_;
+  std::string buffer_;
+  bool is_kept_ = false;
+};
+
+struct Archived {
+  std::uint64_t entries = 0;
+  AuditEntry first;
+  AuditEntry last;
+};
+
+// The entries from the first one on that are older. `file`: null to count only.
+Archived take_entries(Registry& registry, Seconds before, ArchiveFile* file) {
+  const RegistryInfo info = registry.info();
+  Archived archived;
+  AuditChain chain(info.archived_seq, info.archived_hash);
+  bool is_over = false;
+  registry.each_audit_entry({}, [&](const AuditEntry& entry) {
+    is_over = is_over || entry.time >= before;
+    if (is_over) {
+      return;
+    }
+    chain.add(entry);
+    if (file != nullptr) {
+      file->add(entry);
+    }
+    if (archived.entries == 0) {
+      archived.first = entry;
+    }
+    archived.last = entry;
+    ++archived.entries;
+  });
+  return archived;
+}
+
+void archive(const Session& session, const ArchiveOptions& options) {
+  check_reason(options.reason);
+  const Seconds before = parse_past(options.before, wall_clock());
+  const auto registry = session.dir().open_registry();
+  const auto change = registry->begin_change();
+  change->because(options.reason);
+  const Archived counted = take_entries(*registry, before, nullptr);
+  Json json{{"entries", counted.entries}, {"before", time_text(before)}, {"dry_run", options.is_dry_run}};
+  if (counted.entries == 0) {
+    session.report(fmt::format("the audit has no entries before {}; nothing was archived", time_text(before)), json);
+    return;
+  }
+  json["first"] = counted.first.seq;
+  json["last"] = counted.last.seq;
+  json["last_hash"] = hex(counted.last.hash);
+  const std::string range = fmt::format("{} entries ({} to {}, before {})", counted.entries, counted.first.seq,
+                                        counted.last.seq, time_text(before));
+  if (options.is_dry_run) {
+    session.report(
+        fmt::format("dry run, nothing was changed; without --dry-run:\narchived {} in {}", range, options.file), json);
+    return;
+  }
+  ArchiveFile file(options.file);
+  static_cast<void>(take_entries(*registry, before, &file));
+  file.sync();
+  Json note = json;
+  note.erase("dry_run");
+  note["file"] = fs::absolute(options.file).string();
+  change->archive(counted.last, note);
+  change->commit();
+  file.keep();
+  json["file"] = note["file"];
+  session.report(fmt::format("archived {} in {}; keep that file: `keyloader audit verify --archive {}` checks both",
+                             range, options.file, options.file),
+                 json);
+}
+
+std::optional<Hash> hash_from(const Json& json) {
+  Hash hash{};
+  return json.is_string() && apikey::from_hex(json.get_ref<const std::string&>(), hash) ? std::optional(hash)
+                                                                                        : std::nullopt;
+}
+
+// RETURNS: nothing for what is no entry.
+std::optional<AuditEntry> entry_from(const std::string& line) {
+  try {
+    const Json json = Json::parse(line);
+    const auto prev_hash = hash_from(json.at("prev_hash"));
+    const auto hash = hash_from(json.at("hash"));
+    if (!prev_hash || !hash) {
+      return std::nullopt;
+    }
+    AuditEntry entry;
+    entry.seq = json.at("seq").get<std::uint64_t>();
+    entry.time = parse_time(json.at("time").get<std::string>(), 0);
+    entry.actor = json.at("actor");
+    entry.action = json.at("action").get<std::string>();
+    entry.object = json.at("object").get<std::string>();
+    entry.before = json.at("before");
+    entry.after = json.at("after");
+    entry.prev_hash = *prev_hash;
+    entry.hash = *hash;
+    return entry;
+  } catch (const Json::exception&) {
+    return std::nullopt;
+  } catch (const UsageError&) {  // of the time
+    return std::nullopt;
+  }
+}
+
+void verify_archive(const fs::path& path, AuditChain& chain) {
+  std::ifstream file(path);
+  if (!file) {
+    fail_errno("read", path);
+  }
+  std::size_t number = 0;
+  for (std::string line; std::getline(file, line);) {
+    ++number;
+    const auto entry = entry_from(line);
+    if (!entry) {
+      throw Failure(fmt::format("{}, line {}: this is no entry of an audit", path.string(), number));
+    }
+    try {
+      chain.add(*entry);
+    } catch (const Failure& failure) {
+      throw Failure(fmt::format("{}, line {}: {}", path.string(), number, failure.what()));
+    }
+  }
+}
+
+}  // namespace
+
+AuditChain verify_archives(const Texts& files) {
+  AuditChain chain;
+  for (const std::string& file : files) {
+    verify_archive(file, chain);
+  }
+  return chain;
+}
+
+void add_audit_archive(Command& group, Session& session) {
+  auto options = std::make_shared<ArchiveOptions>();
+  Command old = group.add("archive", "Move old entries into a file");
+  old.argument("FILE", options->file, "A new file: one entry a line, in JSON");
+  old.required_option("--before", options->before, "TIME", "Entries before then: 365d (ago), 2026-01-01");
+  old.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  old.flag("--dry-run", options->is_dry_run, "Say what would be archived, and change nothing");
+  old.footer(
+      "The chain of hashes goes on: the registry remembers the last hash of the file, and `audit verify --archive`\n"
+      "checks both. What was deleted stays known. `why`, `audit revert` and statements of months that long ago need\n"
+      "the entries, so keep at least a year.\n\n"
+      "  keyloader audit archive audit-2025.ndjson --before 2026-01-01");
+  old.run([&session, options] { archive(session, *options); });
+}
+
+}  // namespace keyloader
