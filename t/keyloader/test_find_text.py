@@ -1,9 +1,11 @@
 """keyloader find reads any text and finds the keys in it, without showing any of it."""
 
 import json
+import subprocess
 
 import pytest
 
+from harness.paths import KEYLOADER
 from test_key import check_of
 
 
@@ -31,6 +33,46 @@ def test_one_in_any_text(known, text):
 def test_imported_ones(known, text):
     found = known.json("find", stdin=text)
     assert found["owner"] == "acme" and found["prefix"] == ""
+
+
+@pytest.mark.parametrize("text", ["backup_{}_old.txt", "{}_2026", "{}x", "{}0", "x{}9", "a_{}_{}", "key-{}-key", "f_{}b_c"])
+def test_one_with_word_characters_around_it(known, text):
+    """As in the name of a file. A key has a fixed length, so what follows it does not hide it."""
+    key = known.first["key"]
+    found = known.json("find", stdin=text.replace("{}", key))
+    assert found["id"] == known.first["id"]
+    assert key not in known("find", stdin=text.replace("{}", key)).stderr
+
+
+def test_a_longer_key_of_others_is_not_a_mistyped_one(known):
+    assert "none of our form" in known.refused("find", stdin="sk_live_" + "a" * 60)
+
+
+@pytest.mark.parametrize("text", ['{"token":"%s","x":1}', "?k=%s&y=1", "{'k':'%s'}", "GET /a?b=1&k=%s HTTP/1.1",
+                                  '"{\\"k\\":\\"%s\\",\\"l\\":1}"'])
+@pytest.mark.parametrize("key", ["bGVnYWN5a2V5MDE=", "legacy/key+0001==", "pass;word{with}12345"])
+def test_imported_ones_in_structured_text(known, key, text):
+    if ";" in key and ('"' not in text and "'" not in text):
+        pytest.skip("what parts the text parts such a key, too")
+    if key != "legacy/key+0001==":
+        known("import", "-", "--format", "csv", stdin=f"key,owner\n{key},acme\n")
+    assert known.json("find", stdin=text % key)["owner"] == "acme"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("key", ["own", "plain-old-key-2"])
+def test_one_in_a_file_of_windows(known, tmp_path, encoding, key):
+    text = known.first["key"] if key == "own" else key
+    file = tmp_path / "text"
+    file.write_bytes(f"{text}\r\na “{text}” b\r\n".encode(encoding))
+    done = subprocess.run([KEYLOADER, "find", "--json"], stdin=file.open("rb"), capture_output=True, text=True,
+                          env=known.environment(), check=True)
+    assert json.loads(done.stdout)["owner"] == "acme"
+
+
+def test_zero_bytes_part_words(known):
+    """As in /proc/PID/environ."""
+    assert known.json("find", stdin="A=plain-old-key-2\0B=1\0")["owner"] == "acme"
 
 
 def test_several(known):

@@ -180,3 +180,27 @@ def test_a_longer_period_that_allows_less(keyloader):
     done = keyloader("plan", "create", "odd", "--rate", "50/s", "--quota", "20/day")
     assert "plan odd: day allows 20/day, less than rate with 50/s" in done.stderr and "so day ends first" in done.stderr
     assert len(keyloader.json("plan", "show", "odd")["limits"]) == 2
+
+
+@pytest.mark.parametrize("words", [["key", "create", "--owner", "new", "--create-owner"],
+                                   ["owner", "create", "new"], ["plan", "create", "new", "--rate", "1/s"],
+                                   ["role", "create", "new", "--scope", "a:b"], ["pepper", "create", "new"],
+                                   ["node", "prune"]], ids=" ".join)
+def test_a_dry_run_makes_nothing(shop, words):
+    before = {path: path.read_bytes() for path in shop.dir.rglob("*") if path.is_file() and path.name != "registry.db-shm"}
+    said = shop(*words, "--dry-run").stdout
+    assert said.startswith("dry run, nothing was changed; without --dry-run:\n") and "ak_live_" not in said
+    assert shop.json(*words, "--dry-run")["dry_run"] is True
+    assert before == {path: path.read_bytes() for path in shop.dir.rglob("*")
+                      if path.is_file() and path.name != "registry.db-shm"}
+
+
+@pytest.mark.parametrize("action", ["suspend", "delete"])
+def test_an_owner_is_not_stopped_by_a_slip(shop, action):
+    shop("owner", "create", "empty")
+    before = shop.json("owner", "show", "empty")
+    code, said = on_terminal(shop.environment(), "owner", action, "empty", answer="")
+    assert code == 1 and f"{action} owner empty (0 keys)? [y/N]" in said and "nothing was changed" in said
+    assert shop.json("owner", "show", "empty") == before
+    code, said = on_terminal(shop.environment(), "owner", action, "empty", "--yes", answer="")
+    assert code == 0 and "[y/N]" not in said

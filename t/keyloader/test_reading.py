@@ -94,6 +94,16 @@ def test_after_the_writer_left(shared):
 
 
 @needs_root
+@pytest.mark.parametrize("file", ["registry.db-wal", "registry.db-shm"])
+def test_a_file_that_readers_need_was_removed(shared, file):
+    (shared.dir / file).unlink()
+    said = as_nobody(shared, "owner", "list").stderr
+    assert "written" not in said and "registry.db cannot be read without registry.db-wal and registry.db-shm" in said
+    shared("owner", "list")
+    check_reading(shared)
+
+
+@needs_root
 def test_while_a_writer_runs(shared):
     writer = sqlite3.connect(shared.dir / "registry.db", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")

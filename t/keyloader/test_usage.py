@@ -656,6 +656,12 @@ def test_prune_keeps_months_and_counts_nothing_twice(keyloader, played, key):
     assert "by the month" not in keyloader("usage", "--from", "2026-10-01", "--json").stderr
 
 
+def test_a_dry_prune_makes_no_file(keyloader):
+    before = sorted(keyloader.dir.iterdir())
+    said = keyloader("usage", "prune", "--before", "2026-01-01", "--dry-run").stdout
+    assert "there are no counts by the hour before" in said and sorted(keyloader.dir.iterdir()) == before
+
+
 def test_what_was_pruned_is_not_merged(keyloader, played, key, tmp_path):
     played.count(1, key, START - 3 * HOUR, admitted=5)
     other = keyloader.beside("other")

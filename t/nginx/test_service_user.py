@@ -4,11 +4,12 @@ import grp
 import json
 import os
 import pwd
+import re
 import subprocess
 
 import pytest
 
-from harness.paths import IS_ROOT, KEYLOADER, worker_user
+from harness.paths import CAN_MOUNT, IS_ROOT, KEYLOADER, REPOSITORY, worker_user
 
 pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root can give the directory to another user")
 LOCATION = 'location / { apikey "api"; apikey_scope any; empty_gif; }'
@@ -44,6 +45,22 @@ def test_it_collects_what_roots_nginx_counted(server, as_service):
     assert done.returncode == 0 and done.stdout + done.stderr == "", done.stderr
     counted = json.loads(as_service("usage", "--from", "today", "--json").stdout)
     assert counted["total"]["admitted"] == 1
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="needs mounts of its own")
+def test_it_collects_where_the_unit_lets_it_write(place, registry, server, as_service):
+    """ProtectSystem=strict makes all read-only but what ReadWritePaths= names: both places have to be named."""
+    unit = (REPOSITORY / "packaging/systemd/keyloader-usage-collect.service.in").read_text()
+    assert "ProtectSystem=strict\n" in unit
+    named = re.search(r"^ReadWritePaths=(.*)$", unit, re.MULTILINE)[1].replace("-/", "/").split()
+    places = {"/var/lib/apikey": registry.dir, "/run/apikey": place / "run"}
+    mounts = "".join(f'mount --bind "{path}" "{path}" && mount -o remount,bind,{"rw" if name in named else "ro"} "{path}" && '
+                     for name, path in places.items())
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{mounts} exec setpriv --reuid "$1" --regid "$2" --groups "$3" "$4" --dir "$5" '
+         "usage collect --quiet", "sh", str(SERVICE.pw_uid), str(SERVICE.pw_gid), str(grp.getgrnam(worker_user()).gr_gid),
+         KEYLOADER, registry.dir], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_what_it_changes_is_active_in_roots_nginx(server, as_service):

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "apikey/key_form.hpp"
 #include "nearest.hpp"
 #include "registry/registry.hpp"
 
@@ -99,15 +100,23 @@ Texts meant(const CLI::App& app, const std::string& word, const std::string& nex
 
 constexpr std::size_t kMaxShownWord = 32;
 
-// The word, in quotes. A long one may be a key: whoever pastes it here must not find it in a log.
-std::string shown_word(const std::string& word) {
-  return word.size() > kMaxShownWord ? fmt::format("a word of {} characters", word.size())
-                                     : fmt::format("\"{}\"", word);
+// Whether it can be a name that was mistyped, and cannot be a key: whoever pastes one here must not find it in a log.
+// Keys have eight characters or more, and hardly any have small letters only.
+bool may_be_shown(const std::string& word) {
+  return word.size() < apikey::kMinKeyLength ||
+         (word.size() <= kMaxShownWord &&
+          std::all_of(word.begin(), word.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '-'; }));
+}
+
+// The word, in quotes, behind the command it stands in.
+std::string shown_word(const std::string& word, const std::string& path = "") {
+  return may_be_shown(word) ? fmt::format("\"{}{}{}\"", path, path.empty() ? "" : " ", word)
+                            : fmt::format("a word of {} characters", word.size());
 }
 
 [[noreturn]] void refuse_command(const CLI::App& app, const std::string& word, const std::string& next) {
   const std::string path = path_of(app);
-  const std::string name = shown_word(path.empty() ? word : path + " " + word);
+  const std::string name = shown_word(word, path);
   const Texts names = meant(app, word, next);
   if (!names.empty()) {
     throw UsageError(fmt::format("there is no command {}; did you mean {}?", name, quoted(names)));
@@ -254,7 +263,7 @@ class Reader {
   [[noreturn]] void refuse_argument(const std::string& word) const {
     if (repeated_ != nullptr) {
       throw UsageError(fmt::format("{} is not expected; repeat the option: {} {}", shown_word(word), repeated_name_,
-                                   word.size() > kMaxShownWord ? "…" : word));
+                                   may_be_shown(word) ? word : "…"));
     }
     Texts missing;
     for (const CLI::Option* option : line_.command->get_options()) {
@@ -277,9 +286,9 @@ class Reader {
     sort_by_nearness(names, name);
     const std::string hint =
         !names.empty() && is_near(name, names.front()) ? fmt::format("did you mean {}? ", names.front()) : "";
-    throw UsageError(fmt::format("{} has no option {}; {}It has {}",
-                                 path.empty() ? "keyloader itself" : fmt::format("\"{}\"", path), name, hint,
-                                 fmt::join(names, ", ")));
+    throw UsageError(fmt::format(
+        "{} has no option {}; {}It has {}", path.empty() ? "keyloader itself" : fmt::format("\"{}\"", path),
+        may_be_shown(name) ? name : fmt::format("of {} characters", name.size()), hint, fmt::join(names, ", ")));
   }
 
   // `--owner web key create`

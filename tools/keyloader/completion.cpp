@@ -14,21 +14,30 @@
 namespace keyloader {
 namespace {
 
-// COMP_WORDS holds `--owner=acme` as three words; complete-words knows that.
+// COMP_WORDS holds `--owner=acme` as three words; complete-words knows that. bash inserts a word as it stands in
+// COMPREPLY, so the function quotes it: a name such as `a$(reboot)` must not run. It leaves out words that bash quotes
+// as $'…', which do not stay quoted within the quotes that somebody is typing.
 constexpr std::string_view kBash =
     R"(# bash completion for keyloader, made by `keyloader completion bash`
 _keyloader() {
-  mapfile -t COMPREPLY < <("${COMP_WORDS[0]}" complete-words "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
+  local -a words=("${COMP_WORDS[@]:1:COMP_CWORD}")
+  local word
+  COMPREPLY=()
+  while IFS= read -r word; do
+    printf -v word %q "$word"
+    [[ $word == *\$\'* ]] || COMPREPLY+=("$word")
+  done < <("${COMP_WORDS[0]}" complete-words "${words[@]//\\/}" 2>/dev/null)
 }
 complete -o default -F _keyloader keyloader
 )";
 
+// compadd quotes what it inserts.
 constexpr std::string_view kZsh =
     R"(#compdef keyloader
 # zsh completion for keyloader, made by `keyloader completion zsh`
 _keyloader() {
   local -a found
-  found=("${(@f)$("${words[1]}" complete-words "${(@)words[2,CURRENT]}" 2>/dev/null)}")
+  found=("${(@f)$("${words[1]}" complete-words "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
   if [[ -n "${found[1]}" ]]; then
     compadd -a found
   else
@@ -42,6 +51,7 @@ else
 fi
 )";
 
+// fish quotes what it inserts.
 constexpr std::string_view kFish =
     R"(# fish completion for keyloader, made by `keyloader completion fish`
 function __keyloader_ask

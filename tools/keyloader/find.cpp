@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <optional>
 #include <set>
 
 #include "apikey/key_form.hpp"
@@ -56,23 +57,51 @@ std::optional<Candidate> own_key_at_end(std::string_view word) {
   return mistyped;
 }
 
+enum class Encoding { bytes, utf16_little, utf16_big };
+
+// Windows writes UTF-16, mostly with a mark in front. Without one, every second byte of plain text is zero.
+Encoding encoding_of(std::string_view begin) {
+  using namespace std::string_view_literals;
+  if (begin.starts_with("\xff\xfe"sv)) {
+    return Encoding::utf16_little;
+  }
+  if (begin.starts_with("\xfe\xff"sv)) {
+    return Encoding::utf16_big;
+  }
+  constexpr std::size_t two_units = 4;
+  if (begin.size() < two_units) {
+    return Encoding::bytes;
+  }
+  const std::array<bool, two_units> is_zero{begin[0] == 0, begin[1] == 0, begin[2] == 0, begin[3] == 0};
+  return is_zero == std::array{false, true, false, true}   ? Encoding::utf16_little
+         : is_zero == std::array{true, false, true, false} ? Encoding::utf16_big
+                                                           : Encoding::bytes;
+}
+
 // Takes a text block by block and looks at every word of it.
 class Finder {
  public:
   Finder(Registry& registry, DigestMethods& methods) : registry_(registry), methods_(methods) {}
 
   void read(std::string_view block) {
+    if (!has_begun_ && !block.empty()) {
+      constexpr std::string_view utf8_mark = "\xef\xbb\xbf";
+      has_begun_ = true;
+      encoding_ = encoding_of(block);
+      block.remove_prefix(block.starts_with(utf8_mark) ? utf8_mark.size() : 0);
+    }
     for (const char c : block) {
-      if (is_space(c)) {
-        end_word();
+      if (encoding_ == Encoding::bytes) {
+        take(c);
+      } else if (!half_) {
+        half_ = c;
       } else {
-        word_ += c;
-        if (word_.size() == kLongestWord) {
-          look_at_pieces();
-          word_.erase(0, word_.size() - kOverlap);  // a key may go on behind it
-        }
+        const bool is_little = encoding_ == Encoding::utf16_little;
+        const char low = is_little ? *half_ : c;
+        const char high = is_little ? c : *half_;
+        take(high == 0 && low > 0 ? low : ' ');  // what is not ASCII, such as “, ends a word
+        half_.reset();
       }
-      lines_ += c == '\n' ? 1U : 0U;
     }
   }
 
@@ -90,6 +119,20 @@ class Finder {
  private:
   static constexpr std::size_t kLongestWord = 65'536;
   static constexpr std::size_t kOverlap = 2 * apikey::kMaxKeyLength;
+  static constexpr std::size_t kMaxLabels = apikey::kMaxPrefixLength + 1 + apikey::kMaxEnvLength;
+
+  void take(char c) {
+    if (is_space(c)) {
+      end_word();
+    } else {
+      word_ += c;
+      if (word_.size() == kLongestWord) {
+        look_at_pieces();
+        word_.erase(0, word_.size() - kOverlap);  // a key may go on behind it
+      }
+    }
+    lines_ += c == '\n' ? 1U : 0U;
+  }
 
   void end_word() {
     if (word_.empty()) {
@@ -114,26 +157,52 @@ class Finder {
       }
       if (const std::string_view piece = word.substr(begin, end - begin); piece.size() != word.size()) {
         look_up(piece);
+        // Base64 ends with `=`, which else parts a name from a value.
+        if (const std::size_t padded = std::min(word.find_first_not_of('=', end), word.size()); padded != end) {
+          look_up(word.substr(begin, padded - begin));
+        }
       }
       begin = end + 1;
     }
     look_up(trimmed(word));
+    look_between_quotes(word);
     look_for_our_form(word);
   }
 
-  void look_for_our_form(std::string_view word) {
-    std::size_t begin = 0;
-    while (begin < word.size()) {
-      std::size_t end = begin;
-      while (end < word.size() && is_word_of_ours(word[end])) {
-        ++end;
-      }
-      if (const auto candidate = own_key_at_end(word.substr(begin, end - begin))) {
-        if (!look_up(candidate->text)) {
-          doubt(*candidate);
+  // What stands between quotes may hold all that else stands around keys.
+  void look_between_quotes(std::string_view word) {
+    for (const char quote : std::string_view{"\"'`"}) {
+      for (std::size_t begin = word.find(quote); begin != std::string_view::npos;) {
+        const std::size_t end = word.find(quote, begin + 1);
+        if (end == std::string_view::npos) {
+          break;
         }
+        std::string_view text = word.substr(begin + 1, end - begin - 1);
+        text.remove_suffix(text.ends_with('\\') ? 1 : 0);  // `\"key\"`: JSON in a string
+        look_up(text);
+        begin = end;
       }
-      begin = end + 1;
+    }
+  }
+
+  // A key of ours ends a fixed length behind a `_`, whatever follows it: `backup_KEY_old.txt`.
+  void look_for_our_form(std::string_view word) {
+    constexpr std::size_t tail = apikey::kSecretLength + apikey::kCheckLength;
+    for (std::size_t at = word.find('_'); at != std::string_view::npos; at = word.find('_', at + 1)) {
+      const std::size_t end = at + 1 + tail;
+      if (end > word.size() || !apikey::is_base62(word.substr(at + 1, tail))) {
+        continue;
+      }
+      std::size_t begin = at;
+      while (begin > 0 && at - begin < kMaxLabels && is_word_of_ours(word[begin - 1])) {
+        --begin;
+      }
+      const auto candidate = own_key_at_end(word.substr(begin, end - begin));
+      // With a wrong checksum and more behind it, it is a longer key of somebody else.
+      const bool goes_on = end < word.size() && apikey::is_base62(word.substr(end, 1));
+      if (candidate && (candidate->is_whole || !goes_on) && !look_up(candidate->text)) {
+        doubt(*candidate);
+      }
     }
   }
 
@@ -176,6 +245,9 @@ class Finder {
 
   Registry& registry_;
   DigestMethods& methods_;
+  bool has_begun_ = false;
+  Encoding encoding_ = Encoding::bytes;
+  std::optional<char> half_{};  // the first byte of two, in UTF-16
   std::string word_;
   std::set<std::string> ids_;
   std::uint64_t lines_ = 0;
@@ -253,8 +325,9 @@ void add_find_command(Command& app, Session& session) {
   Command command = app.add("find", "Tell which keys stand in a text on standard input");
   command.footer(
       "The text may be a key, a log, a configuration, anything. Every key of our form is found in it, and keys of\n"
-      "another form that were imported, where they stand as a word or between quotes, commas and the like. Nothing of\n"
-      "the text is shown. With --json one object for one key, else a list. On a terminal it asks for a key.\n\n"
+      "another form that were imported, where they stand as a word or between quotes, commas and the like. It may be\n"
+      "UTF-16, as Windows writes it. Nothing of the text is shown. With --json one object for one key, else a list. On "
+      "a terminal it asks for a key.\n\n"
       "  keyloader find < leaked.txt\n"
       "  xclip -o | keyloader find --json | jq -r .id");
   command.read([&session] { find(session); });

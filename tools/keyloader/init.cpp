@@ -139,7 +139,7 @@ void init(const Session& session, const InitOptions& options) {
   }
 }
 
-void create_pepper(const Session& session, const std::string& id) {
+void create_pepper(const Session& session, const std::string& id, const DeliveryOptions& delivery) {
   const DataDir directory = session.dir();
   const auto registry = directory.open_registry();
   const auto change = registry->begin_change();
@@ -159,9 +159,14 @@ void create_pepper(const Session& session, const std::string& id) {
         fmt::format("keys use {} digest methods already ({}), a snapshot holds no more; delete the keys of the oldest",
                     methods.size(), fmt::join(methods, ", ")));
   }
-  const bool is_new = ensure_pepper_file(directory, id);
   const Pepper pepper{.id = id, .created = wall_clock(), .is_current = true};
   change->create(pepper);
+  if (delivery.is_dry_run) {
+    report(session, fmt::format("created pepper {}; new keys use it", id), to_json(pepper),
+           deliver(session, *registry, *change, delivery));
+    return;
+  }
+  const bool is_new = ensure_pepper_file(directory, id);
   change->commit();
   session.report(
       fmt::format("{} pepper {}; new keys use it. Before the next key add it to nginx's configuration and reload it: "
@@ -206,7 +211,9 @@ void add_pepper_commands(Command& app, Session& session) {
   Command create = group.add("create", "Make a pepper; new keys use it, old keys keep theirs");
   create.argument("ID", *id, "Its name: a-z 0-9 _ -");
   create.footer("A file peppers/ID that is there already is taken as it is.\n\n  keyloader pepper create 2027");
-  create.run([&session, id] { create_pepper(session, *id); });
+  auto delivery = std::make_shared<DeliveryOptions>();
+  create.tries(*delivery);
+  create.run([&session, id, delivery] { create_pepper(session, *id, *delivery); });
   Command list = group.add("list", "Which peppers there are, the current one first");
   list.footer("  keyloader pepper list --json");
   list.read([&session] { list_peppers(session); });

@@ -105,6 +105,13 @@ void create(const Session& session, const CreateOptions& options) {
   const SecretText secret = make_secret_key(key.prefix, key.env);
   key.digest = methods.digest(key.method, secret.view());
   change->create(key, "create");
+  if (options.delivery.is_dry_run) {
+    Json json = to_json(key);
+    json.erase("id");  // another one each time
+    report(session, fmt::format("created a key of {}, plan {}", key.owner, key.plan), json,
+           deliver(session, *registry, *change, options.delivery));
+    return;
+  }
   // Shown before it is committed: a key nobody could read is not made.
   show_once(session, key, secret.view());
   const Outcome outcome = deliver(session, *registry, *change, options.delivery);
@@ -122,6 +129,7 @@ void add_key_create(Command& group, Session& session) {
   command.option("--env", options->fields.env, "ENV", "Environment (default: live)");
   command.option("--prefix", options->prefix, "PREFIX", "How the key begins");
   add_key_fields(command, options->fields);
+  command.tries(options->delivery);
   command.delivers(options->delivery);
   command.footer(
       "The key is shown once, before nginx is waited for; what is kept is its digest. The exit code is 0 when the key\n"

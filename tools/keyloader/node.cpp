@@ -9,6 +9,7 @@
 
 #include <iostream>
 
+#include "delivery.hpp"
 #include "file_descriptor.hpp"
 #include "node_view.hpp"
 #include "nodes.hpp"
@@ -23,6 +24,7 @@ namespace fs = std::filesystem;
 
 struct NodeOptions {
   bool is_sure = false;
+  DeliveryOptions delivery;
 };
 
 Json worker_pids(const Node& node) {
@@ -160,6 +162,16 @@ void prune(const Session& session, const NodeOptions& options) {
   }
   Json removed = Json::array();
   std::string text;
+  if (options.delivery.is_dry_run) {
+    for (const Node* node : gone) {
+      removed.push_back(node->place().state.string());
+      text += fmt::format("{}{}", text.empty() ? "removed " : ", ", node->place().state.string());
+    }
+    Outcome outcome;
+    outcome.is_dry_run = true;
+    report(session, text.empty() ? "nothing was removed" : text, {{"removed", removed}, {"kept", kept}}, outcome);
+    return;
+  }
   if (!gone.empty() && is_confirmed(options, gone)) {
     for (const Node* node : gone) {
       const std::string path = node->place().state.string();
@@ -192,6 +204,7 @@ void add_node_commands(Command& app, Session& session) {
 
   Command away = group.add("prune", "Remove the files of instances that are gone");
   away.flag("--yes", options->is_sure, "Do not ask");
+  away.tries(options->delivery);
   away.footer(
       "An nginx that is only stopped counts as gone: without its file it starts with full buckets, and with the\n"
       "quotas of its checkpoint (state=) if it has one. Its usage is collected first. A file whose locks are held is\n"

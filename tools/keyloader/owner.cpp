@@ -13,6 +13,7 @@
 #include "quota_use.hpp"
 #include "secret.hpp"
 #include "session.hpp"
+#include "terminal.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -26,6 +27,7 @@ struct OwnerOptions {
   LimitOptions limits;
   std::string duration;
   std::string reason;
+  bool is_sure = false;
   DeliveryOptions delivery;
 };
 
@@ -118,10 +120,21 @@ void update(const Session& session, const OwnerOptions& options, const Update& w
          deliver(session, *registry, *change, options.delivery, what.effect));
 }
 
+// Before the registry is locked, as whoever is asked may take his time.
+void ask(Registry& registry, const OwnerOptions& options, std::string_view action) {
+  const auto owner = registry.owner(options.name);
+  if (!owner || options.is_sure || options.delivery.is_dry_run) {
+    return;
+  }
+  const std::uint64_t keys = registry.key_count_of(*owner);
+  confirm(fmt::format("{} owner {} ({} {})?", action, owner->name, keys, keys == 1 ? "key" : "keys"), false);
+}
+
 void remove(const Session& session, const OwnerOptions& options) {
   check(options.delivery);
   check_reason(options.reason);
   const auto registry = session.dir().open_registry();
+  ask(*registry, options, "delete");
   const auto change = registry->begin_change();
   change->because(options.reason);
   if (const Seconds deleted = registry->owner(options.name) ? 0 : registry->deleted(options.name, "owner.delete");
@@ -216,6 +229,7 @@ void add_changes(Command& group, Session& session) {
   auto options = std::make_shared<OwnerOptions>();
   Command make = group.add("create", "Make an owner");
   add_fields(make, *options);
+  make.tries(options->delivery);
   make.footer("  keyloader owner create acme --email ops@acme.example --team billing --meta crm=4711");
   make.run([&session, options] { create(session, *options); });
 
@@ -240,12 +254,16 @@ void add_changes(Command& group, Session& session) {
   Command suspend = add_named(group, "suspend", "Stop all keys of an owner for a while", *options);
   suspend.option("--for", options->duration, "DURATION", "How long: 15m, 24h (default: until resumed)");
   suspend.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  suspend.flag("--yes", options->is_sure, "Do not ask, on a terminal");
   suspend.tries(options->delivery);
   suspend.delivers(options->delivery);
   suspend.footer("  keyloader owner suspend acme --for 24h");
   suspend.run([&session, options] {
     const Update what{
         .action = "suspend", .did = "suspended", .is_already = "is suspended already", .effect = Effect::restricts};
+    check(options->delivery);
+    check_reason(options->reason);
+    ask(*session.dir().open_registry(), *options, "suspend");
     update(session, *options, what, [&](Owner& owner) {
       owner.is_suspended = true;
       owner.suspended_until = options->duration.empty() ? 0 : wall_clock() + parse_duration(options->duration);
@@ -266,6 +284,7 @@ void add_changes(Command& group, Session& session) {
 
   Command away = add_named(group, "delete", "Remove an owner that has no keys left", *options);
   away.option("--reason", options->reason, "TEXT", "Kept in the audit");
+  away.flag("--yes", options->is_sure, "Do not ask, on a terminal");
   away.tries(options->delivery);
   away.delivers(options->delivery);
   away.footer("  keyloader owner delete acme");

@@ -127,6 +127,7 @@ void add_plan_commands(Command& app, Session& session) {
 
   Command make = group.add("create", "Make a plan");
   add_fields(make, *options);
+  make.tries(options->delivery);
   make.footer(
       "All limits of a plan hold together, for each family of keys. What is not named is not limited.\n\n"
       "  keyloader plan create gold --rate 100/s --burst 200 --quota 1000000/month --concurrency 20\n"

@@ -115,6 +115,7 @@ void add_role_commands(Command& app, Session& session) {
 
   Command make = group.add("create", "Make a role");
   add_fields(make, *options);
+  make.tries(options->delivery);
   make.footer("  keyloader role create clerk --scope orders:read --scope orders:write");
   make.run([&session, options] { create(session, *options); });
 

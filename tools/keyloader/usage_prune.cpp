@@ -26,6 +26,21 @@ Seconds parse_before(const std::string& text) {
   return before;
 }
 
+Pruned prune(const DataDir& directory, Seconds before, bool is_sure) {
+  // Looking must not make the file.
+  if (!is_sure && !std::filesystem::exists(directory.usage_file())) {
+    return {};
+  }
+  UsageStore store(directory);
+  Transaction transaction(store.database(), Transaction::Kind::write);
+  const Pruned pruned = store.count_prunable(before);
+  if (is_sure && pruned.rows != 0) {
+    store.prune(before);
+    transaction.commit();
+  }
+  return pruned;
+}
+
 }  // namespace
 
 void prune_usage(const Session& session, const UsageOptions& options) {
@@ -33,13 +48,7 @@ void prune_usage(const Session& session, const UsageOptions& options) {
     throw UsageError("say --dry-run to see what would be forgotten, or --yes to forget it");
   }
   const Seconds before = parse_before(options.before);
-  UsageStore store(session.dir());
-  Transaction transaction(store.database(), Transaction::Kind::write);
-  const Pruned pruned = store.count_prunable(before);
-  if (options.is_sure && pruned.rows != 0) {
-    store.prune(before);
-    transaction.commit();
-  }
+  const Pruned pruned = prune(session.dir(), before, options.is_sure);
   const Json json{{"before", time_text(before)},
                   {"rows", pruned.rows},
                   {"sums", pruned.sums},

@@ -42,6 +42,12 @@ void give_group_of(const std::filesystem::path& path) {
   }
 }
 
+// Whoever may only read a database needs both files, and cannot make them.
+bool lacks_files_for_readers(sqlite3* database, const std::filesystem::path& path) {
+  return database != nullptr && sqlite3_db_readonly(database, "main") == 1 &&
+         (!std::filesystem::exists(path.string() + "-wal") || !std::filesystem::exists(path.string() + "-shm"));
+}
+
 [[noreturn]] void fail(sqlite3* database, const std::filesystem::path& path) {
   const std::string file = path.empty() ? "the database" : path.filename().string();
   int code = database != nullptr ? sqlite3_errcode(database) & 0xff : SQLITE_NOMEM;
@@ -59,6 +65,12 @@ void give_group_of(const std::filesystem::path& path) {
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_CANTOPEN:
+      if (lacks_files_for_readers(database, path)) {
+        throw Failure(
+            fmt::format("{0} cannot be read without {0}-wal and {0}-shm by a user who may not write it; any keyloader "
+                        "command of the owner of {0} makes them again",
+                        file));
+      }
       throw Failure(fmt::format("{} cannot be {} ({}); {}", file, code == SQLITE_CANTOPEN ? "opened" : "written",
                                 detail, who_may(path)));
     case SQLITE_CORRUPT:
