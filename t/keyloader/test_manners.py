@@ -253,7 +253,7 @@ def beside(lines, heading, value):
 @pytest.mark.parametrize("words", [["key", "list"], ["key", "list", "-o", "wide"], ["audit", "list"],
                                    ["quota", "show", "--owner", "alice"]], ids=lambda words: " ".join(words))
 def test_what_does_not_fit_stands_below_its_row_and_nothing_to_compare_is_cut(crowded, words, columns):
-    text = on_terminal(crowded, *words, columns=columns, NO_COLOR="1")
+    text = shown_on_terminal(crowded, *words, columns=columns, NO_COLOR="1")
     lines = text.splitlines()
     assert max(display_width(line) for line in lines) <= columns, text
     plain = crowded(*words).stdout
@@ -263,7 +263,7 @@ def test_what_does_not_fit_stands_below_its_row_and_nothing_to_compare_is_cut(cr
 
 
 def test_headings_stand_over_their_columns_in_a_narrow_list(crowded):
-    lines = on_terminal(crowded, "key", "list", columns=80, NO_COLOR="1").splitlines()
+    lines = shown_on_terminal(crowded, "key", "list", columns=80, NO_COLOR="1").splitlines()
     key = crowded.json("key", "list")[0]
     for heading, value in (("ID", key["id"]), ("OWNER", "alice"), ("STATE", "active"), ("EXPIRES", key["expires"])):
         assert beside(lines, heading, value)
@@ -271,7 +271,7 @@ def test_headings_stand_over_their_columns_in_a_narrow_list(crowded):
 
 
 def test_the_change_is_whole_in_a_narrow_audit(crowded):
-    text = on_terminal(crowded, "audit", "list", "--object", crowded.made[0]["id"], columns=80, NO_COLOR="1")
+    text = shown_on_terminal(crowded, "audit", "list", "--object", crowded.made[0]["id"], columns=80, NO_COLOR="1")
     assert "CHANGE env live, " in text and "scopes orders:read orders:write" in text.replace("\n   ", "")
 
 
