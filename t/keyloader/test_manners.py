@@ -40,7 +40,7 @@ SENTENCES = [
     # Options.
     ("key show --plan gold", 2, '"key show" has no option --plan; '),
     ("key show --plan gold", 2, "; it has --"),
-    ("key list --onwer acme", 2, '"key list" has no option --onwer; did you mean --owner? It has --owner, --'),
+    ("key list --onwer acme", 2, '"key list" has no option --onwer; did you mean --owner? It has --'),
     ("--owner web key create", 2, "options of a command are written after it: keyloader key create --owner …"),
     ("key --owner web create", 2, "options of a command are written after it: keyloader key create --owner …"),
     ("--nosuch key list", 2, "keyloader itself has no option --nosuch; "),
@@ -96,7 +96,7 @@ def test_an_unknown_option_lists_those_there_are_in_the_order_of_help(busy, opti
     said = busy.refused("key", "list", option, "reader", status=2)
     assert hint in said
     listed = re.findall(r"--[\w-]+", re.split("[Ii]t has ", said)[1])
-    assert listed[:3] == ["--owner", "--env", "--role"] and {"--state", "--dir", "--json"} <= set(listed)
+    assert listed[:4] == ["--help", "--owner", "--env", "--role"] and {"--state", "--dir", "--json"} <= set(listed)
 
 
 def test_the_value_of_an_unknown_option_is_not_repeated(busy):
