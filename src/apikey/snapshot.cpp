@@ -76,7 +76,7 @@ Status open_index(MDB_env* env, MDB_txn* txn, std::span<const std::byte> file, M
   int result = mdb_env_stat(env, &stat);
   if (result == 0) result = mdb_dbi_open(txn, "index", 0, &dbi);
   if (result == 0) result = mdb_get(txn, dbi, &key, &value);
-  if (result != 0) return lmdb_failure("liblmdb finds no index in the snapshot (error -{0})", result);
+  if (result != 0) return lmdb_failure("liblmdb finds no index in the snapshot{error}", result);
   mapping.learn(value, stat.ms_psize);
   std::span<const std::byte> bytes;
   if (!mapping.translate(value, file, bytes)) return {StatusCode::damaged, "the index does not lie in the file"};
@@ -88,7 +88,7 @@ Status read_meta(MDB_txn* txn, std::span<const std::byte> file, const Mapping& m
   MDB_cursor* cursor = nullptr;
   int result = mdb_dbi_open(txn, "meta", 0, &dbi);
   if (result == 0) result = mdb_cursor_open(txn, dbi, &cursor);
-  if (result != 0) return lmdb_failure("liblmdb cannot read meta (error -{0})", result);
+  if (result != 0) return lmdb_failure("liblmdb cannot read meta{error}", result);
   MDB_val key{};
   MDB_val value{};
   Status status;
@@ -100,7 +100,7 @@ Status read_meta(MDB_txn* txn, std::span<const std::byte> file, const Mapping& m
                        : Status{StatusCode::damaged, "meta does not lie in the file"};
   }
   mdb_cursor_close(cursor);
-  if (status.ok() && result != MDB_NOTFOUND) return lmdb_failure("liblmdb cannot read meta (error -{0})", result);
+  if (status.ok() && result != MDB_NOTFOUND) return lmdb_failure("liblmdb cannot read meta{error}", result);
   return status.ok() ? check_meta(meta) : status;
 }
 
@@ -140,18 +140,18 @@ Status Snapshot::open_with_lmdb(int fd, std::span<const std::byte> file, Lookup 
   // The least it takes: liblmdb raises it to the file's last page, not to the map size of whoever wrote the file.
   if (result == 0) result = mdb_env_set_mapsize(env_, 1);
   if (result == 0) result = mdb_env_open(env_, path_of(fd).text.data(), flags, 0);
-  if (result != 0) return lmdb_failure("liblmdb cannot open the snapshot (error -{0})", result);
+  if (result != 0) return lmdb_failure("liblmdb cannot open the snapshot{error}", result);
   int own_fd = -1;
   if (mdb_env_get_fd(env_, &own_fd) == 0) (void)fcntl(own_fd, F_SETFD, FD_CLOEXEC);  // liblmdb leaves that out
   result = mdb_txn_begin(env_, nullptr, MDB_RDONLY, &txn_);
-  if (result != 0) return lmdb_failure("liblmdb cannot read the snapshot (error -{0})", result);
+  if (result != 0) return lmdb_failure("liblmdb cannot read the snapshot{error}", result);
 
   Mapping mapping;
   Status status = open_index(env_, txn_, file, mapping, index_);
   if (status.ok()) status = read_meta(txn_, file, mapping, meta_);
   if (!status.ok() || lookup == Lookup::index) return status;
   result = mdb_dbi_open(txn_, "keys", 0, &keys_dbi_);
-  if (result != 0) return lmdb_failure("liblmdb finds no keys in the snapshot (error -{0})", result);
+  if (result != 0) return lmdb_failure("liblmdb finds no keys in the snapshot{error}", result);
   return {};
 }
 

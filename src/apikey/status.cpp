@@ -8,6 +8,8 @@
 namespace apikey {
 namespace {
 
+constexpr std::string_view kError = "{error}";  // a library's own number, where there is one
+
 // Appends as much of `text` as there is room for.
 void append(std::span<char> out, std::size_t& length, std::string_view text) noexcept {
   const std::size_t n = std::min(text.size(), out.size() - length);
@@ -27,6 +29,15 @@ std::string_view describe(const Status& status, std::span<char> out) noexcept {
   std::string_view rest = status.text;
   std::size_t length = 0;
   while (!rest.empty()) {
+    if (rest.starts_with(kError)) {
+      rest.remove_prefix(kError.size());
+      if (status.a != 0) {
+        append(out, length, " (error -");
+        append(out, length, status.a);
+        append(out, length, ")");
+      }
+      continue;
+    }
     const bool is_a = rest.starts_with("{0}");
     if (is_a || rest.starts_with("{1}")) {
       append(out, length, is_a ? status.a : status.b);

@@ -154,3 +154,20 @@ def test_on_whose_behalf(keyloader, monkeypatch):
     keyloader("owner", "create", "acme", "--no-publish")
     monkeypatch.delenv("SUDO_USER")
     assert changes(keyloader, "--by", "alice") == [("owner.create", "")]
+
+
+@pytest.mark.parametrize("words,status,said", [
+    (["--action", "kye"], 2, 'there is no action "kye"; did you mean "key"?'),
+    (["--action", "key.rvoke"], 2, 'did you mean "key.revoke"?'),
+    (["--by", "nobody-of-ours"], 1, 'the audit has no entry by "nobody-of-ours"; there are entries by '),
+    (["--last", "0"], 2, "--last 0 would show nothing; leave it out for all")])
+def test_a_filter_that_nothing_can_match_is_refused(busy, words, status, said):
+    assert said in busy.refused("audit", "list", *words, status=status)
+
+
+def test_every_action_can_be_asked_for(busy):
+    for action in {entry["action"] for entry in busy.audit()}:
+        assert {entry["action"] for entry in busy.audit("--action", action)} == {action}
+        kind = action.split(".")[0]
+        assert {entry["action"].split(".")[0] for entry in busy.audit("--action", kind)} == {kind}
+    assert busy.audit("--action", "quota.grant") == [], "that could be there and is not"

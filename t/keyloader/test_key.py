@@ -219,3 +219,15 @@ def test_a_key_nobody_can_read_is_not_made(keyloader):
                               env=keyloader.environment(), check=False)
     assert done.returncode == 1 and b"standard output" in done.stderr
     assert len(keyloader.json("key", "list")) == 1
+
+
+@pytest.mark.parametrize("words,said,state", [
+    (["suspend"], "is revoked", "revoked"), (["set", "--name", "old"], "stays refused whatever is set", "revoked")])
+def test_a_change_of_a_revoked_key_says_that_it_is_revoked(keyloader, words, said, state):
+    key = keyloader.key()["id"]
+    keyloader("key", "revoke", key, "--reason", "leak")
+    entries = len(keyloader.audit("--object", key))
+    done = keyloader("key", words[0], key, *words[1:])
+    assert said in done.stdout + done.stderr and "reason: leak" in done.stdout + done.stderr
+    assert keyloader.json("key", "show", key)["state"] == state
+    assert len(keyloader.audit("--object", key)) == entries + (words[0] == "set")

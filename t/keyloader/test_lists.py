@@ -73,13 +73,18 @@ def test_what_has_ended_does_not_end_soon(some):
 
 @pytest.mark.parametrize("words,status,said", [
     (["--owner", "nobody"], 1, 'no owner "nobody"'), (["--plan", "silver"], 1, 'no plan "silver"'),
-    (["--role", "cook"], 1, 'no role "cook"'), (["--meta", "crm"], 2, '--meta "crm"'), (["--limit", "0"], 2, "--limit 0"),
+    (["--role", "cook"], 1, 'no role "cook"'),
+    (["--env", "liv"], 1, 'no key of the environment "liv"; did you mean "live"? there are keys of live, test'), (["--meta", "crm"], 2, '--meta "crm"'), (["--limit", "0"], 2, "--limit 0"),
     (["--sort", "colour"], 2, 'no column "colour"; there are id, owner, env'),
     (["--columns", "id,colour"], 2, 'no column "colour"; there are id, owner, env'), (["--columns", "id,,name"], 2, '""'),
     (["--expires-within", "soon"], 2, '"soon"'), (["--created", "soon"], 2, "7d (ago)"), (["--reverse"], 2, "--sort"),
     (["-o", "xml"], 2, "xml"), (["-o", "csv", "--json"], 2, "--json")])
 def test_what_it_does_not_know_it_says(some, words, status, said):
     assert said in some.refused("key", "list", *words, status=status)
+
+
+def test_an_environment_without_keys_is_there_when_it_is_the_usual_one(keyloader):
+    assert keyloader.json("key", "list", "--env", "live") == []
 
 
 def test_shapes(some):

@@ -22,6 +22,8 @@ SENTENCES = [
     ("list keys", 2, 'did you mean "key list"?'),
     ("rollback", 2, 'did you mean "snapshot rollback"?'),
     ("revoke", 2, 'did you mean "key revoke"?'),
+    ("revoke key_00000000000000000000", 2, 'did you mean "key revoke"?'),
+    ("suspend acme", 2, 'did you mean "owner suspend" or "key suspend"?'),
     ("key find", 2, 'there is no command "key find"; did you mean "find"?'),
     ("frobnicate", 2, '"frobnicate" is no command; `keyloader help` lists those there are'),
     ("role frobnicate", 2, '"role frobnicate" is no command; "role" has create, set, list, delete'),
@@ -39,8 +41,8 @@ SENTENCES = [
     ("key create --owner acme --scope a:b c:d", 2, '"c:d" is not expected; repeat the option: --scope c:d'),
     # Options.
     ("key show --plan gold", 2, '"key show" has no option --plan; '),
-    ("key show --plan gold", 2, "It has --"),
-    ("key list --onwer acme", 2, '"key list" has no option --onwer; did you mean --owner? It has --owner, --'),
+    ("key show --plan gold", 2, "; it has --"),
+    ("key list --onwer acme", 2, '"key list" has no option --onwer; did you mean --owner? It has --'),
     ("--owner web key create", 2, "options of a command are written after it: keyloader key create --owner …"),
     ("key --owner web create", 2, "options of a command are written after it: keyloader key create --owner …"),
     ("--nosuch key list", 2, "keyloader itself has no option --nosuch; "),
@@ -91,10 +93,12 @@ def test_a_mistake_is_named(busy, line, status, sentence):
     assert busy.json("audit", "verify") == before
 
 
-def test_an_unknown_option_lists_the_nearest_first(busy):
-    said = busy.refused("key", "list", "--rloe", "reader", status=2)
-    listed = re.findall(r"--[\w-]+", said.split("It has ")[1])
-    assert listed[0] == "--role" and {"--owner", "--env", "--state", "--dir", "--json"} <= set(listed)
+@pytest.mark.parametrize("option, hint", [("--rloe", "did you mean --role? It has "), ("--foo", "; it has ")])
+def test_an_unknown_option_lists_those_there_are_in_the_order_of_help(busy, option, hint):
+    said = busy.refused("key", "list", option, "reader", status=2)
+    assert hint in said
+    listed = re.findall(r"--[\w-]+", re.split("[Ii]t has ", said)[1])
+    assert listed[:4] == ["--help", "--owner", "--env", "--role"] and {"--state", "--dir", "--json"} <= set(listed)
 
 
 def test_the_value_of_an_unknown_option_is_not_repeated(busy):
@@ -165,6 +169,21 @@ def test_help_of_a_command_knows_the_options_of_all(bare):
         assert option in text
 
 
+COMMANDS = [["key", "create"], ["key", "set"], ["key", "list"], ["usage"], ["usage", "statement"], ["check"], ["import"],
+            ["quota", "show"], ["plan", "create"], ["audit", "list"], ["key"], []]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words) or "all")
+def test_help_is_as_wide_as_a_terminal(bare, words):
+    lines = bare(*words, "--help").stdout.splitlines()
+    assert [line for line in lines if len(line) > 80 and not line.startswith("  keyloader ")] == []
+
+
+def test_help_names_the_commands_below_a_command_that_does_something_itself(bare):
+    text = " ".join(bare("help").stdout.split())
+    assert "collect, statement, prune, merge" in text
+
+
 def test_version_is_a_word_too(bare):
     assert bare("version").stdout == bare("--version").stdout
 
@@ -222,6 +241,48 @@ def test_a_table_fits_the_terminal(wide, columns):
     assert "…" in lines[1] and "acme" in lines[1]
     at = lines[0].index("EMAIL")
     assert display_width(lines[1][:lines[1].index("some")]) == at, "columns stand below each other"
+
+
+@pytest.fixture
+def crowded(keyloader):
+    """Keys whose lines are longer than a usual terminal, and an audit with long words."""
+    keyloader("plan", "create", "gold", "--quota", "5000000/month", "--no-publish")
+    keyloader("owner", "create", "alice", "--quota", "5000000/month", "--no-publish")
+    keyloader.made = [keyloader.key("alice", "--plan", "gold", "--expires", "10d", "--scope", "orders:read", "--scope",
+                                    "orders:write", "--name", f"job {number}", "--no-publish") for number in range(2)]
+    keyloader("quota", "grant", "--owner", "alice", "--amount", "5000", "--no-publish")
+    return keyloader
+
+
+def beside(lines, heading, value):
+    """Whether a value of the first row stands below its heading."""
+    return lines[0].index(heading) == lines[1].index(value)
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100])
+@pytest.mark.parametrize("words", [["key", "list"], ["key", "list", "-o", "wide"], ["audit", "list"],
+                                   ["quota", "show", "--owner", "alice"]], ids=lambda words: " ".join(words))
+def test_what_does_not_fit_stands_below_its_row_and_nothing_to_compare_is_cut(crowded, words, columns):
+    text = shown_on_terminal(crowded, *words, columns=columns, NO_COLOR="1")
+    lines = text.splitlines()
+    assert max(display_width(line) for line in lines) <= columns, text
+    plain = crowded(*words).stdout
+    whole = re.findall(r"\d{4}-\d\d-\d\dT[\d:]+Z|key_\w{20}|\b\d+/month\b", plain)
+    assert whole and all(each in text for each in whole), text
+    assert not re.search(r"\d…", text), text
+
+
+def test_headings_stand_over_their_columns_in_a_narrow_list(crowded):
+    lines = shown_on_terminal(crowded, "key", "list", columns=80, NO_COLOR="1").splitlines()
+    key = crowded.json("key", "list")[0]
+    for heading, value in (("ID", key["id"]), ("OWNER", "alice"), ("STATE", "active"), ("EXPIRES", key["expires"])):
+        assert beside(lines, heading, value)
+    assert lines[2].startswith("    PLAN gold  SCOPES orders:read orders:write  NAME job 0")
+
+
+def test_the_change_is_whole_in_a_narrow_audit(crowded):
+    text = shown_on_terminal(crowded, "audit", "list", "--object", crowded.made[0]["id"], columns=80, NO_COLOR="1")
+    assert "CHANGE env live, " in text and "scopes orders:read orders:write" in text.replace("\n   ", "")
 
 
 def test_a_table_in_a_pipe_is_whole_and_plain(wide):

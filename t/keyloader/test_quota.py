@@ -291,3 +291,21 @@ def test_windows_are_those_of_the_calendar_in_utc(keyloader, unit, begin):
     after = datetime.now(timezone.utc).replace(microsecond=0)
     assert seconds(quota["window_begin"]) in (begin(before).timestamp(), begin(after).timestamp())
     assert seconds(quota["window_begin"]) <= after.timestamp() < seconds(quota["window_end"]) + 1
+
+
+def test_show_says_what_is_not_there_and_where_it_is(keyloader):
+    keyloader("owner", "create", "alice", "--quota", "5000000/month", "--no-publish")
+    keyloader("owner", "create", "bare", "--no-publish")
+    key, other = keyloader.key("alice", "--no-publish")["id"], keyloader.key("bare", "--no-publish")["id"]
+    for words, said in (([key], f"{key} has no quota of its own; its owner has a quota for all keys together: "
+                                "`keyloader quota show --owner alice`\n"),
+                        ([other], f"{other} has no quota; give it one with `keyloader key set {other} "
+                                  "--quota 1000000/month`\n"),
+                        (["--owner", "bare"], "owner bare has no quota; give it one with `keyloader owner set bare "
+                                              "--quota 1000000/month`\n")):
+        done = keyloader("quota", "show", *words)
+        assert (done.stdout, done.stderr) == ("", said)
+        assert keyloader.json("quota", "show", *words) == []
+    keyloader("key", "set", key, "--quota", "10/day", "--no-publish")
+    done = keyloader("quota", "show", key)
+    assert "day" in done.stdout and "quota show --owner alice" in done.stderr

@@ -3,6 +3,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <set>
+#include <string_view>
+
 #include "change_words.hpp"
 #include "nearest.hpp"
 #include "session.hpp"
@@ -18,16 +24,30 @@ std::string actor_text(const Json& actor) {
 
 namespace {
 
+// All that an entry can say was done. --action takes one of them, or the part before the dot.
+constexpr std::array<std::string_view, 30> kActions = {
+    "registry.init", "registry.adopt", "owner.create", "owner.set",    "owner.suspend", "owner.resume",
+    "owner.revert",  "owner.delete",   "plan.create",  "plan.set",     "plan.revert",   "plan.delete",
+    "role.create",   "role.set",       "role.revert",  "role.delete",  "key.create",    "key.import",
+    "key.set",       "key.suspend",    "key.resume",   "key.revoke",   "key.revert",    "key.delete",
+    "pepper.create", "quota.grant",    "quota.reset",  "quota.revert", "publish",       "snapshot.rollback"};
+
 struct AuditOptions {
   AuditFilter filter;
   std::string since;
+  std::optional<std::uint64_t> last;
 };
 
+bool has_entry(Registry& registry, AuditFilter filter) {
+  bool has_one = false;
+  filter.most = 1;
+  registry.each_audit_entry(filter, [&](const AuditEntry&) { has_one = true; });
+  return has_one;
+}
+
 // Whatever was there once has an entry; so a word without one is mistyped.
-void require_known(Registry& registry, const std::string& object) {
-  bool is_known = object.empty();
-  registry.each_audit_entry({.object = object, .most = 1}, [&](const AuditEntry&) { is_known = true; });
-  if (is_known) {
+void require_object(Registry& registry, const std::string& object) {
+  if (object.empty() || has_entry(registry, {.object = object})) {
     return;
   }
   Texts names;
@@ -45,13 +65,50 @@ void require_known(Registry& registry, const std::string& object) {
                   object, did_you_mean(object, names)));
 }
 
+void require_action(const std::string& action) {
+  std::set<std::string> kinds;
+  Texts names;
+  for (const std::string_view each : kActions) {
+    kinds.emplace(each.substr(0, each.find('.')));
+    names.emplace_back(each);
+  }
+  names.insert(names.begin(), kinds.begin(), kinds.end());
+  if (!action.empty() && std::find(names.begin(), names.end(), action) == names.end()) {
+    throw UsageError(fmt::format("there is no action \"{}\"; {}there are the kinds {}, and actions such as key.revoke",
+                                 action, did_you_mean(action, names), fmt::join(kinds, ", ")));
+  }
+}
+
+// Nobody is listed who has not changed something.
+void require_actor(Registry& registry, const std::string& actor) {
+  if (actor.empty() || has_entry(registry, {.actor = actor})) {
+    return;
+  }
+  std::set<std::string> users;
+  registry.each_audit_entry({}, [&](const AuditEntry& entry) {
+    for (const char* name : {"user", "sudo_user"}) {
+      if (const std::string user = entry.actor.value(name, std::string{}); !user.empty()) {
+        users.insert(user);
+      }
+    }
+  });
+  throw Failure(fmt::format("the audit has no entry by \"{}\"; {}there are entries by {}", actor,
+                            did_you_mean(actor, Texts(users.begin(), users.end())), fmt::join(users, ", ")));
+}
+
 void list(const Session& session, const AuditOptions& options) {
   AuditFilter filter = options.filter;
   if (!options.since.empty()) {
     filter.since = parse_past(options.since, wall_clock());
   }
+  if (options.last == std::uint64_t{0}) {
+    throw UsageError("--last 0 would show nothing; leave it out for all");
+  }
+  filter.most = options.last.value_or(0);
+  require_action(filter.action);
   const auto registry = session.dir().open_registry();
-  require_known(*registry, filter.object);
+  require_object(*registry, filter.object);
+  require_actor(*registry, filter.actor);
   std::vector<Texts> rows;
   Json json = Json::array();
   registry->each_audit_entry(filter, [&](const AuditEntry& entry) {
@@ -136,7 +193,7 @@ void add_audit_commands(Command& app, Session& session) {
   all.option("--action", options->filter.action, "ACTION", "Only this: key.revoke; or all of a kind: key, quota");
   all.option("--by", options->filter.actor, "USER", "Only those by this user, or on whose behalf sudo was used");
   all.option("--since", options->since, "TIME", "Only those since then: 24h (ago), today, 2026-01-31");
-  all.option("--last", options->filter.most, "N", "Only this many, the newest");
+  all.option("--last", options->last, "N", "Only this many, the newest");
   all.footer(
       "CHANGE says what was before and what is after; of what is new, what it has. --json has both as a whole.\n\n"
       "  keyloader audit list --last 20\n"

@@ -10,9 +10,12 @@
 
 #include "apikey/binding.hpp"
 #include "limit_text.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
+
+constexpr std::uint64_t kLongestInSeconds = 120;  // later than that is a time
 
 std::string string_of(const apikey::Snapshot& snapshot, std::uint32_t number) {
   std::string_view text;
@@ -168,7 +171,9 @@ apikey::Outcome report_limits(const CheckSubject& subject, const apikey::LimitTa
     const std::uint64_t seconds = (level.reset_ns + apikey::kNsPerSecond - 1) / apikey::kNsPerSecond;
     report.row("limit", is_ok,
                fmt::format("{}: {} of {} left{}{}", std::string_view{use.name}, level.remaining, use.size,
-                           seconds == 0 ? "" : fmt::format(", all again in {} s", seconds),
+                           seconds == 0                  ? ""
+                           : seconds < kLongestInSeconds ? fmt::format(", all again in {} s", seconds)
+                                                         : ", all again at " + time_text(wall_clock() + static_cast<Seconds>(seconds)),
                            use.is_dry_run ? " (dry run)" : ""));
   }
   for (const std::string_view name : subject.policy.required_limits) {

@@ -65,7 +65,7 @@ Texts names_below(const CLI::App& app) {
 // Empty: none is near.
 std::string nearest_command(const CLI::App& app, const std::string& word) { return nearest(word, names_below(app)); }
 
-// `create key` for `key create`; all that end so where no family is named.
+// `create key` for `key create`, `revoke key_…` for `key revoke`; all that end so where no family is named.
 Texts swapped(const CLI::App& app, const std::string& word, const std::string& next) {
   Texts all;
   for (const CLI::App* family : commands_of(app)) {
@@ -74,12 +74,12 @@ Texts swapped(const CLI::App& app, const std::string& word, const std::string& n
       continue;
     }
     const std::string path = family->get_name() + " " + verb;
-    if (!next.empty() && is_near(next, family->get_name())) {
+    if (!next.empty() && (is_near(next, family->get_name()) || next.starts_with(family->get_name() + "_"))) {
       return {path};
     }
     all.push_back(path);
   }
-  return next.empty() || is_option_word(next) ? all : Texts{};
+  return all;
 }
 
 Texts meant(const CLI::App& app, const std::string& word, const std::string& next) {
@@ -282,12 +282,11 @@ class Reader {
   [[noreturn]] void refuse_option(const std::string& name) const {
     refuse_early_option(name);
     const std::string path = path_of(*line_.command);
-    Texts names = options_for(*line_.command);
-    sort_by_nearness(names, name);
-    const std::string hint =
-        !names.empty() && is_near(name, names.front()) ? fmt::format("did you mean {}? ", names.front()) : "";
+    const Texts names = options_for(*line_.command);
+    const std::string meant = nearest(name, names);
+    const std::string hint = meant.empty() ? "it" : fmt::format("did you mean {}? It", meant);
     throw UsageError(fmt::format(
-        "{} has no option {}; {}It has {}", path.empty() ? "keyloader itself" : fmt::format("\"{}\"", path),
+        "{} has no option {}; {} has {}", path.empty() ? "keyloader itself" : fmt::format("\"{}\"", path),
         may_be_shown(name) ? name : fmt::format("of {} characters", name.size()), hint, fmt::join(names, ", ")));
   }
 

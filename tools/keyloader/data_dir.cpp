@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "apikey/status.hpp"
+#include "disk_full.hpp"
 #include "registry/sqlite_registry.hpp"
 #include "user.hpp"
 
@@ -149,19 +150,27 @@ std::unique_ptr<Registry> DataDir::open_registry() const {
 
 void fail_errno(std::string_view doing, const std::filesystem::path& path) {
   const int error = errno;
+  if (error == ENOSPC) {
+    throw DiskFull(fmt::format("cannot {} {}: the disk is full; make room and try again", doing, path.string()));
+  }
   throw Failure(fmt::format("cannot {} {}: {}", doing, path.string(), strerrordesc_np(error)));
 }
 
 std::string sentence_of(const apikey::Status& status) {
   std::array<char, 512> buffer{};
   std::string text{apikey::describe(status, buffer)};
-  if (status.error != 0) {
+  if (status.error == ENOSPC) {
+    text += ": the disk is full; make room and try again";
+  } else if (status.error != 0) {
     text += fmt::format(" ({})", strerrordesc_np(status.error));
   }
   return text;
 }
 
 void check(const apikey::Status& status, std::string_view doing) {
+  if (status.error == ENOSPC) {
+    throw DiskFull(fmt::format("{}: {}", doing, sentence_of(status)));
+  }
   if (!status.ok()) {
     throw Failure(fmt::format("{}: {}", doing, sentence_of(status)));
   }

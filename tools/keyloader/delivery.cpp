@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "disk_full.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -41,6 +42,9 @@ Outcome publish_and_wait(const Session& session, Registry& registry, const Deliv
     const Nodes nodes(session.dir(), session.runtime);
     outcome.published = publish(session.dir(), registry, nodes,
                                 {.keeps_rollback = !has_changed, .only_restricts = effect == Effect::restricts});
+  } catch (const DiskFull&) {
+    outcome.failure = "the disk is full; make room first";  // whatever it names, the change must not be tried again
+    return outcome;
   } catch (const Failure& failure) {
     outcome.failure = failure.what();
     return outcome;

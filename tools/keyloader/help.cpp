@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <sstream>
 
 #include "command_line.hpp"
 #include "session.hpp"
@@ -11,7 +12,7 @@
 namespace keyloader {
 namespace {
 
-constexpr std::size_t kOverviewWidth = 80;
+constexpr std::size_t kWidth = 80;
 constexpr std::size_t kNameWidth = 14;
 
 struct Group {
@@ -29,34 +30,64 @@ const std::array<Group, 4>& groups() {
   return all;
 }
 
-std::string what_it_is(const CLI::App& command) {
-  const std::vector<const CLI::App*> below = commands_of(command);
-  if (command.get_require_subcommand_min() == 0) {
-    return command.get_description();
-  }
+std::string names_text(const std::vector<const CLI::App*>& commands) {
   std::string names;
-  for (const CLI::App* each : below) {
+  for (const CLI::App* each : commands) {
     names += (names.empty() ? "" : ", ") + each->get_name();
   }
   return names;
 }
 
+// Lines of whole words.
+Texts wrapped(std::string_view text, std::size_t most) {
+  Texts lines{""};
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find_first_of(" \n"));
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+    if (!lines.back().empty() && lines.back().size() + 1 + word.size() > most) {
+      lines.emplace_back();
+    }
+    lines.back() += lines.back().empty() ? std::string{word} : fmt::format(" {}", word);
+  }
+  return lines;
+}
+
+// Paragraphs as wide as help is; examples, which begin with a blank, stay as they are.
+std::string refilled(std::string_view text) {
+  std::string out;
+  std::string paragraph;
+  const auto flush = [&] {
+    out += paragraph.empty() ? "" : fmt::format("{}\n", fmt::join(wrapped(paragraph, kWidth), "\n"));
+    paragraph.clear();
+  };
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    if (line.empty() || line.front() == ' ') {
+      flush();
+      out += fmt::format("{}\n", line);
+    } else {
+      paragraph += fmt::format("{}{}", paragraph.empty() ? "" : " ", line);
+    }
+  }
+  flush();
+  return out;
+}
+
+std::string what_it_is(const CLI::App& command) {
+  const std::vector<const CLI::App*> below = commands_of(command);
+  if (command.get_require_subcommand_min() == 0) {
+    return below.empty() ? command.get_description()
+                         : fmt::format("{}; and {}", command.get_description(), names_text(below));
+  }
+  return names_text(below);
+}
+
 // `  key           create, list, …`, in as many lines as it takes.
 std::string overview_of(const CLI::App& command) {
-  std::string text;
-  std::string line = fmt::format("  {:<{}}", command.get_name(), kNameWidth - 2);
-  std::string_view rest;
-  const std::string description = what_it_is(command);
-  for (rest = description; !rest.empty();) {
-    const std::string_view word = rest.substr(0, rest.find(' '));
-    rest.remove_prefix(std::min(rest.size(), word.size() + 1));
-    if (line.size() + 1 + word.size() > kOverviewWidth) {
-      text += line + "\n";
-      line = std::string(kNameWidth - 1, ' ');
-    }
-    line += fmt::format(" {}", word);
-  }
-  return text + line + "\n";
+  const std::string indent(kNameWidth, ' ');
+  return fmt::format("  {:<{}}{}\n", command.get_name(), kNameWidth - 2,
+                     fmt::join(wrapped(what_it_is(command), kWidth - kNameWidth), "\n" + indent));
 }
 
 std::string overview(const CLI::App& app) {
@@ -84,6 +115,7 @@ std::string help_of(const CLI::App& command) {
   return command.help(above.empty() ? "keyloader" : "keyloader " + above);
 }
 
+// CLI11 puts the second line of a description below its first.
 class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_footer(const CLI::App* app) const override {
@@ -91,7 +123,23 @@ class HelpFormatter : public CLI::Formatter {
         app->get_parent() == nullptr
             ? ""
             : "And of every command: --dir DIR, --runtime DIR, --json (`keyloader --help` explains them)\n\n";
-    return shared + CLI::Formatter::make_footer(app);
+    return refilled(shared + CLI::Formatter::make_footer(app));
+  }
+
+  std::string make_option_desc(const CLI::Option* option) const override {
+    return fitted(CLI::Formatter::make_option_desc(option));
+  }
+
+  std::string make_subcommand(const CLI::App* command) const override {
+    std::stringstream out;
+    CLI::detail::format_help(out, command->get_display_name(true), fitted(command->get_description()),
+                             get_column_width());
+    return out.str();
+  }
+
+ private:
+  [[nodiscard]] std::string fitted(const std::string& text) const {
+    return fmt::format("{}", fmt::join(wrapped(text, kWidth - get_column_width()), "\n"));
   }
 };
 

@@ -199,7 +199,10 @@ void revoke(const Session& session, const ChangeOptions& options) {
 
 void suspend(const Session& session, const ChangeOptions& options) {
   const Seconds until = options.duration.empty() ? 0 : wall_clock() + parse_duration(options.duration);
-  change_keys(session, options, "suspend", "suspended", Effect::restricts, [&](Registry&, Key& key) {
+  change_keys(session, options, "suspend", "suspended", Effect::restricts, [&](Registry& registry, Key& key) {
+    if (key.revoked != 0) {
+      return fmt::format("is revoked {}, so it stays refused; it was not suspended", revocation_text(registry, key));
+    }
     if (key.is_suspended && key.suspended_until == until) {
       return until == 0 ? std::string{"is suspended already, until it is resumed"}
                         : fmt::format("is suspended already, until {}", time_text(until));
@@ -236,6 +239,10 @@ void set(const Session& session, const ChangeOptions& options) {
   change_keys(session, options, "set", "updated", Effect::any, [&](Registry& registry, Key& key) -> std::string {
     const Json before = to_json(key);
     apply(options.fields, registry, key);
+    if (key.revoked != 0) {
+      Session::warn(fmt::format("{} is revoked {}, and stays refused whatever is set", name_of(key),
+                                revocation_text(registry, key)));
+    }
     Session::warn(check_limits(registry, key, name_of(key)));
     warn_of_name(registry, key, options.fields);
     return to_json(key) == before ? "is so already" : "";

@@ -80,6 +80,17 @@ void show_outcome(const Session& session, const Key& key, const Outcome& outcome
   }
 }
 
+// Whoever keeps what was printed would keep a key that nobody lets in. The JSON object stays without its end, so that
+// its reader does not take the key from it.
+Outcome deliver_shown(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options) {
+  try {
+    return deliver(session, registry, change, options);
+  } catch (const Failure& failure) {
+    throw Failure(fmt::format("the key that was printed is not valid, throw it away; it could not be stored: {}",
+                              failure.what()));
+  }
+}
+
 void create(const Session& session, const CreateOptions& options) {
   if (!apikey::is_valid_prefix(options.prefix)) {
     throw UsageError(fmt::format("\"{}\" is no prefix: {}-{} of a-z 0-9", options.prefix, apikey::kMinPrefixLength,
@@ -114,7 +125,7 @@ void create(const Session& session, const CreateOptions& options) {
   }
   // Shown before it is committed: a key nobody could read is not made.
   show_once(session, key, secret.view());
-  const Outcome outcome = deliver(session, *registry, *change, options.delivery);
+  const Outcome outcome = deliver_shown(session, *registry, *change, options.delivery);
   show_outcome(session, key, outcome);
   settle_secret(outcome, options.delivery);
 }

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "key.hpp"
 #include "last_use.hpp"
 #include "listing.hpp"
 #include "names.hpp"
+#include "nearest.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -113,6 +115,27 @@ class Wanted {
   std::vector<std::pair<std::string, std::string>> meta_;
 };
 
+constexpr std::string_view kDefaultEnv = "live";
+
+// An environment is there as soon as it has a key, or is the one of all that do not say it.
+void require_env(Registry& registry, const std::string& env) {
+  bool is_known = env == kDefaultEnv;
+  registry.each_key({.owner = {}, .env = env, .role = {}}, [&](const Key&) {
+    is_known = true;
+    return false;
+  });
+  if (is_known) {
+    return;
+  }
+  std::set<std::string> envs{std::string{kDefaultEnv}};
+  registry.each_key({.owner = {}, .env = {}, .role = {}}, [&](const Key& key) {
+    envs.insert(key.env);
+    return true;
+  });
+  throw Failure(fmt::format("there is no key of the environment \"{}\"; {}there are keys of {}", env,
+                            did_you_mean(env, Texts(envs.begin(), envs.end())), fmt::join(envs, ", ")));
+}
+
 // A word that stands for nothing here would show an empty list, which reads as if there were none.
 void require_known(Registry& registry, const KeyListOptions& options) {
   if (!options.filter.owner.empty()) {
@@ -123,6 +146,9 @@ void require_known(Registry& registry, const KeyListOptions& options) {
   }
   if (!options.plan.empty()) {
     static_cast<void>(require_plan(registry, options.plan));
+  }
+  if (!options.filter.env.empty()) {
+    require_env(registry, options.filter.env);
   }
 }
 

@@ -39,6 +39,8 @@ struct Subject {
   [[nodiscard]] std::string text() const { return key ? text_of(key->id) : "owner " + owner.name; }
 };
 
+bool is_of_owner(const EffectiveLimit& limit) { return limit.from.compare(0, 6, "owner:") == 0; }
+
 Subject find_subject(Registry& registry, const QuotaOptions& options) {
   if (options.id.empty() == options.owner.empty()) {
     throw UsageError("name either the id of a key or --owner");
@@ -55,10 +57,8 @@ Subject find_subject(Registry& registry, const QuotaOptions& options) {
     limits = effective_limits(Key{}, Plan{}, subject.owner);
   }
   const bool is_owner = !subject.key;
-  std::copy_if(limits.begin(), limits.end(), std::back_inserter(subject.quotas), [&](const EffectiveLimit& each) {
-    const bool is_of_owner = each.from.compare(0, 6, "owner:") == 0;
-    return is_quota(each.limit) && is_of_owner == is_owner;
-  });
+  std::copy_if(limits.begin(), limits.end(), std::back_inserter(subject.quotas),
+               [&](const EffectiveLimit& each) { return is_quota(each.limit) && is_of_owner(each) == is_owner; });
   return subject;
 }
 
@@ -182,6 +182,13 @@ std::span<const std::uint8_t> id_of(const Subject& subject) {
   return subject.key ? std::span<const std::uint8_t>{subject.key->family.bytes} : subject.owner.id;
 }
 
+std::size_t quotas_of_owner(Registry& registry, const Key& key) {
+  const auto limits = effective_limits(registry, key);
+  return static_cast<std::size_t>(std::count_if(limits.begin(), limits.end(), [](const EffectiveLimit& each) {
+    return is_quota(each.limit) && is_of_owner(each);
+  }));
+}
+
 void show(const Session& session, const QuotaOptions& options) {
   const auto registry = session.dir().open_registry();
   const Subject subject = find_subject(*registry, options);
@@ -204,12 +211,22 @@ void show(const Session& session, const QuotaOptions& options) {
                         : fmt::format("{} until {}", adjustment.granted, time_text(adjustment.granted_until)),
                     adjustment.last_reset == 0 ? "-" : time_text(adjustment.last_reset)});
   }
+  const std::size_t of_owner = subject.key ? quotas_of_owner(*registry, *subject.key) : 0;
+  const std::string also =
+      of_owner == 0 ? std::string{}
+                    : fmt::format("its owner has {}: `keyloader quota show --owner {}`",
+                                  of_owner == 1 ? "a quota for all keys together" : "quotas for all keys together",
+                                  subject.key->owner);
+  const std::string none = fmt::format("{} has no quota{}; {}", subject.text(), also.empty() ? "" : " of its own",
+                                       also.empty() ? quotas_text(subject) : also);
+  session.report_table({"QUOTA", "AMOUNT", "USED", "LEFT", "PART", "RESETS", "FROM", "GRANTED", "LAST RESET"}, rows,
+                       json, none);
   if (rows.empty() || session.is_json) {
-    session.report(fmt::format("{}: {}", subject.text(), quotas_text(subject)), json);
     return;
   }
-  session.report_table({"QUOTA", "AMOUNT", "USED", "LEFT", "PART", "RESETS", "FROM", "GRANTED", "LAST RESET"}, rows,
-                       json, "no quotas");
+  if (!also.empty()) {
+    print_note(also);
+  }
   if (const std::string remark = meter.remark(); !remark.empty()) {
     print_out(shown(remark) + "\n");
   }

@@ -3,6 +3,7 @@
 #include "table.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <cstddef>
 #include <cwchar>
 #include <iterator>
@@ -14,7 +15,8 @@ namespace keyloader {
 namespace {
 
 constexpr std::size_t kBetween = 2;
-constexpr std::size_t kLeastWidth = 6;
+constexpr std::size_t kLeastWidth = 12;     // of a text that is cut: less says nothing
+constexpr std::size_t kLongestNumber = 28;  // "18446744073709551615/minute"; longer are digests
 constexpr std::string_view kCut = "…";
 constexpr std::size_t kIndent = 4;
 
@@ -33,20 +35,42 @@ std::size_t width_of(std::string_view text) {
   return width;
 }
 
-// As much of the beginning as fits, and `…`.
+// A part of the id of a key is good for nothing; a part of a number, an amount or a time can be misread.
+bool is_whole_word(std::string_view word) {
+  return word.rfind("key_", 0) == 0 || (!word.empty() && std::isdigit(static_cast<unsigned char>(word.front())) != 0 &&
+                                        word.size() <= kLongestNumber);
+}
+
+// How narrow a cell may become.
+std::size_t least_width(std::string_view text) {
+  std::size_t least = std::min(width_of(text), kLeastWidth);
+  while (!text.empty()) {
+    const std::string_view word = text.substr(0, text.find(' '));
+    least = is_whole_word(word) ? std::max(least, width_of(word)) : least;
+    text.remove_prefix(std::min(text.size(), word.size() + 1));
+  }
+  return least;
+}
+
+// As much of the beginning as fits, and `…`. A word that has to be whole goes away as a whole.
 std::string cut(std::string_view text, std::size_t most) {
   if (width_of(text) <= most) {
     return std::string{text};
   }
-  std::string out;
-  for (std::size_t width = 0;;) {
-    const apikey::Character next = apikey::next_character(text);
+  std::size_t fits = 0;
+  std::size_t width = 1;
+  for (std::string_view rest = text;;) {
+    const apikey::Character next = apikey::next_character(rest);
     width += width_of(next);
-    if (width + 1 > most) {
-      return out + std::string{kCut};
+    if (width > most) {
+      break;
     }
-    out += next.bytes;
+    fits += next.bytes.size();
   }
+  const std::size_t space = fits == 0 ? std::string_view::npos : text.rfind(' ', fits - 1);
+  const std::size_t begin = space == std::string_view::npos ? 0 : space + 1;
+  const std::string_view word = text.substr(begin, text.find(' ', begin) - begin);
+  return std::string{text.substr(0, is_whole_word(word) ? begin : fits)} + std::string{kCut};
 }
 
 // In lines that fit, cut between words where there are any.
@@ -102,10 +126,22 @@ struct Table {
            !any_cell(column, [](const std::string& cell) { return !is_number(cell) && cell != "-" && !cell.empty(); });
   }
 
-  // A part of an id is good for nothing; a part of a number is wrong.
-  [[nodiscard]] bool may_be_cut(std::size_t column) const {
-    return !is_of_numbers(column) &&
-           !any_cell(column, [](const std::string& cell) { return cell.rfind("key_", 0) == 0; });
+  [[nodiscard]] std::size_t least_width_of(std::size_t column) const {
+    std::size_t least = width_of(lines.front()[column]);
+    for (const Cells& line : lines) {
+      least = std::max(least, least_width(line[column]));
+    }
+    return least;
+  }
+
+  // How many columns fit beside each other when all are as narrow as they may be; at least one.
+  [[nodiscard]] std::size_t columns_within(std::size_t columns) const {
+    std::size_t total = least_width_of(0);
+    std::size_t count = 1;
+    while (count < widths.size() && (total += kBetween + least_width_of(count)) <= columns) {
+      ++count;
+    }
+    return count;
   }
 
   [[nodiscard]] std::size_t width() const {
@@ -115,11 +151,14 @@ struct Table {
   // Takes from the widest column, again and again. RETURNS: false where nothing is left to take and not all fit.
   bool narrow(std::size_t columns) {
     std::size_t total = width();
+    std::vector<std::size_t> leasts;
+    for (std::size_t i = 0; i < widths.size(); ++i) {
+      leasts.push_back(least_width_of(i));
+    }
     while (total > columns) {
       std::size_t* widest = nullptr;
       for (std::size_t i = 0; i < widths.size(); ++i) {
-        const std::size_t least = std::max(kLeastWidth, width_of(lines.front()[i]));
-        if (widths[i] > least && may_be_cut(i) && (widest == nullptr || widths[i] > *widest)) {
+        if (widths[i] > leasts[i] && (widest == nullptr || widths[i] > *widest)) {
           widest = &widths[i];
         }
       }
@@ -132,15 +171,17 @@ struct Table {
     return true;
   }
 
-  void fit(std::size_t columns) {
+  // RETURNS: false where not all columns fit beside each other.
+  bool fit(std::size_t columns) {
     if (!narrow(columns)) {
-      return;
+      return false;
     }
     for (Cells& line : lines) {
       for (std::size_t i = 0; i < line.size(); ++i) {
         line[i] = cut(line[i], widths[i]);
       }
     }
+    return true;
   }
 
   [[nodiscard]] std::string line_text(const Cells& line, const std::vector<bool>& stand_right) const {
@@ -212,7 +253,9 @@ std::string list_text(const Cells& heading, const std::vector<Cells>& rows, cons
     for (std::size_t i = 0; i < heading.size(); ++i) {
       stand_right[i] = table.is_of_numbers(i);
     }
-    table.fit(screen.columns);
+    if (!table.fit(screen.columns)) {
+      return block_text(heading, rows, table.columns_within(screen.columns), screen);
+    }
   }
   std::string text;
   for (const Cells& line : table.lines) {

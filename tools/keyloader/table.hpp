@@ -13,8 +13,9 @@ namespace keyloader {
 [[nodiscard]] std::string table_text(const std::vector<std::string>& heading,
                                      const std::vector<std::vector<std::string>>& rows);
 
-// A list, as `screen` can show it: on a terminal wide columns are cut with `…`, but never an id of a key; columns of
-// numbers stand to the right, and the heading is bold where there is colour. Elsewhere the same as table_text().
+// A list, as `screen` can show it: on a terminal wide columns are cut with `…`, but never an id of a key, a number or a
+// time; what then does not fit stands below its row (block_text()). Columns of numbers stand to the right, and the
+// heading is bold where there is colour. Elsewhere the same as table_text().
 [[nodiscard]] std::string list_text(const std::vector<std::string>& heading,
                                     const std::vector<std::vector<std::string>>& rows, const Screen& screen);
 

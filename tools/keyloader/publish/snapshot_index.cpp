@@ -69,7 +69,7 @@ Status reserve(MDB_txn* txn, std::size_t size, std::span<std::byte>& value) {
   int result = mdb_dbi_open(txn, "index", MDB_CREATE, &dbi);
   if (result == 0) result = mdb_drop(txn, dbi, 0);
   if (result == 0) result = mdb_put(txn, dbi, &key, &room, MDB_RESERVE);
-  if (result != 0) return lmdb_failure("liblmdb makes no room for the index (error -{0})", result);
+  if (result != 0) return lmdb_failure("liblmdb makes no room for the index{error}", result);
   value = {static_cast<std::byte*>(room.mv_data), size};
   return {};
 }

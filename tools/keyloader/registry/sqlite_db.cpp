@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <string>
 
+#include "disk_full.hpp"
 #include "registry/registry.hpp"
 #include "user.hpp"
 
@@ -61,7 +62,7 @@ bool lacks_files_for_readers(sqlite3* database, const std::filesystem::path& pat
       throw Failure(fmt::format("another process has been writing to {} for {} seconds; nothing was changed, try again",
                                 file, kBusyTimeoutMs / 1000));
     case SQLITE_FULL:
-      throw Failure(fmt::format("the disk is full; nothing was changed in {}: make room and try again", file));
+      throw DiskFull(fmt::format("the disk is full; nothing was changed in {}: make room and try again", file));
     case SQLITE_READONLY:
     case SQLITE_PERM:
     case SQLITE_CANTOPEN:
