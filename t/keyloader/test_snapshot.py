@@ -173,3 +173,22 @@ def test_seal_what_is_no_lmdb_file(keyloader, tmp_path):
     (tmp_path / "x").write_text("x" * 10_000)
     keyloader.refused("snapshot", "seal", tmp_path / "x")
     assert not (tmp_path / "x.sealed").exists()
+
+
+def test_the_list_tells_generations_apart(keyloader):
+    keyloader("init")
+    keyloader("key", "create", "--owner", "web", "--create-owner")
+    keyloader("snapshot", "rollback", "--allow-shrink")
+    listed = keyloader.json("snapshot", "list")
+    assert [(entry["keys"], entry["rolled_back_to"], entry["valid"]) for entry in listed] == [
+        (0, 1, True), (1, None, True), (0, None, True)]
+    lines = keyloader("snapshot", "list").stdout.splitlines()
+    assert lines[0].split() == ["GENERATION", "STATE", "CREATED", "KEYS", "BYTES", "FILE"]
+    assert "active, rolled back to 1" in lines[1] and listed[1]["created"] in lines[2]
+    damaged = next((keyloader.dir / "history").glob("0000000002-*"))
+    damaged.chmod(0o640)
+    with open(damaged, "r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff" * 64)
+    assert "kept, damaged" in keyloader("snapshot", "list").stdout
+    assert keyloader.json("snapshot", "list")[1]["valid"] is False

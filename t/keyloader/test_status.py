@@ -111,3 +111,26 @@ def test_a_node_with_a_snapshot_only(keyloader, nginx):
 
 def test_nothing_at_all(keyloader, tmp_path):
     assert "there is no registry" in keyloader("--dir", str(tmp_path / "none"), "status", status=1).stderr
+
+
+def test_a_rollback_is_shown(keyloader, runtime):
+    keyloader("plan", "create", "a")
+    keyloader("snapshot", "rollback")
+    done = keyloader("status", status=3)
+    assert re.search(r"^published +generation 3 .* \(rolled back to the content of 1\)$", done.stdout, re.MULTILINE)
+    assert "no change since" not in done.stdout
+    assert "generation 3 was rolled back to the content of 1" in done.stderr and "`keyloader publish`" in done.stderr
+    report = json.loads(keyloader("status", "--json", status=3).stdout)
+    assert (report["published"]["rolled_back_to"], report["registry"]["is_rolled_back"]) == (1, True)
+    keyloader("publish")
+    report = keyloader.json("status")
+    assert (report["published"]["rolled_back_to"], report["registry"]["is_rolled_back"]) == (None, False)
+
+
+def test_a_lost_registry(keyloader, runtime):
+    keyloader("pepper", "create", "p1")
+    for path in keyloader.dir.glob("registry.db*"):
+        path.unlink()
+    done = keyloader("status", status=3)
+    assert f"none in {keyloader.dir}: it was lost" in done.stdout
+    assert "bring registry.db back from a backup" in done.stderr

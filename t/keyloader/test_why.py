@@ -160,7 +160,26 @@ def test_what_changed_since(keyloader, key, log):
 def test_a_suspended_owner(keyloader, key, log):
     keyloader("owner", "suspend", "acme")
     write(log, line("suspended", key=key, owner="acme"))
-    assert why(keyloader, log)["cause"].startswith("owner acme suspended by ")
+    said = why(keyloader, log)
+    assert said["cause"].startswith("owner acme suspended by ") and said["check"] == "its owner acme was suspended"
+
+
+@pytest.mark.parametrize("command,name", [("owner", "owner acme suspended by "), ("key", "suspended by ")])
+def test_the_reason_of_a_suspension(keyloader, key, log, command, name):
+    keyloader(command, "suspend", "acme" if command == "owner" else key, "--reason", "unpaid")
+    write(log, line("suspended", key=key, owner="acme"))
+    said = why(keyloader, log)
+    assert said["cause"].startswith(name) and said["cause"].endswith(", reason: unpaid")
+    assert said["cause"].count("unpaid") == 1
+
+
+def test_a_suspension_that_was_over_is_no_cause(keyloader, key, log):
+    keyloader("owner", "suspend", "acme", "--reason", "unpaid")
+    keyloader("key", "suspend", key)
+    keyloader("key", "resume", key)
+    write(log, line("suspended", key=key, owner="acme"))
+    said = why(keyloader, log)
+    assert said["cause"].startswith("owner acme suspended by ") and said["check"] == "its owner acme was suspended"
 
 
 def test_a_limit_of_the_plan(keyloader, key, log):
@@ -171,6 +190,43 @@ def test_a_limit_of_the_plan(keyloader, key, log):
     said = why(keyloader, log)
     assert said["check"] == 'the limit "rate" of the plan gold, 2/s burst 2, was used up'
     assert said["cause"].startswith("plan gold changed by ") and said["cause"].endswith(": rate 5/s → 2/s")
+
+
+@pytest.mark.parametrize("outcome", ["rate_limited", "concurrency_limited"])
+def test_a_limit_of_the_location_has_no_cause_in_the_registry(keyloader, key, log, outcome):
+    keyloader("owner", "set", "acme", "--quota", "5000000/month")
+    write(log, line(outcome, key=key, owner="acme", limit="/chat/", location="/chat/", status=429))
+    said = why(keyloader, log)
+    assert '"/chat/" of location "/chat/" (apikey_limit)' in said["check"]
+    assert said["cause"] == "nginx's configuration"
+    assert json.loads(keyloader("why", ID, "--log", log, "--json").stdout)["cause"] is None
+
+
+def test_only_a_change_of_the_limit_that_refused_is_its_cause(keyloader, key, log):
+    keyloader("plan", "create", "gold", "--rate", "5/s")
+    keyloader("key", "set", key, "--plan", "gold")
+    keyloader("plan", "set", "gold", "--rate", "2/s", "--quota", "9/day")
+    keyloader("plan", "set", "gold", "--quota", "7/day")
+    keyloader("owner", "set", "acme", "--quota", "100/month")
+    write(log, line("rate_limited", key=key, owner="acme", limit="rate", status=429))
+    assert why(keyloader, log)["cause"].endswith(": rate 5/s → 2/s")
+    write(log, line("quota_exceeded", key=key, owner="acme", limit="owner.month", status=429))
+    assert why(keyloader, log)["cause"].startswith("owner acme changed by ")
+
+
+def test_a_limit_that_was_removed_since_is_not_the_locations(keyloader, key, log):
+    keyloader("key", "set", key, "--rate", "5/s")
+    keyloader("key", "set", key, "--rate", "none")
+    write(log, line("rate_limited", key=key, owner="acme", limit="rate", status=429))
+    said = why(keyloader, log)
+    assert said["check"] == 'the limit "rate", which the key no longer has, was used up'
+    assert said["cause"].startswith("changed by ")
+
+
+def test_a_method_that_nothing_covers_is_the_configurations(keyloader, key, log):
+    keyloader("key", "set", key, "--scope", "orders:list")
+    write(log, line("scope", key=key, owner="acme", method="PUT", status=403))
+    assert why(keyloader, log)["cause"] == "nginx's configuration"
 
 
 def test_a_key_that_was_deleted_and_one_of_elsewhere(keyloader, key, log):

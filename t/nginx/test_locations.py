@@ -233,7 +233,7 @@ def checked(registry, key_id, method, url, *arguments, stdin=None):
     done = registry.run("check", key_id, method, url, *arguments, "--json", stdin=stdin, check=False)
     assert done.returncode in (0, 1) and done.stdout, done.stderr
     answer = json.loads(done.stdout)
-    assert answer["allowed"] == (done.returncode == 0)
+    assert (answer["allowed"] is True) == (done.returncode == 0) and (answer["allowed"] is None) == bool(answer["doubts"])
     return answer
 
 
@@ -375,20 +375,97 @@ def test_a_change_is_seen(registry, nginx):
     assert checked(registry, key.id, "GET", server.url + "/")["outcome"] == "revoked"
 
 
-def test_a_location_is_proposed_and_regular_expressions_are_named(registry, nginx):
+def test_a_location_that_a_regular_expression_may_come_before_is_not_judged(registry, nginx):
+    """nginx tries the expressions unless `=` or `^~` ends its search; those that plainly cannot match are no doubt."""
+    key = registry.key("acme", scope="base:read orders:read any".split())
+    server = nginx(LOCATIONS + """
+        location /deep/ { apikey off; location ^~ /deep/first/ { apikey off; empty_gif; } empty_gif; }
+        location ~ ^/d { empty_gif; }
+        location /dw/ { location = /dw/exact { apikey off; empty_gif; } location ~ \\.x$ { empty_gif; } empty_gif; }
+    """)
+    server.wait_for_generation(registry.generation())
+    v, d, x = "'~ ^/v[0-9]+/'", "'~ ^/d'", "'~ \\.x$'"
+    for path, location, rivals in (("/orders/deep/1", "/orders/deep/", ()), ("/orders/x?a=b", "/orders/", ()),
+                                   ("/first/1", "^~ /first/", ()), ("/exact", "= /exact", ()),
+                                   ("/v1/x", "(server)", (v,)), ("/v", "(server)", (v,)),
+                                   ("/orders/a.png", "/orders/", ("'~* \\.PNG$'",)),
+                                   ("/deep/1", "/deep/", (d,)), ("/deep/first/1", "^~ /deep/first/", (d,)),
+                                   ("/dw/exact", "= /dw/exact", ()), ("/dw/1", "/dw/", (d,)), ("/dw/1.x", "/dw/", (x, d))):
+        answer = checked(registry, key.id, "GET", server.url + path)
+        assert (answer["location"], answer["is_proposed"]) == (location, True)
+        named = [each for each in (v, d, x, "'~* \\.PNG$'") if any(each in doubt for doubt in answer["doubts"])]
+        assert sorted(named) == sorted(rivals), path
+    done = registry.run("check", key.id, "GET", server.url + "/deep/1", check=False)
+    assert done.returncode == 1 and done.stdout.splitlines()[-1].startswith("cannot be judged (off): GET /deep/1")
+    assert "say with --location which of them it is" in done.stderr
+    assert not registry.run("check", key.id, "GET", server.url + "/orders/1").stderr, "nothing is said without a reason"
+
+
+def test_a_location_is_named_as_nginx_logs_it(registry, nginx):
+    key = registry.key("acme", scope="base:read")
+    server = nginx(LOCATIONS + 'location ^~ /same { empty_gif; } location ~ /same { empty_gif; }')
+    server.wait_for_generation(registry.generation())
+    for named in ("~ ^/v[0-9]+/", "^/v[0-9]+/"):
+        for url in (server.url + "/v1/x", "/v1/x"):
+            answer = checked(registry, key.id, "GET", url, "--location", named)
+            assert (answer["location"], answer["outcome"], answer["is_proposed"]) == ("~ ^/v[0-9]+/", "scope", False)
+    for named, name in (("/exact", "= /exact"), ("\\.PNG$", "~* \\.PNG$"), ("/first/", "^~ /first/")):
+        assert checked(registry, key.id, "GET", server.url + "/x", "--location", named)["location"] == name
+    twice = registry.run("check", key.id, "GET", server.url + "/same", "--location", "/same", check=False)
+    assert twice.returncode == 2 and "may be '^~ /same' or '~ /same'; write one of them" in twice.stderr
+    refused = registry.run("check", key.id, "GET", "/x", "--location", "/nosuch/", check=False)
+    assert refused.returncode == 1 and "there is no location \"/nosuch/\"" in refused.stderr
+
+
+def test_an_if_with_other_rules_is_not_judged(registry, nginx):
+    key = registry.key("acme", scope="read")
+    server = nginx("""
+        location /other/ { apikey "x"; apikey_scope read; if ($arg_a) { apikey_scope write; } empty_gif; }
+        location /same/ { apikey "x"; apikey_scope read; if ($arg_a) { set $b 1; } empty_gif; }
+    """)
+    server.wait_for_generation(registry.generation())
+    assert checked(registry, key.id, "GET", server.url + "/same/")["allowed"]
+    assert "if in /other/" in str(checked(registry, key.id, "GET", server.url + "/other/")["doubts"])
+    assert checked(registry, key.id, "GET", server.url + "/other/", "--location", "/other/")["allowed"]
+    assert checked(registry, key.id, "GET", server.url + "/other/", "--location", "if in /other/")["outcome"] == "scope"
+
+
+def test_a_server_that_is_not_certain_is_not_judged(registry, nginx):
+    key = registry.key("acme", scope="a")
+    port = free_port()
+    server = nginx(http="\n".join(
+        f'server {{ listen 127.0.0.1:{port}; server_name {name}; location / {{ apikey "x"; apikey_scope a; empty_gif; }} }}'
+        for name in ("a.example.com", "b.example.com")))
+    server.wait_for_generation(registry.generation())
+    assert "default_server" in str(checked(registry, key.id, "GET", f"http://c.example.com:{port}/")["doubts"])
+    elsewhere = registry.run("check", key.id, "GET", "https://nohost.example/", check=False)
+    assert elsewhere.returncode == 1 and not elsewhere.stdout
+    assert "no server of nginx listens on port 443, and none is called nohost.example" in elsewhere.stderr
+    answer = checked(registry, key.id, "GET", "https://a.example.com/")
+    assert answer["allowed"] and "No server listens on port 443" in answer["remarks"][0], "TLS may end before nginx"
+
+
+def test_an_nginx_that_is_gone_answers_nobody(registry, nginx):
     key = registry.key("acme", scope="base:read")
     server = nginx(LOCATIONS)
     server.wait_for_generation(registry.generation())
-    for path, location, names_regex in (("/orders/deep/1", "/orders/deep/", True), ("/orders/x?a=b", "/orders/", True),
-                                        ("/first/1", "^~ /first/", False), ("/exact", "= /exact", False),
-                                        ("/v1/x", "(server)", True)):
-        answer = checked(registry, key.id, "GET", server.url + path)
-        assert (answer["location"], answer["is_proposed"]) == (location, True)
-        assert any("'~ ^/v[0-9]+/'" in remark for remark in answer["remarks"]) == names_regex, path
-    answer = checked(registry, key.id, "GET", server.url + "/v1/x", "--location", "~ ^/v[0-9]+/")
-    assert (answer["location"], answer["outcome"], answer["is_proposed"]) == ("~ ^/v[0-9]+/", "scope", False)
-    refused = registry.run("check", key.id, "GET", "/x", "--location", "/nosuch/", check=False)
-    assert refused.returncode == 1 and "there is no location \"/nosuch/\"" in refused.stderr
+    assert checked(registry, key.id, "GET", server.url + "/orders/deep/1")["outcome"] == "scope"
+    assert told(registry)["running"] is True
+    server.quit()
+    done = registry.run("check", key.id, "GET", server.url + "/first/", check=False)
+    assert done.returncode == 1 and not done.stdout and "gone) is not running" in done.stderr
+    shown = registry.run("locations", check=False)
+    assert shown.returncode == 1 and "/orders/" in shown.stdout and "is not running" in shown.stderr
+
+
+def test_an_nginx_without_a_snapshot_lets_nobody_in(registry, nginx):
+    key = registry.key("acme", scope="a")
+    kept = registry.snapshot.with_suffix(".kept")
+    registry.snapshot.rename(kept)
+    server = nginx('location / { apikey "x"; apikey_scope a; empty_gif; }')
+    assert server.status("/", key=key) == 503
+    answer = checked(registry, key.id, "GET", server.url + "/")
+    assert (answer["allowed"], answer["outcome"]) == (False, "unavailable")
 
 
 def test_servers_are_told_apart_by_host(registry, nginx):

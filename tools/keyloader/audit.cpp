@@ -30,7 +30,7 @@ constexpr std::array<std::string_view, 30> kActions = {
     "owner.revert",  "owner.delete",   "plan.create",  "plan.set",     "plan.revert",   "plan.delete",
     "role.create",   "role.set",       "role.revert",  "role.delete",  "key.create",    "key.import",
     "key.set",       "key.suspend",    "key.resume",   "key.revoke",   "key.revert",    "key.delete",
-    "pepper.create", "quota.grant",    "quota.reset",  "quota.revert", "publish",       "snapshot.rollback"};
+    "pepper.create", "quota.grant",    "quota.reset",  "publish",       "snapshot.rollback", "audit.archive"};
 
 struct AuditOptions {
   AuditFilter filter;

@@ -159,23 +159,24 @@ apikey::RequestFacts facts_of(const CheckOptions& options, const Url& url) {
   return facts;
 }
 
-// The file that the nginx decides with: keys.mdb, or an earlier one where it has refused that.
+// The file that the nginx decides with: keys.mdb, or an earlier one where it has refused that. Empty: it has none.
 std::filesystem::path snapshot_of(const DataDir& directory, const Node& node, const std::filesystem::path& published,
-                                  Texts& remarks) {
+                                  Proposal& at) {
   std::uint64_t active = 0;
   const std::vector<std::size_t> ours = node.rows_of(published);
   for (const StoreView& store : stores_of(node)) {
     if (std::find(ours.begin(), ours.end(), store.row) != ours.end() && store.adopted.has_active()) {
       active = store.adopted.active.generation;
       if (store.adopted.has_veto()) {
-        remarks.push_back(fmt::format("{} also refuses whom generation {} takes away; that is not looked at here.",
-                                      node.name(), store.adopted.veto.generation));
+        at.doubts_if_allowed.push_back(
+            fmt::format("{} also refuses whom generation {} takes away, which is not looked "
+                        "at here",
+                        node.name(), store.adopted.veto.generation));
       }
     }
   }
   if (active == 0) {
-    remarks.push_back(fmt::format("{} has no snapshot: it answers 503; keys.mdb is what was looked at.", node.name()));
-    return published;
+    return {};
   }
   const auto history = apikey::publish::list_history(directory.path());
   if (std::any_of(history.begin(), history.end(),
@@ -184,13 +185,13 @@ std::filesystem::path snapshot_of(const DataDir& directory, const Node& node, co
   }
   for (const auto& entry : history) {
     if (entry.generation == active) {
-      remarks.push_back(fmt::format("{} uses generation {}, which is not the published one; that was looked at.",
-                                    node.name(), active));
+      at.remarks.push_back(fmt::format("{} uses generation {}, which is not the published one; that was looked at.",
+                                       node.name(), active));
       return entry.path;
     }
   }
-  remarks.push_back(
-      fmt::format("{} uses generation {}, which is not there; keys.mdb is what was looked at.", node.name(), active));
+  at.doubts.push_back(
+      fmt::format("{} uses generation {}, which is not there; keys.mdb is what was looked at", node.name(), active));
   return published;
 }
 
@@ -224,14 +225,20 @@ void digest_secret(const DataDir& directory, const apikey::Meta& meta, apikey::C
 struct Decided {
   bool is_allowed = false;
   std::string outcome;
-  Texts remarks{};
   CheckReport report{};
 };
 
-void decide_for(const Session& session, const CheckOptions& options, const Url& url, const Node& node,
-                const LocationView& location, const std::filesystem::path& published, Decided& decided) {
+void decide_for(const Session& session, const CheckOptions& options, const Url& url, const Node& node, Proposal& at,
+                const std::filesystem::path& published, Decided& decided) {
+  const LocationView& location = *at.location;
   SnapshotFile file;
-  const std::filesystem::path path = snapshot_of(session.dir(), node, published, decided.remarks);
+  const std::filesystem::path path = snapshot_of(session.dir(), node, published, at);
+  if (path.empty()) {
+    decided.is_allowed = location.is(apikey::kPolicyAllowsOnError);
+    decided.outcome =
+        std::string{apikey::outcome_name(decided.is_allowed ? apikey::Outcome::bypass : apikey::Outcome::unavailable)};
+    return decided.report.row("snapshot", decided.is_allowed, node.name() + " has none, and can look up no key");
+  }
   check(file.open(path), path.string());
   apikey::Credential credential;
   credential.found = apikey::Found::key;
@@ -268,6 +275,9 @@ void decide_for(const Session& session, const CheckOptions& options, const Url& 
     report_key(subject, report);
     if (known.outcome == apikey::Outcome::ok) {
       const TableCopies copies(node);
+      if (copies.tables() == nullptr) {
+        at.doubts_if_allowed.push_back("the limits of " + node.name() + " are of another version");
+      }
       const apikey::Outcome limits = report_limits(subject, copies.tables(), report);
       const bool counts = policy.get().dry_run == apikey::DryRun::off || policy.get().dry_run == apikey::DryRun::scopes;
       if (counts && apikey::passes(verdict) && limits != apikey::Outcome::ok) {
@@ -279,13 +289,13 @@ void decide_for(const Session& session, const CheckOptions& options, const Url& 
   decided.is_allowed = is_dry_run || apikey::lets_pass(outcome);
   decided.outcome = std::string{is_dry_run ? apikey::dry_run_name(outcome) : apikey::outcome_name(outcome)};
   for (const std::string& left_out : policy.left_out()) {
-    decided.remarks.push_back(fmt::format("Not looked at: {}.", left_out));
+    at.remarks.push_back(fmt::format("Not looked at: {}.", left_out));
   }
   if (location.is(apikey::kPolicySatisfyAny)) {
-    decided.remarks.emplace_back("The location has `satisfy any`: something else than a key may let the request in.");
+    at.remarks.emplace_back("The location has `satisfy any`: something else than a key may let the request in.");
   }
   if (!location.fail_limits.empty()) {
-    decided.remarks.emplace_back("Failed attempts of the client's address were not looked at.");
+    at.remarks.emplace_back("Failed attempts of the client's address were not looked at.");
   }
 }
 
@@ -296,38 +306,47 @@ void check_key(Session& session, const CheckOptions& options) {
   const Url url = parse_url(options.url);
   const Nodes nodes(session.dir(), session.runtime);
   const Node& node = *require_nodes_with_our_keys(nodes).front();
+  if (!node.is_live()) {
+    throw Failure(fmt::format("cannot be judged: {} is not running, and no other nginx of this machine uses {}",
+                              node.name(), nodes.snapshot().string()));
+  }
   const NodePolicies policies = policies_of(node);
   if (!policies.problem.empty()) {
     throw Failure(policies.problem);
   }
-  const Proposal at = find_location(policies, url, apikey::method_bit(options.method), options.location);
+  Proposal at = find_location(policies, url, apikey::method_bit(options.method), options.location);
   Decided decided;
-  decided.remarks = at.remarks;
   if (at.location->is(apikey::kPolicyOn)) {
-    decide_for(session, options, url, node, *at.location, nodes.snapshot(), decided);
+    decide_for(session, options, url, node, at, nodes.snapshot(), decided);
   } else {
     decided.is_allowed = true;
     decided.outcome = "off";
     decided.report.row("location", true, "it asks for no key");
   }
-  const std::string place = fmt::format("{} of {}", at.location->name(), at.server->name());
-  const std::string verdict =
-      decided.is_allowed
-          ? fmt::format("allowed ({}): {} {}, location {}", decided.outcome, options.method, url.path, place)
-          : fmt::format("refused ({}): {} {}, location {}", decided.outcome, options.method, url.path, place);
-  for (const std::string& remark : decided.remarks) {
+  if (decided.is_allowed) {
+    at.doubts.insert(at.doubts.end(), at.doubts_if_allowed.begin(), at.doubts_if_allowed.end());
+  }
+  const bool is_judged = at.doubts.empty();
+  const std::string verdict = !is_judged ? "cannot be judged" : decided.is_allowed ? "allowed" : "refused";
+  for (const std::string& remark : at.remarks) {
     Session::warn(remark);
   }
-  session.report(fmt::format("{}\n{}", table_text({"CHECK", "", "WHY"}, decided.report.rows), verdict),
-                 {{"allowed", decided.is_allowed},
-                  {"outcome", decided.outcome},
-                  {"nginx", node.name()},
-                  {"server", at.server->name()},
-                  {"location", at.location->name()},
-                  {"is_proposed", options.location.empty()},
-                  {"checks", decided.report.json},
-                  {"remarks", decided.remarks}});
-  session.exit_code = decided.is_allowed ? 0 : 1;
+  for (const std::string& doubt : at.doubts) {
+    Session::warn("It cannot be judged: " + doubt + ".");
+  }
+  session.report(
+      fmt::format("{}\n{} ({}): {} {}, location {} of {}", table_text({"CHECK", "", "WHY"}, decided.report.rows),
+                  verdict, decided.outcome, options.method, url.path, at.location->name(), at.server->name()),
+      {{"allowed", is_judged ? Json(decided.is_allowed) : Json(nullptr)},
+       {"outcome", decided.outcome},
+       {"nginx", node.name()},
+       {"server", at.server->name()},
+       {"location", at.location->name()},
+       {"is_proposed", options.location.empty()},
+       {"checks", decided.report.json},
+       {"remarks", at.remarks},
+       {"doubts", at.doubts}});
+  session.exit_code = is_judged && decided.is_allowed ? 0 : 1;
 }
 
 }  // namespace
@@ -341,10 +360,11 @@ void add_check_command(Command& app, Session& session) {
   command.option("--from", options->from, "ADDRESS", "The client's address");
   command.option("--origin", options->origin, "ORIGIN", "What the client would send as Origin");
   command.option("--location", options->location, "LOCATION",
-                 "As `keyloader locations` shows it (default: the one with the longest prefix)");
+                 "As `keyloader locations` or `why` shows it (default: the one with the longest prefix)");
   command.footer(
       "Decides as the running nginx does, with its configuration, its snapshot and its counters, and changes nothing:\n"
-      "exit code 0 where the request would be allowed, 1 where it would be refused. A request counts 1 in limits.\n\n"
+      "exit code 0 where the request would be allowed, 1 where it would be refused, or where that cannot be judged.\n"
+      "A request counts 1 in limits.\n\n"
       "  keyloader check key_01K… GET https://api.example.com/orders/1 --from 10.1.2.3\n"
       "  keyloader check - POST /orders/ --location '/orders/' < key.txt");
   command.read([&session, options] { check_key(session, *options); });

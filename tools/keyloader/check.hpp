@@ -21,10 +21,12 @@ struct Url {
 struct Proposal {
   const ServerView* server = nullptr;
   const LocationView* location = nullptr;
-  Texts remarks{};  // what else might decide, in sentences
+  Texts remarks{};            // what is good to know, in sentences
+  Texts doubts{};             // why nginx may decide by other rules than those of this location
+  Texts doubts_if_allowed{};  // why it may refuse what this location alone would allow
 };
-// `named`: the location as `keyloader locations` shows it; empty: the longest prefix. Throws UsageError where several
-// are meant.
+// `named`: the location as `keyloader locations` or `why` shows it; empty: the longest prefix. Throws UsageError where
+// several are meant.
 [[nodiscard]] Proposal find_location(const NodePolicies& policies, const Url& url, apikey::MethodSet method,
                                      const std::string& named);
 

@@ -46,11 +46,23 @@ bool asks_for_keys(const ServerView& server) {
                      [](const LocationView& location) { return location.is(apikey::kPolicyOn); });
 }
 
+// As nginx.conf has it, or its path alone, as nginx logs it and `why` shows it. Throws UsageError where several have
+// it.
 const LocationView* location_named(const ServerView& server, const std::string& named) {
-  const auto found = std::find_if(server.locations.begin(), server.locations.end(), [&](const LocationView& location) {
-    return location.name() == named || (location.place == PolicyPlace::first_prefix && location.path == named);
-  });
-  return found == server.locations.end() ? nullptr : &*found;
+  std::vector<const LocationView*> possible;
+  for (const LocationView& location : server.locations) {
+    if (location.name() == named) {
+      return &location;
+    }
+    if (location.is_written_out() && location.path == named) {
+      possible.push_back(&location);
+    }
+  }
+  if (possible.size() > 1) {
+    throw UsageError(
+        fmt::format("\"{}\" may be '{}' or '{}'; write one of them", named, possible[0]->name(), possible[1]->name()));
+  }
+  return possible.empty() ? nullptr : possible.front();
 }
 
 [[noreturn]] void refuse_server(const std::vector<const ServerView*>& servers) {
@@ -79,7 +91,7 @@ const ServerView* server_by_path(const NodePolicies& policies, const std::string
   return possible.front();
 }
 
-const ServerView* server_by_host(const NodePolicies& policies, const Url& url, Texts& remarks) {
+const ServerView* server_by_host(const NodePolicies& policies, const Url& url, Proposal& found) {
   std::vector<const ServerView*> possible;
   for (const ServerView& server : policies.servers) {
     if (std::any_of(server.listens.begin(), server.listens.end(),
@@ -87,8 +99,8 @@ const ServerView* server_by_host(const NodePolicies& policies, const Url& url, T
       possible.push_back(&server);
     }
   }
-  if (possible.empty()) {
-    remarks.push_back(fmt::format("No server listens on port {}; servers of all ports were looked at.", url.port));
+  const bool has_port = !possible.empty();
+  if (!has_port) {
     for (const ServerView& server : policies.servers) {
       possible.push_back(&server);
     }
@@ -107,48 +119,152 @@ const ServerView* server_by_host(const NodePolicies& policies, const Url& url, T
     }
   }
   if (best != nullptr) {
+    if (!has_port) {
+      // Somebody else may take TLS off before nginx.
+      found.remarks.push_back(
+          fmt::format("No server listens on port {}; {}, which does on another, was looked at.", url.port, url.host));
+    }
     return best;
   }
-  if (possible.empty()) {
-    throw Failure("nginx has no server");
+  if (!has_port) {
+    throw Failure(
+        fmt::format("cannot be judged: no server of nginx listens on port {}, and none is called {}; `keyloader "
+                    "locations` lists them",
+                    url.port, url.host));
   }
-  remarks.push_back(
-      fmt::format("No server is called {}: the first one of the port is taken, which nginx does unless "
-                  "another is its default_server{}.",
-                  url.host, has_regex ? " or has a server_name that is a regular expression" : ""));
+  if (possible.size() > 1) {
+    found.doubts.push_back(
+        fmt::format("no server is called {}: nginx takes the default_server of the port{}, which need not be {}; "
+                    "write the URL with the server's name",
+                    url.host, has_regex ? ", or one whose server_name is a regular expression that matches" : "",
+                    possible.front()->name()));
+  }
   return possible.front();
 }
 
-// The location that has the longest prefix, or the exact one.
-const LocationView* location_by_prefix(const ServerView& server, const std::string& path) {
-  const LocationView* best = nullptr;
-  for (const LocationView& location : server.locations) {
-    if (location.place == PolicyPlace::exact && location.path == path) {
-      return &location;
-    }
-    const bool is_prefix = location.place == PolicyPlace::prefix || location.place == PolicyPlace::first_prefix;
-    if (is_prefix && path.starts_with(location.path) && (best == nullptr || location.path.size() > best->path.size())) {
-      best = &location;
-    }
-  }
-  return best == nullptr && !server.locations.empty() ? &server.locations.front() : best;
+bool is_plain(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '/' || c == '_' || c == '-';
 }
 
-void remark_regexes(const ServerView& server, const LocationView& found, Texts& remarks) {
-  if (found.place == PolicyPlace::exact || found.place == PolicyPlace::first_prefix) {
-    return;
+// The plain characters that everything the expression matches begins with; empty where that is not plain to see.
+std::string_view beginning_of(std::string_view regex) {
+  if (!regex.starts_with('^')) {
+    return {};
   }
-  std::string names;
-  for (const LocationView& location : server.locations) {
-    if (location.place == PolicyPlace::regex || location.place == PolicyPlace::regex_nocase) {
-      names += fmt::format("{}'{}'", names.empty() ? "" : ", ", location.name());
+  std::size_t end = 1;
+  while (end < regex.size() && is_plain(regex[end])) {
+    ++end;
+  }
+  // A quantifier makes the last of them optional.
+  const bool is_counted = end < regex.size() && std::string_view{"*?{"}.find(regex[end]) != std::string_view::npos;
+  return regex.substr(1, end - 1 - (is_counted && end > 1 ? 1 : 0));
+}
+
+// Likewise of its end: of `\.php$` it is `.php`.
+std::string_view ending_of(std::string_view regex) {
+  const std::size_t dot = regex.rfind("\\.");
+  if (dot == std::string_view::npos || !regex.ends_with('$') || (dot > 0 && regex[dot - 1] == '\\')) {
+    return {};
+  }
+  const std::string_view ending = regex.substr(dot + 1, regex.size() - dot - 2);
+  return std::all_of(ending.begin() + 1, ending.end(), is_plain) ? ending : std::string_view{};
+}
+
+// Only nginx evaluates expressions; of most one can tell by how they begin or end that they do not match. Alternatives,
+// and options that change what characters mean, are not gone into.
+bool may_match(const LocationView& location, const std::string& path) {
+  const std::string_view regex = location.path;
+  for (const std::string_view hard : {"|", "(?", "(*", "\\Q"}) {
+    if (regex.find(hard) != std::string_view::npos) {
+      return true;
     }
   }
+  const bool is_caseless = location.place == PolicyPlace::regex_nocase;
+  const auto folded = [&](std::string_view text) {
+    return is_caseless ? lower_case(std::string{text}) : std::string{text};
+  };
+  const std::string text = folded(path);
+  // `$` is also before a line feed at the very end.
+  return text.starts_with(folded(beginning_of(regex))) &&
+         (text.ends_with(folded(ending_of(regex))) || text.ends_with('\n'));
+}
+
+bool is_regex(const LocationView& location) {
+  return location.place == PolicyPlace::regex || location.place == PolicyPlace::regex_nocase;
+}
+
+// What a request comes to without regular expressions, and those expressions that nginx tries before it takes that.
+struct Search {
+  const LocationView* found = nullptr;
+  std::vector<const LocationView*> rivals{};
+};
+
+// Among what stands directly in `outer`. RETURNS: true at an exact location, which ends nginx's search at once.
+bool search_in(const ServerView& server, const LocationView& outer, const std::string& path, Search& search) {
+  const LocationView* best = nullptr;
+  std::vector<const LocationView*> rivals;
+  const LocationView* const end = server.locations.data() + server.locations.size();
+  for (const LocationView* inner = &outer + 1; inner < end && inner->depth > outer.depth; ++inner) {
+    if (inner->depth != outer.depth + 1) {
+      continue;
+    }
+    if (inner->place == PolicyPlace::exact && inner->path == path) {
+      search = {.found = inner};
+      return true;
+    }
+    const bool is_prefix = inner->place == PolicyPlace::prefix || inner->place == PolicyPlace::first_prefix;
+    if (is_prefix && path.starts_with(inner->path) && (best == nullptr || inner->path.size() > best->path.size())) {
+      best = inner;
+    }
+    if (is_regex(*inner) && may_match(*inner, path)) {
+      rivals.push_back(inner);
+    }
+  }
+  if (best != nullptr) {
+    search.found = best;
+    if (search_in(server, *best, path, search)) {
+      return true;
+    }
+  }
+  // `^~` keeps the expressions beside it away, not those around the location it stands in.
+  if (best == nullptr || best->place != PolicyPlace::first_prefix) {
+    search.rivals.insert(search.rivals.end(), rivals.begin(), rivals.end());
+  }
+  return false;
+}
+
+void doubt_regexes(const Search& search, Texts& doubts) {
+  std::string names;
+  for (const LocationView* const rival : search.rivals) {
+    names += fmt::format("{}'{}'", names.empty() ? "" : ", ", rival->name());
+  }
   if (!names.empty()) {
-    remarks.push_back(fmt::format(
-        "{} was proposed by its prefix; a location by regular expression comes before it where it matches: if one of "
-        "{} does, name it with --location.",
-        found.name(), names));
+    doubts.push_back(
+        fmt::format("{} has the longest prefix, but nginx takes a location by regular expression before it where one "
+                    "matches, and keyloader does not evaluate {}; say with --location which of them it is",
+                    search.found->name(), names));
+  }
+}
+
+// The rules of the request are those of `outer`, unless a block without a name in it has others.
+void look_into(const ServerView& server, const LocationView& outer, apikey::MethodSet method, bool is_named,
+               Proposal& found) {
+  const LocationView* const end = server.locations.data() + server.locations.size();
+  for (const LocationView* inner = &outer + 1; inner < end && inner->depth > outer.depth; ++inner) {
+    if (inner->depth != outer.depth + 1) {
+      continue;
+    }
+    if (inner->place == PolicyPlace::limit_except && (inner->except_methods & method) != 0) {
+      found.location = inner;
+    } else if (inner->place == PolicyPlace::condition && !inner->has_rules_of(outer)) {
+      const std::string sentence = fmt::format("{} has an `if`, in which other rules hold", outer.name());
+      if (is_named) {
+        found.remarks.push_back(sentence + ".");
+      } else {
+        found.doubts.push_back(fmt::format("{}; say with --location '{}' or '{}' which of the two is meant", sentence,
+                                           outer.name(), inner->name()));
+      }
+    }
   }
 }
 
@@ -201,9 +317,15 @@ Url parse_url(const std::string& text) {
 Proposal find_location(const NodePolicies& policies, const Url& url, apikey::MethodSet method,
                        const std::string& named) {
   Proposal found;
-  found.server = url.host.empty() ? server_by_path(policies, named) : server_by_host(policies, url, found.remarks);
+  found.server = url.host.empty() ? server_by_path(policies, named) : server_by_host(policies, url, found);
+  if (found.server->locations.empty()) {
+    throw Failure(fmt::format("what nginx says of the server {} is damaged", found.server->name()));
+  }
   if (named.empty()) {
-    found.location = location_by_prefix(*found.server, url.path);
+    Search search{.found = &found.server->locations.front()};
+    search_in(*found.server, found.server->locations.front(), url.path, search);
+    found.location = search.found;
+    doubt_regexes(search, found.doubts);
   } else {
     found.location = location_named(*found.server, named);
     if (found.location == nullptr) {
@@ -211,25 +333,7 @@ Proposal find_location(const NodePolicies& policies, const Url& url, apikey::Met
                                 found.server->name(), named));
     }
   }
-  if (found.location == nullptr) {
-    throw Failure(fmt::format("what nginx says of the server {} is damaged", found.server->name()));
-  }
-  if (named.empty()) {
-    remark_regexes(*found.server, *found.location, found.remarks);
-  }
-  // Blocks without a name stand right behind the location they are in.
-  const LocationView* const outer = found.location;
-  const LocationView* const end = found.server->locations.data() + found.server->locations.size();
-  for (const LocationView* inner = outer + 1; inner < end && inner->depth > outer->depth; ++inner) {
-    if (inner->depth != outer->depth + 1) {
-      continue;
-    }
-    if (inner->place == PolicyPlace::limit_except && (inner->except_methods & method) != 0) {
-      found.location = inner;
-    } else if (inner->place == PolicyPlace::condition && inner->is(apikey::kPolicyOn)) {
-      found.remarks.push_back(fmt::format("{} has an `if`, in which other rules may hold.", outer->name()));
-    }
-  }
+  look_into(*found.server, *found.location, method, !named.empty(), found);
   return found;
 }
 

@@ -133,6 +133,11 @@ void locations(Session& session) {
   for (const Node* const node : require_nodes_with_our_keys(nodes)) {
     const NodePolicies policies = policies_of(*node);
     json.push_back(json_of(policies));
+    json.back()["running"] = node->is_live();
+    if (!node->is_live()) {
+      Session::warn(fmt::format("{} is not running; this is what it asked for before it ended", node->name()));
+      session.exit_code = 1;
+    }
     if (!policies.problem.empty()) {
       Session::warn(policies.problem);
       session.exit_code = 1;

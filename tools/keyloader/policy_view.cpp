@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <tuple>
+
 #include "output.hpp"
 
 namespace keyloader {
@@ -131,6 +133,18 @@ std::string LocationView::name() const {
       return "limit_except in " + path;
   }
   return path;
+}
+
+bool LocationView::is_written_out() const {
+  return place != PolicyPlace::server && place != PolicyPlace::condition && place != PolicyPlace::limit_except;
+}
+
+bool LocationView::has_rules_of(const LocationView& other) const {
+  const auto rules = [](const LocationView& view) {
+    return std::tie(view.flags, view.store_path, view.sources, view.scope_lines, view.environments, view.limits,
+                    view.required_limits);
+  };
+  return rules(*this) == rules(other);
 }
 
 std::string ServerView::name() const {

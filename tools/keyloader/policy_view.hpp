@@ -17,12 +17,14 @@ namespace keyloader {
 struct ScopeLineView {
   apikey::MethodSet methods = 0;
   Texts scopes{};
+  bool operator==(const ScopeLineView&) const = default;
 };
 
 struct LocationLimitView {
   Limit limit;
   apikey::LimitBy by = apikey::LimitBy::key;
   std::uint64_t place = 0;
+  bool operator==(const LocationLimitView&) const = default;
 };
 
 struct LocationView {
@@ -44,6 +46,10 @@ struct LocationView {
   [[nodiscard]] bool is(apikey::PolicyFlag flag) const { return (flags & flag) != 0; }
   // As nginx.conf has it: "/orders/", "= /health", "~ ^/v1", "@later"; "(server)" outside of all locations.
   [[nodiscard]] std::string name() const;
+  // It is a `location` of nginx.conf: neither what is outside of all of them nor a block inside of one.
+  [[nodiscard]] bool is_written_out() const;
+  // Both ask the same of a key.
+  [[nodiscard]] bool has_rules_of(const LocationView& other) const;
 };
 
 struct ServerView {

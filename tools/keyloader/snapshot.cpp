@@ -88,19 +88,29 @@ void list(const Session& session) {
   Json json = Json::array();
   std::vector<Texts> rows;
   for (const auto& entry : apikey::publish::list_history(session.directory)) {
-    apikey::publish::MappedFile mapped;
-    apikey::Seal seal;
-    const bool is_sealed = mapped.open(entry.path).ok() && apikey::decode_seal(mapped.bytes(), seal).ok();
-    const std::uint64_t bytes = is_sealed ? seal.length : 0;
+    SnapshotFile file;
+    const bool is_valid = file.open(entry.path).ok();
+    const apikey::Meta& meta = file.meta();
+    const bool is_rollback = is_valid && meta.rolled_back_to != 0;
+    const std::uint64_t bytes = is_valid ? file.seal().length : 0;
     json.push_back({{"generation", entry.generation},
                     {"path", entry.path.string()},
                     {"in_service", entry.is_in_service},
+                    {"valid", is_valid},
+                    {"created", is_valid ? Json(time_text(meta.created.value)) : Json(nullptr)},
+                    {"keys", is_valid ? Json(meta.keys) : Json(nullptr)},
+                    {"rolled_back_to", is_rollback ? Json(meta.rolled_back_to) : Json(nullptr)},
                     {"length", bytes},
-                    {"sha256", is_sealed ? Json(hex(seal.sha256)) : Json(nullptr)}});
-    rows.push_back({std::to_string(entry.generation), entry.is_in_service ? "active" : "kept", std::to_string(bytes),
-                    entry.path.string()});
+                    {"sha256", is_valid ? Json(hex(file.seal().sha256)) : Json(nullptr)}});
+    const std::string state = entry.is_in_service ? "active" : "kept";
+    rows.push_back({std::to_string(entry.generation),
+                    !is_valid     ? state + ", damaged"
+                    : is_rollback ? fmt::format("{}, rolled back to {}", state, meta.rolled_back_to)
+                                  : state,
+                    is_valid ? time_text(meta.created.value) : "-", is_valid ? std::to_string(meta.keys) : "-",
+                    std::to_string(bytes), entry.path.string()});
   }
-  session.report_table({"GENERATION", "STATE", "BYTES", "FILE"}, rows, json, "no snapshots");
+  session.report_table({"GENERATION", "STATE", "CREATED", "KEYS", "BYTES", "FILE"}, rows, json, "no snapshots");
 }
 
 }  // namespace

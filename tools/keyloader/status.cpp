@@ -71,9 +71,16 @@ void report_keys(Registry& registry, Report& report) {
 void report_registry(const DataDir& directory, Registry& registry, Report& report) {
   const RegistryInfo info = registry.info();
   const bool is_behind = info.changed_seq > info.published_seq;
-  report.line("registry", fmt::format("{} in {}: generation {}, {}", hex(info.id), directory.path().string(),
-                                      info.generation, is_behind ? "with changes since" : "no change since"));
-  report.json["registry"] = {{"id", hex(info.id)}, {"generation", info.generation}, {"has_unpublished", is_behind}};
+  const bool is_rolled_back = info.rolled_back_seq > info.published_seq;
+  report.line("registry",
+              fmt::format("{} in {}: generation {}, {}", hex(info.id), directory.path().string(), info.generation,
+                          is_behind        ? "with changes since"
+                          : is_rolled_back ? "whose content is older than the registry's"
+                                           : "no change since"));
+  report.json["registry"] = {{"id", hex(info.id)},
+                             {"generation", info.generation},
+                             {"has_unpublished", is_behind},
+                             {"is_rolled_back", is_rolled_back}};
   if (is_behind) {
     report.problem("the registry has changes that are not published: run `keyloader publish`");
   }
@@ -94,11 +101,15 @@ std::optional<Target> report_published(const DataDir& directory, const std::opti
     return std::nullopt;
   }
   const apikey::Meta& meta = file.meta();
-  report.line("published", fmt::format("generation {} with {}, {}", meta.generation, counted(meta.keys, "key"),
-                                       time_text(meta.created.value)));
+  report.line(
+      "published",
+      fmt::format(
+          "generation {} with {}, {}{}", meta.generation, counted(meta.keys, "key"), time_text(meta.created.value),
+          meta.rolled_back_to == 0 ? "" : fmt::format(" (rolled back to the content of {})", meta.rolled_back_to)));
   report.json["published"] = {{"generation", meta.generation},
                               {"keys", meta.keys},
                               {"created", time_text(meta.created.value)},
+                              {"rolled_back_to", meta.rolled_back_to == 0 ? Json(nullptr) : Json(meta.rolled_back_to)},
                               {"registry_id", hex(meta.registry_id)},
                               {"sha256", hex(file.seal().sha256)}};
   if (info && meta.registry_id != info->id) {
@@ -116,6 +127,11 @@ std::optional<Target> report_published(const DataDir& directory, const std::opti
         fmt::format("keys.mdb is generation {}, older than generation {} of the registry: run `keyloader "
                     "publish`",
                     meta.generation, info->generation));
+  } else if (info && meta.rolled_back_to != 0) {
+    report.problem(
+        fmt::format("generation {} was rolled back to the content of {}, which nginx uses until `keyloader publish` or "
+                    "any change brings the registry's content back: put the registry right first",
+                    meta.generation, meta.rolled_back_to));
   }
   return Target{.registry_id = meta.registry_id, .generation = meta.generation, .seal = file.seal().sha256};
 }
@@ -236,6 +252,20 @@ void report_activity(const Session& session, const Target& target, Report& repor
   }
 }
 
+// What a registry leaves behind and a node that only installs snapshots does not have; empty: nothing is there.
+// `publish.lock` is no such thing: `snapshot install` takes it, too.
+std::string trace_of_registry(const DataDir& directory) {
+  std::error_code error;
+  for (const std::filesystem::path& path :
+       {directory.peppers(), std::filesystem::path{directory.registry_file().string() + "-wal"},
+        std::filesystem::path{directory.registry_file().string() + "-shm"}}) {
+    if (std::filesystem::exists(path, error)) {
+      return path.string();
+    }
+  }
+  return {};
+}
+
 void run(const Session& session) {
   const DataDir directory = session.dir();
   Report report;
@@ -247,7 +277,14 @@ void run(const Session& session) {
   const bool is_only_snapshot = !std::filesystem::exists(directory.registry_file(), error) &&
                                 std::filesystem::exists(directory.snapshot_file(), error);
   if (is_only_snapshot) {
-    report.line("registry", fmt::format("none in {}: this node has only a snapshot", directory.path().string()));
+    const std::string trace = trace_of_registry(directory);
+    report.line("registry", fmt::format("none in {}: {}", directory.path().string(),
+                                        trace.empty() ? "this node has only a snapshot" : "it was lost"));
+    if (!trace.empty()) {
+      report.problem(
+          fmt::format("there is no registry in {}, but {} is of one: it was lost; bring registry.db back from a backup",
+                      directory.path().string(), trace));
+    }
   } else {
     const auto registry = directory.open_registry();
     info = registry->info();

@@ -31,6 +31,7 @@ struct Background {
   std::optional<Key> key;  // as it is now
   std::optional<AuditEntry> cause;
   std::span<const std::string_view> fields;  // what of it the check looked at
+  bool is_limit_known = false;               // the registry has, or had since, the limit that refused
   std::optional<AuditEntry> later;           // the newest change of the key behind the request
 };
 
@@ -67,14 +68,19 @@ std::string scope_sentence(const LoggedDecision& line, const Background& known) 
   return fmt::format("{} needs the scope {}{}", where(line), joined(line.required, " or "), has);
 }
 
+bool is_limited(const LoggedDecision& line) {
+  return line.outcome == "rate_limited" || line.outcome == "quota_exceeded" || line.outcome == "concurrency_limited";
+}
+
 std::string limit_sentence(const LoggedDecision& line, const Background& known) {
   std::string limit = line.limit.empty() ? "a limit" : "the limit " + quoted(line.limit);
   if (known.key) {
     const auto all = effective_limits(*known.registry, *known.key);
     const auto at =
         std::find_if(all.begin(), all.end(), [&](const EffectiveLimit& each) { return each.limit.name == line.limit; });
-    limit += at != all.end() ? fmt::format(" of {}, {},", source_text(*at), limit_text(at->limit))
-                             : fmt::format(" of {} (apikey_limit)", where(line));
+    limit += at != all.end()        ? fmt::format(" of {}, {},", source_text(*at), limit_text(at->limit))
+             : known.is_limit_known ? ", which the key no longer has,"
+                                    : fmt::format(" of {} (apikey_limit)", where(line));
   }
   if (line.outcome == "concurrency_limited") {
     return limit + " was reached: so many requests were in flight";
@@ -106,7 +112,9 @@ std::string check_sentence(const LoggedDecision& line, const Background& known) 
     return moment(key, &Key::revoked, "the key was revoked at", "the key was revoked");
   }
   if (outcome == "suspended") {
-    return "the key, or its owner, was suspended";
+    return !known.cause                                ? std::string{"the key, or its owner, was suspended"}
+           : known.cause->action.starts_with("owner.") ? fmt::format("its owner {} was suspended", known.cause->object)
+                                                       : std::string{"the key was suspended"};
   }
   if (outcome == "not_yet_valid") {
     return moment(key, &Key::not_before, "the key is not valid before", "the key was not valid yet");
@@ -140,7 +148,7 @@ std::string check_sentence(const LoggedDecision& line, const Background& known) 
   if (outcome == "scope") {
     return scope_sentence(line, known);
   }
-  if (outcome == "rate_limited" || outcome == "quota_exceeded" || outcome == "concurrency_limited") {
+  if (is_limited(line)) {
     return limit_sentence(line, known);
   }
   if (outcome == "unavailable" || outcome == "bypass") {
@@ -159,12 +167,15 @@ std::string check_sentence(const LoggedDecision& line, const Background& known) 
   return "this keyloader does not know this outcome";
 }
 
+// nginx.conf alone refused: there is no scope that would have let a key in.
+bool is_of_location(const LoggedDecision& line) { return line.outcome == "scope" && line.required.empty(); }
+
 // The fields whose change may be the cause; of the key itself, its owner, its plan and its roles.
 struct Fields {
   std::string_view outcome;
   std::array<std::string_view, 2> names;
 };
-constexpr std::array<Fields, 13> kFields = {{{"revoked", {"revoked"}},
+constexpr std::array<Fields, 14> kFields = {{{"revoked", {"revoked"}},
                                              {"suspended", {"suspended", "suspended_until"}},
                                              {"not_yet_valid", {"not_before"}},
                                              {"expired", {"expires"}},
@@ -176,46 +187,116 @@ constexpr std::array<Fields, 13> kFields = {{{"revoked", {"revoked"}},
                                              {"wrong_host", {"allow_host"}},
                                              {"scope", {"scopes", "roles"}},
                                              {"rate_limited", {"limits", "plan"}},
-                                             {"quota_exceeded", {"limits", "plan"}}}};
+                                             {"quota_exceeded", {"limits", "plan"}},
+                                             {"concurrency_limited", {"limits", "plan"}}}};
 
-bool has_changed(const AuditEntry& entry, const Fields& fields) {
+// The entry without the limits of other names; all of it for a decision that no limit made.
+AuditEntry narrowed(const AuditEntry& entry, const std::string& limit) {
+  AuditEntry narrow = entry;
+  for (Json* const state : {&narrow.before, &narrow.after}) {
+    if (!limit.empty() && state->is_object() && state->contains("limits")) {
+      Json left = Json::array();
+      for (const Json& each : state->at("limits")) {
+        if (each.value("name", std::string{}) == limit) {
+          left.push_back(each);
+        }
+      }
+      (*state)["limits"] = left;
+    }
+  }
+  return narrow;
+}
+
+Json value_in(const Json& state, std::string_view name) {
+  return state.is_object() ? state.value(std::string{name}, Json{}) : Json{};
+}
+
+bool has_changed(const AuditEntry& entry, const Fields& fields, const std::string& limit) {
+  const AuditEntry narrow = narrowed(entry, limit);
+  const auto value = [](const Json& state, std::string_view name) {
+    const Json found = value_in(state, name);
+    return found.is_array() && found.empty() ? Json{} : found;
+  };
   return std::any_of(fields.names.begin(), fields.names.end(), [&](std::string_view name) {
-    const auto value = [&](const Json& state) {
-      return state.is_object() ? state.value(std::string{name}, Json{}) : Json{};
-    };
-    return !name.empty() && value(entry.before) != value(entry.after);
+    return !name.empty() && value(narrow.before, name) != value(narrow.after, name);
   });
+}
+
+bool has_limit(const AuditEntry& entry, const std::string& limit) {
+  const AuditEntry narrow = narrowed(entry, limit);
+  return !value_in(narrow.before, "limits").empty() || !value_in(narrow.after, "limits").empty();
 }
 
 // The newest change of these fields before the request, of one object.
 void look_for_cause(Registry& registry, const std::string& object, std::string_view kind, const Fields& fields,
-                    Seconds time, std::optional<AuditEntry>& cause) {
+                    const LoggedDecision& line, std::optional<AuditEntry>& cause) {
   registry.each_audit_entry({.object = object, .action = std::string{kind}}, [&](const AuditEntry& entry) {
-    if ((time == 0 || entry.time <= time + kSlack) && has_changed(entry, fields) &&
+    if ((line.time == 0 || entry.time <= line.time + kSlack) && has_changed(entry, fields, line.limit) &&
         (!cause || entry.seq > cause->seq)) {
       cause = entry;
     }
   });
 }
 
+// The newest change of it stopped it, until after the request.
+bool is_suspension(const std::optional<AuditEntry>& entry, Seconds time) {
+  if (!entry || value_in(entry->after, "suspended") != true) {
+    return false;
+  }
+  const Json until = value_in(entry->after, "suspended_until");
+  return !until.is_string() || time == 0 || until.get<std::string>() > time_text(time);
+}
+
+// A limit of the location is none of the registry's, and no change there is its cause.
+void find_cause_of_limit(const LoggedDecision& line, const Fields& fields, Background& known) {
+  Registry& registry = *known.registry;
+  const std::array<std::pair<std::string, std::string_view>, 3> objects = {
+      {{line.key, "key"}, {known.key->plan, "plan"}, {known.key->owner, "owner"}}};
+  for (const auto& [object, kind] : objects) {
+    registry.each_audit_entry({.object = object, .action = std::string{kind}}, [&](const AuditEntry& entry) {
+      known.is_limit_known = known.is_limit_known || line.limit.empty() || has_limit(entry, line.limit);
+    });
+  }
+  if (!known.is_limit_known) {
+    return;
+  }
+  const auto all = effective_limits(registry, *known.key);
+  const auto at =
+      std::find_if(all.begin(), all.end(), [&](const EffectiveLimit& each) { return each.limit.name == line.limit; });
+  for (const auto& [object, kind] : objects) {
+    // Of a limit that it no longer has, any of the three may have been the one that had it.
+    if (at == all.end() || at->from.starts_with(kind) || (kind == "key" && at->from.starts_with("plan"))) {
+      look_for_cause(registry, object, kind, fields, line, known.cause);
+    }
+  }
+}
+
 void find_cause(const LoggedDecision& line, Background& known) {
   Registry& registry = *known.registry;
   const auto* const fields =
       std::find_if(kFields.begin(), kFields.end(), [&](const Fields& each) { return each.outcome == line.outcome; });
-  if (fields != kFields.end()) {
+  if (fields != kFields.end() && !is_of_location(line)) {
     known.fields = fields->names;
-    look_for_cause(registry, line.key, "key", *fields, line.time, known.cause);
-    if (line.outcome == "suspended" && !line.owner.empty()) {
-      look_for_cause(registry, line.owner, "owner", *fields, line.time, known.cause);
+    if (fields->names.front() == "limits") {
+      if (known.key) {
+        find_cause_of_limit(line, *fields, known);
+      }
+    } else {
+      look_for_cause(registry, line.key, "key", *fields, line, known.cause);
+    }
+    if (line.outcome == "suspended" && !is_suspension(known.cause, line.time)) {
+      known.cause.reset();
+      if (!line.owner.empty()) {
+        look_for_cause(registry, line.owner, "owner", *fields, line, known.cause);
+      }
+      if (!is_suspension(known.cause, line.time)) {
+        known.cause.reset();
+      }
     }
     if (known.key && line.outcome == "scope") {
       for (const std::string& role : known.key->roles) {
-        look_for_cause(registry, role, "role", *fields, line.time, known.cause);
+        look_for_cause(registry, role, "role", *fields, line, known.cause);
       }
-    }
-    if (known.key && (line.outcome == "rate_limited" || line.outcome == "quota_exceeded")) {
-      look_for_cause(registry, known.key->plan, "plan", *fields, line.time, known.cause);
-      look_for_cause(registry, known.key->owner, "owner", *fields, line.time, known.cause);
     }
   }
   registry.each_audit_entry({.object = line.key, .action = "key"}, [&](const AuditEntry& entry) {
@@ -254,6 +335,11 @@ std::string done_word(std::string_view action) {
   return std::string{found == words.end() ? action : found->second};
 }
 
+std::string with_reason(const std::string& text, const AuditEntry& entry) {
+  const Json reason = value_in(entry.after, "reason");
+  return reason.is_string() && reason != "" ? fmt::format("{}, reason: {}", text, reason.get<std::string>()) : text;
+}
+
 // "revoked by alice at 2026-11-27T02:13:00Z, reason: leak"; of what is not the key itself: "plan gold changed by …".
 std::string entry_text(const AuditEntry& entry, std::span<const std::string_view> only) {
   const std::string_view action = entry.action;
@@ -265,8 +351,16 @@ std::string entry_text(const AuditEntry& entry, std::span<const std::string_view
     const Json reason = entry.after.is_object() ? entry.after.value("revoked_reason", Json{}) : Json{};
     return reason.is_string() && reason != "" ? fmt::format("{}, reason: {}", text, reason.get<std::string>()) : text;
   }
-  const std::string change = change_words(entry, only);
-  return change.empty() ? text : fmt::format("{}: {}", text, change);
+  if (did == "delete") {
+    const std::string was = change_words(entry, only);  // which says the reason too
+    return was.empty() ? text : fmt::format("{}: {}", text, was);
+  }
+  AuditEntry change = entry;
+  if (change.after.is_object()) {
+    change.after.erase("reason");
+  }
+  const std::string words = change_words(change, only);
+  return with_reason(words.empty() ? text : fmt::format("{}: {}", text, words), entry);
 }
 
 std::string key_text(const LoggedDecision& line, const Background& known) {
@@ -355,7 +449,10 @@ void explain(const Session& session, const LogSearch& search, const std::string&
                           {"location", line.location.empty() ? "-" : line.location},
                           {"generation", line.generation.empty() ? "-" : line.generation}};
   if (known.cause) {
-    rows.push_back({"cause", entry_text(*known.cause, known.fields)});
+    rows.push_back({"cause", entry_text(narrowed(*known.cause, line.limit), known.fields)});
+  } else if (known.problem.empty() &&
+             (is_of_location(line) || (known.key && is_limited(line) && !known.is_limit_known))) {
+    rows.push_back({"cause", "nginx's configuration"});
   }
   if (known.later) {
     rows.push_back({"changed since", entry_text(*known.later, {})});
