@@ -200,9 +200,9 @@ class Watch {
       verdict.why = fmt::format("{} {}: {}", node.name(), uses, shown(refusal.text()));
       return verdict;
     }
-    verdict.why = fmt::format(
-        "{} {}: {}", node.name(), uses,
-        verdict.is_verifying ? "it is still verifying the new one" : "it has not looked at the new one: it is stopped or it hangs");
+    verdict.why = fmt::format("{} {}: {}", node.name(), uses,
+                              verdict.is_verifying ? "it is still verifying the new one"
+                                                   : "it has not looked at the new one: it is stopped or it hangs");
     return verdict;
   }
 

@@ -171,9 +171,10 @@ apikey::Outcome report_limits(const CheckSubject& subject, const apikey::LimitTa
     const std::uint64_t seconds = (level.reset_ns + apikey::kNsPerSecond - 1) / apikey::kNsPerSecond;
     report.row("limit", is_ok,
                fmt::format("{}: {} of {} left{}{}", std::string_view{use.name}, level.remaining, use.size,
-                           seconds == 0                  ? ""
-                           : seconds < kLongestInSeconds ? fmt::format(", all again in {} s", seconds)
-                                                         : ", all again at " + time_text(wall_clock() + static_cast<Seconds>(seconds)),
+                           seconds == 0 ? ""
+                           : seconds < kLongestInSeconds
+                               ? fmt::format(", all again in {} s", seconds)
+                               : ", all again at " + time_text(wall_clock() + static_cast<Seconds>(seconds)),
                            use.is_dry_run ? " (dry run)" : ""));
   }
   for (const std::string_view name : subject.policy.required_limits) {

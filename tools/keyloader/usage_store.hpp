@@ -54,8 +54,8 @@ struct Pruned {
 
 class UsageStore {
  public:
-  // Makes the file when it is not there. Throws Failure when the directory is not there. For whoever may only read it is
-  // read-only, and a Failure where there is none yet.
+  // Makes the file when it is not there. Throws Failure when the directory is not there. For whoever may only read it
+  // is read-only, and a Failure where there is none yet.
   explicit UsageStore(const DataDir& directory);
 
   [[nodiscard]] Database& database() { return database_; }
