@@ -128,9 +128,14 @@ def test_a_rollback_is_shown(keyloader, runtime):
 
 
 def test_a_lost_registry(keyloader, runtime):
-    keyloader("pepper", "create", "p1")
-    for path in keyloader.dir.glob("registry.db*"):
-        path.unlink()
+    (keyloader.dir / "registry.db").unlink()
     done = keyloader("status", status=3)
     assert f"none in {keyloader.dir}: it was lost" in done.stdout
     assert "bring registry.db back from a backup" in done.stderr
+
+
+def test_a_node_has_peppers_and_no_registry(keyloader, runtime):
+    keyloader("pepper", "create", "p1")
+    for path in keyloader.dir.glob("registry.db*"):
+        path.unlink()
+    assert "this node has only a snapshot" in keyloader("status").stdout

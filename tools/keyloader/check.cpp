@@ -26,6 +26,11 @@ namespace {
 
 using apikey::publish::SnapshotFile;
 
+constexpr std::string_view kNotLookedAt =
+    "Not looked at: where the key stands in the request, and what else nginx has against it (allow and deny, "
+    "auth_basic, "
+    "internal, return, rewrite).";
+
 struct CheckOptions {
   std::string id;
   std::string method;
@@ -299,22 +304,51 @@ void decide_for(const Session& session, const CheckOptions& options, const Url& 
   }
 }
 
+struct Candidate {
+  const Node* node = nullptr;
+  NodePolicies policies;
+};
+
+// The running nginx that listen where the URL points to; all that run where none does, or only a path was given.
+std::vector<Candidate> candidates_for(const Nodes& nodes, const Url& url) {
+  std::vector<Candidate> fitting;
+  std::vector<Candidate> others;
+  for (const Node* const node : require_nodes_with_our_keys(nodes)) {
+    if (!node->is_live()) {
+      throw Failure(fmt::format("cannot be judged: {} is not running, and no other nginx of this machine uses {}",
+                                node->name(), nodes.snapshot().string()));
+    }
+    NodePolicies policies = policies_of(*node);
+    if (!policies.problem.empty()) {
+      throw Failure(policies.problem);
+    }
+    const bool fits = !url.host.empty() &&
+                      std::any_of(policies.servers.begin(), policies.servers.end(), [&](const ServerView& server) {
+                        return std::any_of(server.listens.begin(), server.listens.end(),
+                                           [&](const std::string& listen) { return port_of(listen) == url.port; });
+                      });
+    (fits ? fitting : others).push_back({node, std::move(policies)});
+  }
+  return fitting.empty() ? std::move(others) : std::move(fitting);
+}
+
 void check_key(Session& session, const CheckOptions& options) {
   if (options.id != "-") {
     static_cast<void>(require_key_id(options.id));
   }
   const Url url = parse_url(options.url);
   const Nodes nodes(session.dir(), session.runtime);
-  const Node& node = *require_nodes_with_our_keys(nodes).front();
-  if (!node.is_live()) {
-    throw Failure(fmt::format("cannot be judged: {} is not running, and no other nginx of this machine uses {}",
-                              node.name(), nodes.snapshot().string()));
+  std::vector<Candidate> candidates = candidates_for(nodes, url);
+  const Node& node = *candidates.front().node;
+  Proposal at = find_location(candidates.front().policies, url, apikey::method_bit(options.method), options.location);
+  if (candidates.size() > 1) {
+    Texts names;
+    for (const Candidate& each : candidates) {
+      names.push_back(each.node->name());
+    }
+    at.doubts.push_back(fmt::format("{} use these keys; the answer is of the first{}", fmt::join(names, " and "),
+                                    url.host.empty() ? ", and the URL with its host and port tells them apart" : ""));
   }
-  const NodePolicies policies = policies_of(node);
-  if (!policies.problem.empty()) {
-    throw Failure(policies.problem);
-  }
-  Proposal at = find_location(policies, url, apikey::method_bit(options.method), options.location);
   Decided decided;
   if (at.location->is(apikey::kPolicyOn)) {
     decide_for(session, options, url, node, at, nodes.snapshot(), decided);
@@ -325,6 +359,7 @@ void check_key(Session& session, const CheckOptions& options) {
   }
   if (decided.is_allowed) {
     at.doubts.insert(at.doubts.end(), at.doubts_if_allowed.begin(), at.doubts_if_allowed.end());
+    at.remarks.emplace_back(kNotLookedAt);
   }
   const bool is_judged = at.doubts.empty();
   const std::string verdict = !is_judged ? "cannot be judged" : decided.is_allowed ? "allowed" : "refused";
@@ -364,7 +399,8 @@ void add_check_command(Command& app, Session& session) {
   command.footer(
       "Decides as the running nginx does, with its configuration, its snapshot and its counters, and changes nothing:\n"
       "exit code 0 where the request would be allowed, 1 where it would be refused, or where that cannot be judged.\n"
-      "A request counts 1 in limits.\n\n"
+      "A request counts 1 in limits. Not looked at: where the key stands in the request, and what else nginx has\n"
+      "against it (allow and deny, auth_basic, internal, return, rewrite).\n\n"
       "  keyloader check key_01K… GET https://api.example.com/orders/1 --from 10.1.2.3\n"
       "  keyloader check - POST /orders/ --location '/orders/' < key.txt");
   command.read([&session, options] { check_key(session, *options); });

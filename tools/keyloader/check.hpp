@@ -13,10 +13,13 @@ struct Url {
   bool is_tls = false;
   std::string host{};  // lower-case, without the port; empty: only a path was given
   std::uint64_t port = 0;
-  std::string path;  // without the query
+  std::string path;  // without the query; decoded, without `.`, `..` and `//`, as nginx looks for a location
+  bool has_merged_slashes = false;
 };
-// "https://api.example.com/orders/1?x=2", "/orders/1". Throws UsageError.
+// "https://api.example.com/orders/1?x=2", "/orders/1". Throws UsageError, or Failure for what nginx answers with 400.
 [[nodiscard]] Url parse_url(const std::string& text);
+// "0.0.0.0:8080", "[::]:80". RETURNS: 0 for a unix socket.
+[[nodiscard]] std::uint64_t port_of(std::string_view listen);
 
 struct Proposal {
   const ServerView* server = nullptr;

@@ -16,16 +16,6 @@ using apikey::PolicyPlace;
 constexpr std::uint64_t kHttpPort = 80;
 constexpr std::uint64_t kHttpsPort = 443;
 
-// "0.0.0.0:8080", "[::]:80". RETURNS: 0 for a unix socket.
-std::uint64_t port_of(std::string_view listen) {
-  std::uint64_t port = 0;
-  const std::size_t colon = listen.rfind(':');
-  if (colon != std::string_view::npos && !listen.starts_with("unix:")) {
-    std::from_chars(listen.data() + colon + 1, listen.data() + listen.size(), port);
-  }
-  return port;
-}
-
 // How well a server_name fits: exact before `*.example.com` before `www.*`, longer before shorter. 0: not at all.
 std::size_t fit_of(const std::string& written, const std::string& host) {
   constexpr std::size_t exact = std::size_t{1} << 30U;
@@ -108,6 +98,7 @@ const ServerView* server_by_host(const NodePolicies& policies, const Url& url, P
   const ServerView* best = nullptr;
   std::size_t best_fit = 0;
   bool has_regex = false;
+  std::vector<const ServerView*> rivals;  // that fit as well as the best one
   for (const ServerView* server : possible) {
     for (const std::string& name : server->names) {
       has_regex = has_regex || name.starts_with('~');
@@ -115,6 +106,10 @@ const ServerView* server_by_host(const NodePolicies& policies, const Url& url, P
       if (fit > best_fit) {
         best = server;
         best_fit = fit;
+        rivals.clear();
+      }
+      if (fit != 0 && fit == best_fit && (rivals.empty() || rivals.back() != server)) {
+        rivals.push_back(server);
       }
     }
   }
@@ -123,6 +118,14 @@ const ServerView* server_by_host(const NodePolicies& policies, const Url& url, P
       // Somebody else may take TLS off before nginx.
       found.remarks.push_back(
           fmt::format("No server listens on port {}; {}, which does on another, was looked at.", url.port, url.host));
+    }
+    if (rivals.size() > 1) {
+      Texts listens;
+      for (const ServerView* const rival : rivals) {
+        listens.insert(listens.end(), rival->listens.begin(), rival->listens.end());
+      }
+      found.doubts.push_back(fmt::format("{} servers are called {}, and which one answers depends on the address ({})",
+                                         rivals.size(), url.host, fmt::join(listens, ", ")));
     }
     return best;
   }
@@ -254,7 +257,7 @@ void look_into(const ServerView& server, const LocationView& outer, apikey::Meth
     if (inner->depth != outer.depth + 1) {
       continue;
     }
-    if (inner->place == PolicyPlace::limit_except && (inner->except_methods & method) != 0) {
+    if (inner->place == PolicyPlace::limit_except && (method == 0 || (inner->except_methods & method) != 0)) {
       found.location = inner;
     } else if (inner->place == PolicyPlace::condition && !inner->has_rules_of(outer)) {
       const std::string sentence = fmt::format("{} has an `if`, in which other rules hold", outer.name());
@@ -268,7 +271,47 @@ void look_into(const ServerView& server, const LocationView& outer, apikey::Meth
   }
 }
 
+// What nginx makes of a path before it looks for a location (ngx_http_parse_complex_uri).
+void tidy_path(const std::string& text, Url& url) {
+  Texts parts;
+  bool ends_in_slash = true;
+  for (std::size_t at = 1; at <= url.path.size();) {
+    const std::size_t end = std::min(url.path.find('/', at), url.path.size());
+    const std::string part = url.path.substr(at, end - at);
+    ends_in_slash = part.empty() || part == "." || part == "..";
+    url.has_merged_slashes = url.has_merged_slashes || (part.empty() && end < url.path.size());
+    if (part == ".." && parts.empty()) {
+      throw Failure(fmt::format("\"{}\" leads out of the root: nginx answers 400 to it", text));
+    }
+    if (part == "..") {
+      parts.pop_back();
+    } else if (!part.empty() && part != ".") {
+      parts.push_back(part);
+    }
+    at = end + 1;
+  }
+  if (url.path.find('\0') != std::string::npos) {
+    throw Failure(fmt::format("\"{}\" has a zero byte: nginx answers 400 to it", text));
+  }
+  url.path.clear();
+  for (const std::string& part : parts) {
+    url.path.append("/").append(part);
+  }
+  if (ends_in_slash) {
+    url.path.append("/");
+  }
+}
+
 }  // namespace
+
+std::uint64_t port_of(std::string_view listen) {
+  std::uint64_t port = 0;
+  const std::size_t colon = listen.rfind(':');
+  if (colon != std::string_view::npos && !listen.starts_with("unix:")) {
+    std::from_chars(listen.data() + colon + 1, listen.data() + listen.size(), port);
+  }
+  return port;
+}
 
 Url parse_url(const std::string& text) {
   Url url{.path = text};
@@ -293,6 +336,9 @@ Url parse_url(const std::string& text) {
       }
       url.host.resize(colon);
     }
+    if (url.host.ends_with('.')) {
+      url.host.pop_back();  // as nginx does
+    }
     if (url.host.empty()) {
       throw UsageError(fmt::format("\"{}\" names no host", text));
     }
@@ -311,6 +357,7 @@ Url parse_url(const std::string& text) {
     throw UsageError(fmt::format("\"{}\" has a % that two hexadecimal digits do not follow", text));
   }
   url.path = std::string{decoded};
+  tidy_path(text, url);
   return url;
 }
 
@@ -320,6 +367,9 @@ Proposal find_location(const NodePolicies& policies, const Url& url, apikey::Met
   found.server = url.host.empty() ? server_by_path(policies, named) : server_by_host(policies, url, found);
   if (found.server->locations.empty()) {
     throw Failure(fmt::format("what nginx says of the server {} is damaged", found.server->name()));
+  }
+  if (url.has_merged_slashes) {
+    found.remarks.emplace_back("// in the path was read as /, which a server with `merge_slashes off` does not do.");
   }
   if (named.empty()) {
     Search search{.found = &found.server->locations.front()};

@@ -66,6 +66,17 @@ std::string no_access(const std::filesystem::path& directory) {
 
 }  // namespace
 
+std::filesystem::path DataDir::trace_of_registry() const {
+  std::error_code error;
+  for (const char* suffix : {"-wal", "-shm"}) {
+    std::filesystem::path path = registry_file().string() + suffix;
+    if (std::filesystem::exists(path, error)) {
+      return path;
+    }
+  }
+  return {};
+}
+
 std::string DataDir::make(const std::string& group) const {
   const std::optional<gid_t> gid = group_id(group);
   // Whoever may read the registry must get through the directory (init --reader-group).

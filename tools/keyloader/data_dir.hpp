@@ -26,6 +26,10 @@ class DataDir {
   [[nodiscard]] std::filesystem::path history() const { return path_ / "history"; }
   [[nodiscard]] std::filesystem::path peppers() const { return path_ / "peppers"; }
 
+  // What a registry that is gone has left, and a node that only installs snapshots does not have; empty: nothing.
+  // Peppers and publish.lock are no such thing.
+  [[nodiscard]] std::filesystem::path trace_of_registry() const;
+
   // Makes the directory and its history/ (2750, group of nginx's workers). `group`: empty for www-data or nginx,
   // whichever there is. RETURNS: a warning to show, or nothing.
   std::string make(const std::string& group) const;

@@ -24,6 +24,13 @@ constexpr Seconds kClockSlack = 60;
 void registry_there(Examined& examined, Findings& findings) {
   if (!examined.registry_problem.empty()) {
     wrong(findings, examined.registry_problem, {});
+  } else if (const auto trace = examined.directory.trace_of_registry();
+             examined.registry == nullptr && !trace.empty()) {
+    wrong(
+        findings,
+        fmt::format("there is no registry in {}, but {} is of one: it was lost", examined.directory.path().string(),
+                    trace.string()),
+        "Bring registry.db back from a backup; `keyloader init` would make another one, whose snapshots nginx refuses");
   } else if (examined.registry == nullptr) {
     notice(findings,
            fmt::format("{} has a snapshot and no registry: right on a node, wrong on the machine that issues keys",

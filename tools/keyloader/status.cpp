@@ -252,20 +252,6 @@ void report_activity(const Session& session, const Target& target, Report& repor
   }
 }
 
-// What a registry leaves behind and a node that only installs snapshots does not have; empty: nothing is there.
-// `publish.lock` is no such thing: `snapshot install` takes it, too.
-std::string trace_of_registry(const DataDir& directory) {
-  std::error_code error;
-  for (const std::filesystem::path& path :
-       {directory.peppers(), std::filesystem::path{directory.registry_file().string() + "-wal"},
-        std::filesystem::path{directory.registry_file().string() + "-shm"}}) {
-    if (std::filesystem::exists(path, error)) {
-      return path.string();
-    }
-  }
-  return {};
-}
-
 void run(const Session& session) {
   const DataDir directory = session.dir();
   Report report;
@@ -277,7 +263,7 @@ void run(const Session& session) {
   const bool is_only_snapshot = !std::filesystem::exists(directory.registry_file(), error) &&
                                 std::filesystem::exists(directory.snapshot_file(), error);
   if (is_only_snapshot) {
-    const std::string trace = trace_of_registry(directory);
+    const std::string trace = directory.trace_of_registry().string();
     report.line("registry", fmt::format("none in {}: {}", directory.path().string(),
                                         trace.empty() ? "this node has only a snapshot" : "it was lost"));
     if (!trace.empty()) {
