@@ -4,6 +4,7 @@ answer, told by the same decision."""
 import json
 import os
 import re
+import socket
 import struct
 import subprocess
 import termios
@@ -502,3 +503,60 @@ def test_check_names_an_nginx_without_this(registry, nginx):
     change_region(state_file(server.pid_path), 9, be_older)
     done = registry.run("check", key.id, "GET", server.url + "/any/", check=False)
     assert done.returncode == 1 and "does not say what its locations ask for" in done.stderr
+
+
+ODD_PATHS = ["/public/../admin/x", "/public/%2e%2e/admin/x", "/public/..%2fadmin/x", "//admin/x", "/public//../admin/x",
+             "/public/./x", "/admin/..", "/admin/.", "/admin", "/public/a/../../admin/"]
+
+
+def raw_status(server, path, key):
+    """Of a request whose path is sent as it stands."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key.secret}\r\nConnection: close\r\n\r\n".encode())
+        return int(client.makefile("rb").readline().split()[1])
+
+
+def test_a_path_is_read_as_nginx_reads_it(registry, nginx):
+    """The key may not do what /admin/ asks for: where nginx refuses, check does."""
+    key = registry.key("acme", scope="other")
+    server = nginx("""location / { empty_gif; }
+                      location /admin/ { apikey "a"; apikey_scope admin; empty_gif; }
+                      location /public/ { empty_gif; }""")
+    server.wait_for_generation(registry.generation())
+    for path in ODD_PATHS:
+        assert (raw_status(server, path, key) != 403) == checked(registry, key.id, "GET", server.url + path)["allowed"], path
+    assert any("merge_slashes" in remark for remark in checked(registry, key.id, "GET", server.url + "//admin/x")["remarks"])
+    for path in ("/public/../../x", "/admin%00x"):
+        assert raw_status(server, path, key) == 400
+        done = registry.run("check", key.id, "GET", server.url + path, check=False)
+        assert done.returncode == 1 and "nginx answers 400" in done.stderr
+
+
+def test_a_method_nobody_knows_is_not_excepted(registry, nginx):
+    key = registry.key("acme", scope="read")
+    server = nginx("""location / { apikey "a"; apikey_scope read; limit_except GET { apikey_scope write; } empty_gif; }""")
+    server.wait_for_generation(registry.generation())
+    for method in ("GET", "POST", "PURGE"):
+        is_refused = server.request(method, "/x", key=key).status_code == 403
+        assert checked(registry, key.id, method, server.url + "/x")["allowed"] != is_refused, method
+
+
+def test_servers_of_one_name_on_two_addresses_are_not_guessed(registry, nginx):
+    key = registry.key("acme", scope="a")
+    port = free_port()
+    server = nginx(http="".join(f"server {{ listen 127.0.0.{n}:{port}; server_name twin.example; location / {{ {rule} empty_gif; }} }}"
+                                for n, rule in ((1, ""), (2, 'apikey "a"; apikey_scope b;'))))
+    server.wait_for_generation(registry.generation())
+    answer = checked(registry, key.id, "GET", f"http://twin.example.:{port}/")
+    assert "2 servers are called twin.example" in answer["doubts"][0] and f"127.0.0.2:{port}" in answer["doubts"][0]
+
+
+def test_the_nginx_that_listens_there_is_asked(registry, nginx):
+    """Two on one store: the first of them is not the answer for both."""
+    key = registry.key("acme", scope="other")
+    first = nginx("location / { empty_gif; }")
+    second = nginx('location / { apikey "a"; apikey_scope admin; empty_gif; }')
+    for server, is_allowed in ((first, True), (second, False)):
+        server.wait_for_generation(registry.generation())
+        assert checked(registry, key.id, "GET", server.url + "/")["allowed"] == is_allowed
+    assert " and nginx (pid " in checked(registry, key.id, "GET", "/", "--location", "/")["doubts"][-1]

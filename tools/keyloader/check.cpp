@@ -27,9 +27,8 @@ namespace {
 using apikey::publish::SnapshotFile;
 
 constexpr std::string_view kNotLookedAt =
-    "Not looked at: where the key stands in the request, and what else nginx has against it (allow and deny, "
-    "auth_basic, "
-    "internal, return, rewrite).";
+    "Not looked at: where the key stands in the request, and nginx's own allow, deny, auth_basic, internal, return, "
+    "rewrite.";
 
 struct CheckOptions {
   std::string id;
@@ -359,7 +358,6 @@ void check_key(Session& session, const CheckOptions& options) {
   }
   if (decided.is_allowed) {
     at.doubts.insert(at.doubts.end(), at.doubts_if_allowed.begin(), at.doubts_if_allowed.end());
-    at.remarks.emplace_back(kNotLookedAt);
   }
   const bool is_judged = at.doubts.empty();
   const std::string verdict = !is_judged ? "cannot be judged" : decided.is_allowed ? "allowed" : "refused";
@@ -370,8 +368,9 @@ void check_key(Session& session, const CheckOptions& options) {
     Session::warn("It cannot be judged: " + doubt + ".");
   }
   session.report(
-      fmt::format("{}\n{} ({}): {} {}, location {} of {}", table_text({"CHECK", "", "WHY"}, decided.report.rows),
-                  verdict, decided.outcome, options.method, url.path, at.location->name(), at.server->name()),
+      fmt::format("{}\n{} ({}): {} {}, location {} of {}{}", table_text({"CHECK", "", "WHY"}, decided.report.rows),
+                  verdict, decided.outcome, options.method, url.path, at.location->name(), at.server->name(),
+                  is_judged && decided.is_allowed ? fmt::format("\n{}", kNotLookedAt) : ""),
       {{"allowed", is_judged ? Json(decided.is_allowed) : Json(nullptr)},
        {"outcome", decided.outcome},
        {"nginx", node.name()},
@@ -380,6 +379,7 @@ void check_key(Session& session, const CheckOptions& options) {
        {"is_proposed", options.location.empty()},
        {"checks", decided.report.json},
        {"remarks", at.remarks},
+       {"not_looked_at", kNotLookedAt},
        {"doubts", at.doubts}});
   session.exit_code = is_judged && decided.is_allowed ? 0 : 1;
 }
@@ -399,8 +399,8 @@ void add_check_command(Command& app, Session& session) {
   command.footer(
       "Decides as the running nginx does, with its configuration, its snapshot and its counters, and changes nothing:\n"
       "exit code 0 where the request would be allowed, 1 where it would be refused, or where that cannot be judged.\n"
-      "A request counts 1 in limits. Not looked at: where the key stands in the request, and what else nginx has\n"
-      "against it (allow and deny, auth_basic, internal, return, rewrite).\n\n"
+      "A request counts 1 in limits. Not looked at: where the key stands in the request, and\n"
+      "nginx's own allow, deny, auth_basic, internal, return and rewrite.\n\n"
       "  keyloader check key_01K… GET https://api.example.com/orders/1 --from 10.1.2.3\n"
       "  keyloader check - POST /orders/ --location '/orders/' < key.txt");
   command.read([&session, options] { check_key(session, *options); });
