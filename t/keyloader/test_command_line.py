@@ -43,6 +43,19 @@ def test_all_commands_are_there():
     assert sorted(".".join(command) for command in COMMANDS) == sorted(EXPECTED)
 
 
+STOPS = """
+key.suspend key.revoke key.delete owner.suspend owner.delete plan.delete role.delete snapshot.rollback quota.reset
+registry.adopt audit.archive audit.revert
+""".split()
+
+
+def test_what_changes_something_can_be_tried_and_explained(bare):
+    for command in COMMANDS:
+        text = bare(*command, "--help").stdout
+        assert "--wait" not in text or "--dry-run" in text, command
+        assert ".".join(command) not in STOPS or "--reason" in text, command
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_teaches(bare, command):
     text = bare(*command, "--help").stdout

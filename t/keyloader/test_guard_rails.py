@@ -185,8 +185,15 @@ def test_a_longer_period_that_allows_less(keyloader):
 @pytest.mark.parametrize("words", [["key", "create", "--owner", "new", "--create-owner"],
                                    ["owner", "create", "new"], ["plan", "create", "new", "--rate", "1/s"],
                                    ["role", "create", "new", "--scope", "a:b"], ["pepper", "create", "new"],
-                                   ["node", "prune"]], ids=" ".join)
-def test_a_dry_run_makes_nothing(shop, words):
+                                   ["node", "prune"], ["publish"], ["snapshot", "rollback"], ["init"],
+                                   ["snapshot", "install", "SNAPSHOT"], ["import", "KEYS", "--format", "csv"],
+                                   ["quota", "grant", "--owner", "web", "--amount", "5"],
+                                   ["quota", "reset", "--owner", "web"]], ids=" ".join)
+def test_a_dry_run_makes_nothing(shop, words, tmp_path):
+    shop("owner", "set", "web", "--quota", "100/day")
+    shop("key", "set", shop.id, "--name", "unpublished", "--no-publish")
+    (tmp_path / "keys.csv").write_text("key,owner\nan-imported-key-of-another-system,web\n")
+    words = [{"SNAPSHOT": shop.snapshot, "KEYS": tmp_path / "keys.csv"}.get(word, word) for word in words]
     before = {path: path.read_bytes() for path in shop.dir.rglob("*") if path.is_file() and path.name != "registry.db-shm"}
     said = shop(*words, "--dry-run").stdout
     assert said.startswith("dry run, nothing was changed; without --dry-run:\n") and "ak_live_" not in said
@@ -204,3 +211,10 @@ def test_an_owner_is_not_stopped_by_a_slip(shop, action):
     assert shop.json("owner", "show", "empty") == before
     code, said = on_terminal(shop.environment(), "owner", action, "empty", "--yes", answer="")
     assert code == 0 and "[y/N]" not in said
+
+
+def test_why_is_kept_of_a_rollback(shop):
+    shop("key", "set", shop.id, "--name", "x")
+    shop("snapshot", "rollback", "--reason", "the wrong name")
+    entry = [each for each in shop.json("audit", "list") if each["action"] == "snapshot.rollback"][-1]
+    assert entry["after"]["reason"] == "the wrong name"

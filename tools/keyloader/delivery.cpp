@@ -68,14 +68,13 @@ std::string generation_text(const Published& published) {
                      published.keys == 1 ? "key" : "keys");
 }
 
-// The change is rolled back.
+}  // namespace
+
 Outcome dry_run() {
   Outcome outcome;
   outcome.is_dry_run = true;
   return outcome;
 }
-
-}  // namespace
 
 void check(const DeliveryOptions& options) {
   if (options.wait && options.does_not_wait) {

@@ -34,6 +34,9 @@ struct Outcome {  // NOLINT(bugprone-exception-escape): Json says that moving ma
   [[nodiscard]] Json json() const;  // generation, active, and `problem` where there is one
 };
 
+// Nothing was changed; report() says so.
+[[nodiscard]] Outcome dry_run();
+
 // Throws UsageError for options that contradict each other. deliver() and its like do it too.
 void check(const DeliveryOptions& options);
 

@@ -220,6 +220,10 @@ void import_keys(const Session& session, const ImportOptions& options) {
   const Outcome outcome = result.imported != 0 ? deliver(session, *registry, *change, options.delivery)
                                                : deliver_nothing(session, *registry, *change, options.delivery);
   Json json = json_of(result, importer.warnings(), result.imported);
+  if (outcome.is_dry_run) {
+    report(session, sentence(result, result.imported), json, outcome);
+    return;
+  }
   json.update(outcome.json());
   session.report(
       outcome.is_done() ? sentence(result, result.imported) + "\n" + outcome.text() : sentence(result, result.imported),
@@ -236,6 +240,7 @@ void add_import_command(Command& app, Session& session) {
   command.choice("--format", options->format, {"csv", "ndjson"}, "FORMAT", "csv or ndjson");
   command.flag("--partial", options->is_partial, "Import the good lines even if others are refused");
   command.flag("--create-owners", options->creates_owners, "Make owners that are not there");
+  command.tries(options->delivery);
   command.delivers(options->delivery);
   command.footer(
       "Columns: key or digest, owner, name, scopes, roles, plan, env, expires, not_before, allow_ip, rate, burst,\n"

@@ -101,12 +101,27 @@ void refuse_beside_snapshot(const DataDir& directory, const InitOptions& options
       directory.path().string()));
 }
 
+void init_dry(const Session& session, const InitOptions& options) {
+  const bool is_there = has_registry(session.dir());
+  report(session,
+         fmt::format("{} in {}", is_there ? "the registry that is there already stays as it is," : "created a registry",
+                     session.directory.string()),
+         {{"dir", session.directory.string()},
+          {"exists", is_there},
+          {"pepper", options.pepper.empty() ? Json(nullptr) : Json(options.pepper)}},
+         dry_run());
+}
+
 void init(const Session& session, const InitOptions& options) {
   check(options.delivery);
   const DataDir directory = session.dir();
   refuse_beside_snapshot(directory, options);
   if (!options.reader_group.empty()) {
     static_cast<void>(require_group(options.reader_group));
+  }
+  if (options.delivery.is_dry_run) {
+    init_dry(session, options);
+    return;
   }
   std::string warning = directory.make(options.group);
   if (warning.empty()) {
@@ -196,6 +211,7 @@ void add_init_command(Command& app, Session& session) {
   command.option("--group", options->group, "GROUP", "Group of nginx's workers (default: www-data or nginx)");
   command.option("--reader-group", options->reader_group, "GROUP",
                  "Let this group read the registry: key list, audit list …; not change it");
+  command.tries(options->delivery);
   command.delivers(options->delivery);
   command.footer(
       "The directory gets mode 2750 and nginx's group; registry.db and peppers are readable by you alone.\n"

@@ -167,9 +167,7 @@ void prune(const Session& session, const NodeOptions& options) {
       removed.push_back(node->place().state.string());
       text += fmt::format("{}{}", text.empty() ? "removed " : ", ", node->place().state.string());
     }
-    Outcome outcome;
-    outcome.is_dry_run = true;
-    report(session, text.empty() ? "nothing was removed" : text, {{"removed", removed}, {"kept", kept}}, outcome);
+    report(session, text.empty() ? "nothing was removed" : text, {{"removed", removed}, {"kept", kept}}, dry_run());
     return;
   }
   if (!gone.empty() && is_confirmed(options, gone)) {

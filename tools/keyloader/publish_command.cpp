@@ -43,12 +43,21 @@ void run(const Session& session, const PublishOptions& options) {
   const DataDir directory = session.dir();
   const auto registry = directory.open_registry();
   const Nodes nodes(directory, session.runtime);
-  PublishRequest request{.allows_shrink = options.allows_shrink, .renews = true};
+  PublishRequest request{
+      .allows_shrink = options.allows_shrink, .renews = true, .is_dry_run = options.delivery.is_dry_run};
   if (options.takes_over) {
     request.take_over = options.reason;
     show_take_over(nodes, directory, registry->info());
   }
   const Published published = publish(directory, *registry, nodes, request);
+  if (request.is_dry_run) {
+    const std::string text = fmt::format("published generation {} ({} {})", published.generation, published.keys,
+                                         published.keys == 1 ? "key" : "keys");
+    report(session, published.is_renewal ? "nothing has changed; " + text : text,
+           {{"keys", published.keys}, {"generation", published.generation}, {"renewed", published.is_renewal}},
+           dry_run());
+    return;
+  }
   const Outcome outcome = deliver_published(session, published, options.delivery);
   Json json{{"keys", published.keys}, {"renewed", published.is_renewal}};
   json.update(outcome.json());
@@ -71,6 +80,7 @@ void add_publish_command(Command& app, Session& session) {
   command.flag("--take-over", options->takes_over,
                "Replace another registry's snapshot, or a newer one of this registry, in keys.mdb and in nginx");
   command.option("--reason", options->reason, "TEXT", "Why; kept in the audit (with --take-over)");
+  command.tries(options->delivery);
   command.waits(options->delivery);
   command.footer(
       "Changing commands publish by themselves; this is for after --no-publish, or after a publish that failed. When\n"

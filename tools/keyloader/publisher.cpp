@@ -178,10 +178,9 @@ struct Begun {
   std::uint64_t generation = 0;
 };
 
-// Counts, numbers and books the next generation; nothing of it stays when a check fails.
-Begun begin_generation(Registry& registry, const Nodes& nodes, const SnapshotFile* old, bool allows_shrink,
-                       const PublishRequest& request) {
-  const std::unique_ptr<Change> change = registry.begin_change();
+// Counts, numbers and books the next generation.
+Begun begin_generation(Registry& registry, Change& change, const Nodes& nodes, const SnapshotFile* old,
+                       bool allows_shrink, const PublishRequest& request) {
   Begun begun{.info = registry.info()};
   const std::uint64_t keys = registry.key_count();
   if (old != nullptr && !request.take_over) {
@@ -200,9 +199,8 @@ Begun begin_generation(Registry& registry, const Nodes& nodes, const SnapshotFil
     note["take_over"] = take_over_note(*request.take_over, old, nodes);
     at_least = std::max(at_least, nodes.highest_generation(begun.info.id));
   }
-  change->settle(keys);
-  begun.generation = change->next_generation(at_least, Change::Generation::publish, note);
-  change->commit();
+  change.settle(keys);
+  begun.generation = change.next_generation(at_least, Change::Generation::publish, note);
   return begun;
 }
 
@@ -213,19 +211,30 @@ Published publish_locked(const DataDir& directory, Registry& registry, const Nod
   const bool allows_shrink = request.allows_shrink || is_below_half(old_keys, registry.key_count());
   apikey::publish::SnapshotWriter writer;
   check(writer.open(directory.path()), "a new snapshot cannot be begun in " + directory.path().string());
-  const Begun begun = begin_generation(registry, nodes, old, allows_shrink, request);
+  const std::unique_ptr<Change> change = registry.begin_change();
+  const Begun begun = begin_generation(registry, *change, nodes, old, allows_shrink, request);
   Published published;
-  registry.with_stable_view([&] {
+  const auto build = [&] {
     const Seconds now = wall_clock();
     Built built = build_from_registry(registry, old, now, writer);
     if (old != nullptr && !request.allows_shrink && !request.take_over) {
       check_nothing_lost(registry, *old, built.kept, now);
     }
     published.keys = built.keys;
+    published.generation = begun.generation;
+    if (request.is_dry_run) {
+      return;
+    }
     apikey::publish::MetaValues meta = meta_values(registry.info(), begun.generation, allows_shrink);
     meta.digests = std::move(built.methods);
     finish_and_swap(directory, writer, meta, request.take_over ? &nodes : nullptr, published);
-  });
+  };
+  if (request.is_dry_run) {
+    build();  // inside of the change, which is not committed
+  } else {
+    change->commit();
+    registry.with_stable_view(build);
+  }
   return published;
 }
 
@@ -298,8 +307,7 @@ Published publish(const DataDir& directory, Registry& registry, const Nodes& nod
   return published;
 }
 
-Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, std::uint64_t generation,
-                   bool allows_shrink) {
+Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, const RollbackRequest& request) {
   apikey::publish::PublishLock publish_lock;
   lock(directory, publish_lock);
   apikey::Status status;
@@ -313,7 +321,7 @@ Published rollback(const DataDir& directory, Registry& registry, const Nodes& no
     throw Failure(*refused);
   }
   const std::uint64_t current_generation = current != nullptr ? current->meta().generation : info.generation + 1;
-  const std::filesystem::path path = find_in_history(directory, generation, current_generation);
+  const std::filesystem::path path = find_in_history(directory, request.generation, current_generation);
   SnapshotFile old;
   check(old.open(path), path.string());
   if (old.meta().registry_id != info.id) {
@@ -329,19 +337,24 @@ Published rollback(const DataDir& directory, Registry& registry, const Nodes& no
     published.dropped = copied.dropped;
     published.refused_since = copied.refused;
   });
-  if (current != nullptr && is_below_half(current->meta().keys, published.keys) && !allows_shrink) {
+  if (current != nullptr && is_below_half(current->meta().keys, published.keys) && !request.allows_shrink) {
     throw Failure(fmt::format("{} keys are active and only {} would be left; if this is intended, add --allow-shrink",
                               current->meta().keys, published.keys));
   }
   const std::unique_ptr<Change> change = registry.begin_change();
+  change->because(request.reason);
   change->settle(published.keys);
   const std::uint64_t next = change->next_generation(
       current != nullptr ? current_generation : 0, Change::Generation::rollback,
       {{"keys", published.keys}, {"rolled_back_to", published.rolled_back_to}, {"dropped", published.dropped}});
+  if (request.is_dry_run) {
+    published.generation = next;
+    return published;
+  }
   info = registry.info();
   change->commit();
   const bool has_shrunk = current != nullptr && is_below_half(current->meta().keys, published.keys);
-  apikey::publish::MetaValues meta = meta_values(info, next, allows_shrink || has_shrunk);
+  apikey::publish::MetaValues meta = meta_values(info, next, request.allows_shrink || has_shrunk);
   meta.rolled_back_to = published.rolled_back_to;
   const auto digests = std::span{old.meta().digests}.first(old.meta().digest_count);
   meta.digests.assign(digests.begin(), digests.end());

@@ -33,15 +33,22 @@ struct PublishRequest {
   bool renews = false;          // also when nothing is behind: nginx may refuse a snapshot that is old (max_age)
   bool only_restricts = false;  // a revocation or suspension: it goes out whatever an nginx lacks
   std::optional<std::string> take_over{};  // --take-over: the reason
+  bool is_dry_run = false;                 // does all of it but for what stays
 };
 
 // Publishes a new generation when keys.mdb lacks a change of the registry, or is not what the registry published last,
 // or when asked to renew.
 Published publish(const DataDir& directory, Registry& registry, const Nodes& nodes, const PublishRequest& request);
 
-// A new generation with the content of an older one from history/ (0: the one before the active one).
-Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, std::uint64_t generation,
-                   bool allows_shrink);
+struct RollbackRequest {
+  std::uint64_t generation = 0;  // 0: the one before the active one
+  bool allows_shrink = false;
+  std::string reason{};
+  bool is_dry_run = false;
+};
+
+// A new generation with the content of an older one from history/.
+Published rollback(const DataDir& directory, Registry& registry, const Nodes& nodes, const RollbackRequest& request);
 
 // Why an nginx would refuse snapshots of this registry as they are published now, with the way out; nothing: none
 // would.

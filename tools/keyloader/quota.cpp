@@ -242,6 +242,7 @@ Command add_quota_command(Command& group, const std::string& name, const std::st
 void add_change_options(Command& command, QuotaOptions& options) {
   command.option("--name", options.quota, "QUOTA", "Which, if there are several: month, tokens.month");
   command.option("--reason", options.reason, "TEXT", "Kept in the audit");
+  command.tries(options.delivery);
   command.delivers(options.delivery);
 }
 

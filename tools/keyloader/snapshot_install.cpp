@@ -12,6 +12,7 @@
 #include "publish/snapshot_sealer.hpp"
 #include "publish/snapshot_store.hpp"
 #include "snapshot.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -32,6 +33,7 @@ struct InstallOptions {
 struct RollbackOptions {
   std::uint64_t generation = 0;
   bool allow_shrink = false;
+  std::string reason;
   DeliveryOptions delivery;
 };
 
@@ -128,7 +130,7 @@ void check_nodes(const Nodes& nodes, const apikey::Meta& next) {
   }
 }
 
-void take_over(const Nodes& nodes, const apikey::InService& current, const SnapshotFile& next) {
+void take_over(const Nodes& nodes, const apikey::InService& current, const SnapshotFile& next, bool is_dry_run) {
   const apikey::Meta& meta = next.meta();
   Session::warn(fmt::format("generation {} of registry {} takes over", meta.generation, hex(meta.registry_id)));
   if (current.generation != 0) {
@@ -138,6 +140,9 @@ void take_over(const Nodes& nodes, const apikey::InService& current, const Snaps
   for (const KnownStore& known : nodes.stores()) {
     Session::warn(fmt::format("{} has seen generation {} of registry {}", known.node, known.highest_generation,
                               hex(known.registry_id)));
+  }
+  if (is_dry_run) {
+    return;
   }
   for (const std::string& warning : nodes.permit(next.seal().sha256, meta.registry_id, meta.generation)) {
     Session::warn(warning);
@@ -152,6 +157,9 @@ void install(const Session& session, const InstallOptions& options) {
   const unsigned min_keep = options.allow_shrink ? 0 : static_cast<unsigned>(options.min_keep);
   const DataDir directory = session.dir();
   if (!std::filesystem::exists(directory.path())) {
+    if (options.delivery.is_dry_run) {
+      throw Failure(fmt::format("there is no {} yet; without --dry-run it is made", directory.path().string()));
+    }
     if (const std::string warning = directory.make(""); !warning.empty()) {
       Session::warn(warning);
     }
@@ -171,13 +179,13 @@ void install(const Session& session, const InstallOptions& options) {
   if (is_new || options.takes_over) {
     const Nodes nodes(directory, session.runtime);
     if (options.takes_over) {
-      take_over(nodes, current, next);
+      take_over(nodes, current, next, options.delivery.is_dry_run);
     } else {
       check(apikey::may_follow(current, next.meta(), min_keep), what + " is not installed");
       check_nodes(nodes, next.meta());
     }
   }
-  if (is_new) {
+  if (is_new && !options.delivery.is_dry_run) {
     check(apikey::publish::swap_in(temporary.path(), directory.path(), next.seal()),
           what + " could not take the place of keys.mdb");
   }
@@ -186,7 +194,8 @@ void install(const Session& session, const InstallOptions& options) {
                             .seal = next.seal().sha256,
                             .keys = next.meta().keys,
                             .is_new = is_new};
-  const Outcome outcome = deliver_published(session, published, options.delivery);
+  const Outcome outcome =
+      options.delivery.is_dry_run ? dry_run() : deliver_published(session, published, options.delivery);
   report(session, is_new ? "installed " + what : what + " is installed already",
          {{"keys", next.meta().keys}, {"registry_id", hex(next.meta().registry_id)}, {"published", is_new}}, outcome);
 }
@@ -204,8 +213,14 @@ void roll_back(const Session& session, const RollbackOptions& options) {
   check(options.delivery);
   const auto registry = session.dir().open_registry();
   const Nodes nodes(session.dir(), session.runtime);
-  const Published published = rollback(session.dir(), *registry, nodes, options.generation, options.allow_shrink);
-  const Outcome outcome = deliver_published(session, published, options.delivery);
+  check_reason(options.reason);
+  const Published published = rollback(session.dir(), *registry, nodes,
+                                       {.generation = options.generation,
+                                        .allows_shrink = options.allow_shrink,
+                                        .reason = options.reason,
+                                        .is_dry_run = options.delivery.is_dry_run});
+  const Outcome outcome =
+      options.delivery.is_dry_run ? dry_run() : deliver_published(session, published, options.delivery);
   report(
       session,
       fmt::format("rolled back to the content of generation {} ({} revoked or suspended since, {} deleted since and "
@@ -231,6 +246,7 @@ void add_snapshot_changes(Command& group, Session& session) {
   take.flag("--allow-shrink", options->allow_shrink, "Take it however few keys it has");
   take.flag("--take-over", options->takes_over,
             "Take one of another registry, or an older one; nginx is permitted to take this one file, once");
+  take.tries(options->delivery);
   take.waits(options->delivery);
   take.footer(
       "Needs no registry. Refuses what is damaged, of another registry, or not newer than what is active.\n\n"
@@ -253,6 +269,8 @@ void add_snapshot_changes(Command& group, Session& session) {
   Command back = group.add("rollback", "Publish the content of an older snapshot as a new generation");
   back.option("--to", rolls->generation, "GENERATION", "Which generation (default: the one before the active one)");
   back.flag("--allow-shrink", rolls->allow_shrink, "Take it even if it has fewer than half of the active keys");
+  back.option("--reason", rolls->reason, "TEXT", "Kept in the audit");
+  back.tries(rolls->delivery);
   back.waits(rolls->delivery);
   back.footer(
       "What was revoked, suspended or deleted since stays so. The registry keeps its content, and the next publish\n"
