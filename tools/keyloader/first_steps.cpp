@@ -68,7 +68,7 @@ Json first_steps(const Session& session, const std::string& pepper) {
   steps.push_back(
       {{"where", "the first key"},
        {"text", fmt::format("keyloader{} key create --owner alice --create-owner --scope orders:read", where)}});
-  steps.push_back({{"where", "a request"}, {"text", "curl -H \"X-API-Key: $KEY\" http://localhost:8080/orders/1"}});
+  steps.push_back({{"where", "a request"}, {"text", "curl -H \"X-API-Key: $KEY\" http://localhost:8080/orders/"}});
   return steps;
 }
 
