@@ -45,10 +45,15 @@ def check_example(example, answered):
     command, expected = example
     answer, status = answered
     assert status == 0, f"$ {command}\n{answer}"
-    flags = re.DOTALL if expected and expected[-1] == "…" else 0
-    assert re.fullmatch(_pattern(expected), answer.strip("\n"), flags), f"$ {command}\n{answer}"
+    shown = answer.strip("\n")
+    if expected and expected[-1] == "…":
+        is_so = re.fullmatch(_pattern("\n".join(expected)), shown, re.DOTALL)
+    else:  # line by line: what does not match is known at once
+        lines = shown.split("\n") if shown else []
+        is_so = len(lines) == len(expected) and all(map(re.fullmatch, map(_pattern, expected), lines))
+    assert is_so, f"$ {command}\n{answer}"
 
 
-def _pattern(lines):
-    text = re.escape("\n".join(lines)).replace("…", ".*")
+def _pattern(text):
+    text = re.escape(text).replace("…", ".*")
     return re.sub(r"(\\ )+", r"\\s+", text)
