@@ -36,9 +36,9 @@ def test_a_change_is_published_when_the_command_returns(keyloader):
     key = keyloader.key("acme", "--scope", "orders:read", "--name", "n")
     there = found(keyloader, key["key"])
     assert (there["id"], there["owner"], there["scopes"], there["flags"]) == (key["id"], "acme", ["orders:read"], 0)
-    keyloader("key", "revoke", key["id"])
-    assert found(keyloader, key["key"])["flags"] == REVOKED
     keyloader("key", "suspend", key["id"])
+    assert found(keyloader, key["key"])["flags"] == SUSPENDED
+    keyloader("key", "revoke", key["id"])
     assert found(keyloader, key["key"])["flags"] == REVOKED | SUSPENDED
 
 

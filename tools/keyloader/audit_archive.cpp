@@ -93,7 +93,7 @@ class ArchiveFile {
   bool is_kept_ = false;
 };
 
-struct Archived {
+struct Archived {  // NOLINT(bugprone-exception-escape): Json says that moving may throw; it does not
   std::uint64_t entries = 0;
   AuditEntry first;
   AuditEntry last;
