@@ -94,7 +94,7 @@ std::filesystem::path without_links(const std::filesystem::path& path) {
   std::error_code error;
   const std::filesystem::path directory =
       std::filesystem::canonical(path.has_parent_path() ? path.parent_path() : ".", error);
-  const std::filesystem::path file = (error ? path.parent_path() : directory) / path.filename();
+  std::filesystem::path file = (error ? path.parent_path() : directory) / path.filename();
   if (std::filesystem::is_symlink(file, error)) {
     throw Failure(
         fmt::format("{} is a link, which is not followed; put the file itself there, or name its directory "
