@@ -31,10 +31,6 @@ struct Reading {
   std::uint64_t burst = 0;
 };
 
-const ngx_http_core_loc_conf_t& core_of(void* const* confs) noexcept {
-  return *static_cast<ngx_http_core_loc_conf_t*>(confs[ngx_http_core_module.ctx_index]);
-}
-
 bool is_http(const LocConf& conf) noexcept { return conf.block.outer == nullptr; }
 bool is_server(const LocConf& conf) noexcept { return !is_http(conf) && is_http(*conf.block.outer); }
 
@@ -53,7 +49,7 @@ void** confs_of_apikey(ngx_conf_t* cf, const LocConf& conf) noexcept {
   return is_http(*block) ? static_cast<ngx_http_conf_ctx_t*>(cf->ctx)->loc_conf : confs_of(*block);
 }
 
-bool needs_all(const Site& site) noexcept { return core_of(site.confs).satisfy == NGX_HTTP_SATISFY_ALL; }
+bool needs_all(const Site& site) noexcept { return core_of(site.confs)->satisfy == NGX_HTTP_SATISFY_ALL; }
 
 // A location closes itself by `deny all`. Where it is no wider than apikey, one of the two is a mistake.
 bool denies_who_has_a_key(ngx_conf_t* cf, const Site& site) noexcept {
@@ -97,7 +93,7 @@ bool costs_more_than_there_is(const MainConf& main, const Site& site, Reading& r
   std::array<MeasuredCost, kMostCosts> costs;
   std::size_t count = 0;
   const bool is_charged = conf.content == on_verify || (!conf.is_content && needs_all(site));
-  if (!is_charged || core_of(site.confs).named != 0 || policy.dry_run == DryRun::limits ||
+  if (!is_charged || core_of(site.confs)->named != 0 || policy.dry_run == DryRun::limits ||
       policy.dry_run == DryRun::on || !least_costs(conf, costs, count)) {
     return false;
   }
@@ -279,7 +275,7 @@ void warn_of_barred(ngx_conf_t* cf, const MainConf& main) noexcept {
       continue;
     }
     void** const confs = confs_of(*conf);
-    const ngx_http_core_loc_conf_t& core = core_of(confs);
+    const ngx_http_core_loc_conf_t& core = *core_of(confs);
     const LocConf* const except = except_in(core);
     // A subrequest passes an internal location without being asked.
     if (core.internal != 0 || has_inner_location(*conf, except)) {

@@ -29,10 +29,6 @@ constexpr std::array<MethodName, 14> kMethods = {{{NGX_HTTP_GET, kMethodGet},
                                                   {NGX_HTTP_UNLOCK, kMethodUnlock},
                                                   {NGX_HTTP_PATCH, kMethodPatch}}};
 
-const ngx_http_core_loc_conf_t* core_of(void* const* loc_confs) noexcept {
-  return static_cast<const ngx_http_core_loc_conf_t*>(loc_confs[ngx_http_core_module.ctx_index]);
-}
-
 bool is_except(const PolicySite& site) noexcept {
   const ngx_http_core_loc_conf_t* outer = site.outer;
   return outer != nullptr && outer->limit_except_loc_conf != nullptr &&
@@ -191,6 +187,10 @@ void write_sites(PolicyWriter& writer, const ngx_http_core_main_conf_t& core, co
 }
 
 }  // namespace
+
+const ngx_http_core_loc_conf_t* core_of(void* const* loc_confs) noexcept {
+  return static_cast<const ngx_http_core_loc_conf_t*>(loc_confs[ngx_http_core_module.ctx_index]);
+}
 
 MethodSet our_methods(ngx_uint_t methods) noexcept {
   MethodSet set = 0;

@@ -12,7 +12,10 @@
 
 namespace apikey::nginx {
 
-// Of nginx's bits those that have a name of ours.
+// What nginx itself has for a location; `loc_confs`: of all modules.
+[[nodiscard]] const ngx_http_core_loc_conf_t* core_of(void* const* loc_confs) noexcept;
+
+// The methods that nginx's bits stand for; those that the core has no name for are left out.
 [[nodiscard]] MethodSet our_methods(ngx_uint_t methods) noexcept;
 
 // For every server and location that is merged, with apikey or without. RETURNS: false without memory.

@@ -11,6 +11,7 @@
 
 #include "apikey/meta.hpp"
 #include "audit.hpp"
+#include "delivery.hpp"
 #include "file_descriptor.hpp"
 #include "output.hpp"
 #include "session.hpp"
@@ -73,17 +74,7 @@ class ArchiveFile {
   static constexpr std::size_t kBlock = std::size_t{1} << 20U;
 
   void flush() {
-    std::string_view left = buffer_;
-    while (!left.empty()) {
-      const ssize_t written = write(fd_.get(), left.data(), left.size());
-      if (written < 0 && errno == EINTR) {
-        continue;
-      }
-      if (written <= 0) {
-        fail_errno("write", path_);
-      }
-      left.remove_prefix(static_cast<std::size_t>(written));
-    }
+    write_all(fd_.get(), buffer_, path_);
     buffer_.clear();
   }
 
@@ -99,8 +90,10 @@ struct Archived {  // NOLINT(bugprone-exception-escape): Json says that moving m
   AuditEntry last;
 };
 
-// The entries from the first one on that are older. `file`: null to count only.
-Archived take_entries(Registry& registry, Seconds before, ArchiveFile* file) {
+// The entries from the first one on that are older, into a `file` that the first of them makes; with --dry-run they are
+// only counted.
+Archived take_entries(Registry& registry, Seconds before, const ArchiveOptions& options,
+                      std::optional<ArchiveFile>& file) {
   const RegistryInfo info = registry.info();
   Archived archived;
   AuditChain chain(info.archived_seq, info.archived_hash);
@@ -111,8 +104,8 @@ Archived take_entries(Registry& registry, Seconds before, ArchiveFile* file) {
       return;
     }
     chain.add(entry);
-    if (file != nullptr) {
-      file->add(entry);
+    if (!options.is_dry_run) {
+      (file ? *file : file.emplace(options.file)).add(entry);
     }
     if (archived.entries == 0) {
       archived.first = entry;
@@ -129,31 +122,29 @@ void archive(const Session& session, const ArchiveOptions& options) {
   const auto registry = session.dir().open_registry();
   const auto change = registry->begin_change();
   change->because(options.reason);
-  const Archived counted = take_entries(*registry, before, nullptr);
-  Json json{{"entries", counted.entries}, {"before", time_text(before)}, {"dry_run", options.is_dry_run}};
-  if (counted.entries == 0) {
+  std::optional<ArchiveFile> file;
+  const Archived archived = take_entries(*registry, before, options, file);
+  Json json{{"entries", archived.entries}, {"before", time_text(before)}, {"dry_run", options.is_dry_run}};
+  if (archived.entries == 0) {
     session.report(fmt::format("the audit has no entries before {}; nothing was archived", time_text(before)), json);
     return;
   }
-  json["first"] = counted.first.seq;
-  json["last"] = counted.last.seq;
-  json["last_hash"] = hex(counted.last.hash);
-  const std::string range = fmt::format("{} entries ({} to {}, before {})", counted.entries, counted.first.seq,
-                                        counted.last.seq, time_text(before));
+  json["first"] = archived.first.seq;
+  json["last"] = archived.last.seq;
+  json["last_hash"] = hex(archived.last.hash);
+  const std::string range = fmt::format("{} entries ({} to {}, before {})", archived.entries, archived.first.seq,
+                                        archived.last.seq, time_text(before));
   if (options.is_dry_run) {
-    session.report(
-        fmt::format("dry run, nothing was changed; without --dry-run:\narchived {} in {}", range, options.file), json);
+    report(session, fmt::format("archived {} in {}", range, options.file), json, dry_run());
     return;
   }
-  ArchiveFile file(options.file);
-  static_cast<void>(take_entries(*registry, before, &file));
-  file.sync();
+  file->sync();
   Json note = json;
   note.erase("dry_run");
   note["file"] = fs::absolute(options.file).string();
-  change->archive(counted.last, note);
+  change->archive(archived.last, note);
   change->commit();
-  file.keep();
+  file->keep();
   json["file"] = note["file"];
   session.report(fmt::format("archived {} in {}; keep that file: `keyloader audit verify --archive {}` checks both",
                              range, options.file, options.file),

@@ -83,8 +83,8 @@ class Comparison {
     Json all = before.is_object() ? before : Json::object();
     all.update(after.is_object() ? after : Json::object());
     for (const auto& [name, value] : all.items()) {
-      const Json was = before.is_object() ? before.value(name, Json{}) : Json{};
-      const Json is = after.is_object() ? after.value(name, Json{}) : Json{};
+      const Json was = field_of(before, name);
+      const Json is = field_of(after, name);
       if (was != is) {
         add(fmt::format("{}.{}", field, name), words(was), words(is), is_nothing(was));
       }
@@ -118,7 +118,7 @@ std::string change_words(const AuditEntry& entry, std::span<const std::string_vi
     made.before = nullptr;
     std::string was = made.after.is_object() ? change_words(made, only) : std::string{};
     was = was.empty() ? was : "was " + was;
-    const Json reason = entry.after.is_object() ? entry.after.value("reason", Json{}) : Json{};
+    const Json reason = field_of(entry.after, "reason");
     return reason.is_string() ? fmt::format("{}{}reason {}", was, was.empty() ? "" : ", ", words(reason)) : was;
   }
   const bool is_new = !entry.before.is_object();

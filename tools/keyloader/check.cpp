@@ -321,11 +321,9 @@ std::vector<Candidate> candidates_for(const Nodes& nodes, const Url& url) {
     if (!policies.problem.empty()) {
       throw Failure(policies.problem);
     }
-    const bool fits = !url.host.empty() &&
-                      std::any_of(policies.servers.begin(), policies.servers.end(), [&](const ServerView& server) {
-                        return std::any_of(server.listens.begin(), server.listens.end(),
-                                           [&](const std::string& listen) { return port_of(listen) == url.port; });
-                      });
+    const bool fits =
+        !url.host.empty() && std::any_of(policies.servers.begin(), policies.servers.end(),
+                                         [&](const ServerView& server) { return listens_on(server, url.port); });
     (fits ? fitting : others).push_back({node, std::move(policies)});
   }
   return fitting.empty() ? std::move(others) : std::move(fitting);

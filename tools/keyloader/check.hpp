@@ -18,8 +18,7 @@ struct Url {
 };
 // "https://api.example.com/orders/1?x=2", "/orders/1". Throws UsageError, or Failure for what nginx answers with 400.
 [[nodiscard]] Url parse_url(const std::string& text);
-// "0.0.0.0:8080", "[::]:80". RETURNS: 0 for a unix socket.
-[[nodiscard]] std::uint64_t port_of(std::string_view listen);
+[[nodiscard]] bool listens_on(const ServerView& server, std::uint64_t port);
 
 struct Proposal {
   const ServerView* server = nullptr;

@@ -16,6 +16,16 @@ using apikey::PolicyPlace;
 constexpr std::uint64_t kHttpPort = 80;
 constexpr std::uint64_t kHttpsPort = 443;
 
+// "0.0.0.0:8080", "[::]:80". RETURNS: 0 for a unix socket.
+std::uint64_t port_of(std::string_view listen) {
+  std::uint64_t port = 0;
+  const std::size_t colon = listen.rfind(':');
+  if (colon != std::string_view::npos && !listen.starts_with("unix:")) {
+    std::from_chars(listen.data() + colon + 1, listen.data() + listen.size(), port);
+  }
+  return port;
+}
+
 // How well a server_name fits: exact before `*.example.com` before `www.*`, longer before shorter. 0: not at all.
 std::size_t fit_of(const std::string& written, const std::string& host) {
   constexpr std::size_t exact = std::size_t{1} << 30U;
@@ -84,8 +94,7 @@ const ServerView* server_by_path(const NodePolicies& policies, const std::string
 const ServerView* server_by_host(const NodePolicies& policies, const Url& url, Proposal& found) {
   std::vector<const ServerView*> possible;
   for (const ServerView& server : policies.servers) {
-    if (std::any_of(server.listens.begin(), server.listens.end(),
-                    [&](const std::string& listen) { return port_of(listen) == url.port; })) {
+    if (listens_on(server, url.port)) {
       possible.push_back(&server);
     }
   }
@@ -304,13 +313,9 @@ void tidy_path(const std::string& text, Url& url) {
 
 }  // namespace
 
-std::uint64_t port_of(std::string_view listen) {
-  std::uint64_t port = 0;
-  const std::size_t colon = listen.rfind(':');
-  if (colon != std::string_view::npos && !listen.starts_with("unix:")) {
-    std::from_chars(listen.data() + colon + 1, listen.data() + listen.size(), port);
-  }
-  return port;
+bool listens_on(const ServerView& server, std::uint64_t port) {
+  return std::any_of(server.listens.begin(), server.listens.end(),
+                     [&](const std::string& listen) { return port_of(listen) == port; });
 }
 
 Url parse_url(const std::string& text) {

@@ -167,6 +167,16 @@ void fail_errno(std::string_view doing, const std::filesystem::path& path) {
   throw Failure(fmt::format("cannot {} {}: {}", doing, path.string(), strerrordesc_np(error)));
 }
 
+void write_all(int fd, std::string_view bytes, const std::filesystem::path& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd, bytes.data(), bytes.size());
+    if (written < 0 && errno != EINTR) {
+      fail_errno("write", path);
+    }
+    bytes.remove_prefix(written > 0 ? static_cast<std::size_t>(written) : 0);
+  }
+}
+
 std::string sentence_of(const apikey::Status& status) {
   std::array<char, 512> buffer{};
   std::string text{apikey::describe(status, buffer)};

@@ -50,6 +50,9 @@ void let_group_read(const std::filesystem::path& database, gid_t group);
 // "cannot make /x: Permission denied": a Failure out of errno.
 [[noreturn]] void fail_errno(std::string_view doing, const std::filesystem::path& path);
 
+// All of it, whatever interrupts; throws as fail_errno().
+void write_all(int fd, std::string_view bytes, const std::filesystem::path& path);
+
 // Throws describe(status) with `doing` before it and what the operating system said behind it.
 void check(const apikey::Status& status, std::string_view doing);
 [[nodiscard]] std::string sentence_of(const apikey::Status& status);

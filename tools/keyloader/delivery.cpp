@@ -63,12 +63,12 @@ void add_outcome(Json& json, const Outcome& outcome) {
   }
 }
 
+}  // namespace
+
 std::string generation_text(const Published& published) {
   return fmt::format("generation {} ({} {})", published.generation, published.keys,
                      published.keys == 1 ? "key" : "keys");
 }
-
-}  // namespace
 
 Outcome dry_run() {
   Outcome outcome;

@@ -34,6 +34,9 @@ struct Outcome {  // NOLINT(bugprone-exception-escape): Json says that moving ma
   [[nodiscard]] Json json() const;  // generation, active, and `problem` where there is one
 };
 
+// "generation 58 (19 keys)".
+[[nodiscard]] std::string generation_text(const Published& published);
+
 // Nothing was changed; report() says so.
 [[nodiscard]] Outcome dry_run();
 

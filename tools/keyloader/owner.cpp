@@ -92,6 +92,16 @@ void create(const Session& session, const OwnerOptions& options) {
          deliver(session, *registry, *change, options.delivery));
 }
 
+// Before the registry is locked, as whoever is asked may take his time.
+void ask(Registry& registry, const OwnerOptions& options, std::string_view action) {
+  const auto owner = registry.owner(options.name);
+  if (!owner || options.is_sure || options.delivery.is_dry_run) {
+    return;
+  }
+  const std::uint64_t keys = registry.key_count_of(*owner);
+  confirm(fmt::format("{} owner {} ({} {})?", action, owner->name, keys, keys == 1 ? "key" : "keys"), false);
+}
+
 // set, suspend, resume: the same but for what they do to the owner, and what they say when that is so already.
 struct Update {
   std::string_view action;
@@ -105,6 +115,9 @@ void update(const Session& session, const OwnerOptions& options, const Update& w
   check(options.delivery);
   check_reason(options.reason);
   const auto registry = session.dir().open_registry();
+  if (what.effect == Effect::restricts) {
+    ask(*registry, options, what.action);
+  }
   const auto change = registry->begin_change();
   change->because(options.reason);
   Owner owner = require_owner(*registry, options.name);
@@ -118,16 +131,6 @@ void update(const Session& session, const OwnerOptions& options, const Update& w
   change->update(owner, what.action);
   report(session, fmt::format("{} owner {}", what.did, owner.name), to_json(owner),
          deliver(session, *registry, *change, options.delivery, what.effect));
-}
-
-// Before the registry is locked, as whoever is asked may take his time.
-void ask(Registry& registry, const OwnerOptions& options, std::string_view action) {
-  const auto owner = registry.owner(options.name);
-  if (!owner || options.is_sure || options.delivery.is_dry_run) {
-    return;
-  }
-  const std::uint64_t keys = registry.key_count_of(*owner);
-  confirm(fmt::format("{} owner {} ({} {})?", action, owner->name, keys, keys == 1 ? "key" : "keys"), false);
 }
 
 void remove(const Session& session, const OwnerOptions& options) {
@@ -261,9 +264,6 @@ void add_changes(Command& group, Session& session) {
   suspend.run([&session, options] {
     const Update what{
         .action = "suspend", .did = "suspended", .is_already = "is suspended already", .effect = Effect::restricts};
-    check(options->delivery);
-    check_reason(options->reason);
-    ask(*session.dir().open_registry(), *options, "suspend");
     update(session, *options, what, [&](Owner& owner) {
       owner.is_suspended = true;
       owner.suspended_until = options->duration.empty() ? 0 : wall_clock() + parse_duration(options->duration);

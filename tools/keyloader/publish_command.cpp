@@ -51,8 +51,7 @@ void run(const Session& session, const PublishOptions& options) {
   }
   const Published published = publish(directory, *registry, nodes, request);
   if (request.is_dry_run) {
-    const std::string text = fmt::format("published generation {} ({} {})", published.generation, published.keys,
-                                         published.keys == 1 ? "key" : "keys");
+    const std::string text = "published " + generation_text(published);
     report(session, published.is_renewal ? "nothing has changed; " + text : text,
            {{"keys", published.keys}, {"generation", published.generation}, {"renewed", published.is_renewal}},
            dry_run());

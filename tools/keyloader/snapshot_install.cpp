@@ -53,18 +53,7 @@ class Temporary {
   Temporary& operator=(const Temporary&) = delete;
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
-  void write_all(const char* data, std::size_t length) const {
-    while (length > 0) {
-      const ssize_t written = write(fd_, data, length);
-      if (written < 0 && errno != EINTR) {
-        fail_errno("write", path_);
-      }
-      if (written > 0) {
-        data += written;
-        length -= static_cast<std::size_t>(written);
-      }
-    }
-  }
+  void write(std::string_view bytes) const { write_all(fd_, bytes, path_); }
   void close_file() {
     if (fd_ >= 0) {
       close(fd_);
@@ -90,7 +79,7 @@ void copy_into(const std::string& file, const Temporary& temporary) {
       fail_errno("read", file);
     }
     if (got > 0) {
-      temporary.write_all(buffer.data(), static_cast<std::size_t>(got));
+      temporary.write({buffer.data(), static_cast<std::size_t>(got)});
     }
   }
   if (!is_stdin) {

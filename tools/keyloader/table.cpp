@@ -52,21 +52,27 @@ std::size_t least_width(std::string_view text) {
   return least;
 }
 
-// As much of the beginning as fits, and `…`. A word that has to be whole goes away as a whole.
-std::string cut(std::string_view text, std::size_t most) {
-  if (width_of(text) <= most) {
-    return std::string{text};
-  }
+// How many bytes of the beginning are no wider than that, in whole characters.
+std::size_t fitting(std::string_view text, std::size_t most) {
   std::size_t fits = 0;
-  std::size_t width = 1;
-  for (std::string_view rest = text;;) {
-    const apikey::Character next = apikey::next_character(rest);
+  std::size_t width = 0;
+  while (!text.empty()) {
+    const apikey::Character next = apikey::next_character(text);
     width += width_of(next);
     if (width > most) {
       break;
     }
     fits += next.bytes.size();
   }
+  return fits;
+}
+
+// As much of the beginning as fits, and `…`. A word that has to be whole goes away as a whole.
+std::string cut(std::string_view text, std::size_t most) {
+  if (width_of(text) <= most) {
+    return std::string{text};
+  }
+  const std::size_t fits = fitting(text, std::max<std::size_t>(most, 1) - 1);
   const std::size_t space = fits == 0 ? std::string_view::npos : text.rfind(' ', fits - 1);
   const std::size_t begin = space == std::string_view::npos ? 0 : space + 1;
   const std::string_view word = text.substr(begin, text.find(' ', begin) - begin);
@@ -77,16 +83,7 @@ std::string cut(std::string_view text, std::size_t most) {
 Cells wrapped(std::string_view text, std::size_t most) {
   Cells lines;
   while (width_of(text) > most) {
-    std::size_t fits = 0;
-    std::size_t width = 0;
-    for (std::string_view rest = text;;) {
-      const apikey::Character next = apikey::next_character(rest);
-      width += width_of(next);
-      if (width > most) {
-        break;
-      }
-      fits += next.bytes.size();
-    }
+    const std::size_t fits = fitting(text, most);
     const std::size_t space = text.rfind(' ', fits);
     const std::size_t end = space == std::string_view::npos || space == 0 ? fits : space;
     lines.emplace_back(text.substr(0, end));

@@ -19,12 +19,8 @@ constexpr std::array<std::string_view, 13> kFields = {
     "owner",           "plan",    "limits",  "granted",    "granted_until", "last_reset", "reason", "suspended",
     "suspended_until", "revoked", "expires", "not_before", "revoked_reason"};
 
-Json field(const Json& object, std::string_view name) {
-  return object.is_object() ? object.value(std::string{name}, Json{}) : Json{};
-}
-
 std::string text_field(const Json& object, std::string_view name) {
-  const Json value = field(object, name);
+  const Json value = field_of(object, name);
   return value.is_string() ? value.get<std::string>() : std::string{};
 }
 

@@ -31,7 +31,7 @@ const std::map<OwnerId, UsageNames::Deleted>& UsageNames::deleted_owners() const
     deleted_.emplace();
     if (registry_) {
       registry_->each_deletion("owner.delete", [&](const AuditEntry& entry) {
-        const Json id = entry.before.is_object() ? entry.before.value("id", Json{}) : Json{};
+        const Json id = field_of(entry.before, "id");
         if (const auto bytes = id.is_string() ? bytes16_from_hex(id.get_ref<const std::string&>()) : std::nullopt) {
           (*deleted_)[*bytes] = {.name = entry.object, .time = entry.time};
         }

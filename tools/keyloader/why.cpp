@@ -207,14 +207,10 @@ AuditEntry narrowed(const AuditEntry& entry, const std::string& limit) {
   return narrow;
 }
 
-Json value_in(const Json& state, std::string_view name) {
-  return state.is_object() ? state.value(std::string{name}, Json{}) : Json{};
-}
-
 bool has_changed(const AuditEntry& entry, const Fields& fields, const std::string& limit) {
   const AuditEntry narrow = narrowed(entry, limit);
   const auto value = [](const Json& state, std::string_view name) {
-    const Json found = value_in(state, name);
+    const Json found = field_of(state, name);
     return found.is_array() && found.empty() ? Json{} : found;
   };
   return std::any_of(fields.names.begin(), fields.names.end(), [&](std::string_view name) {
@@ -224,7 +220,7 @@ bool has_changed(const AuditEntry& entry, const Fields& fields, const std::strin
 
 bool has_limit(const AuditEntry& entry, const std::string& limit) {
   const AuditEntry narrow = narrowed(entry, limit);
-  return !value_in(narrow.before, "limits").empty() || !value_in(narrow.after, "limits").empty();
+  return !field_of(narrow.before, "limits").empty() || !field_of(narrow.after, "limits").empty();
 }
 
 // The newest change of these fields before the request, of one object.
@@ -240,10 +236,10 @@ void look_for_cause(Registry& registry, const std::string& object, std::string_v
 
 // The newest change of it stopped it, until after the request.
 bool is_suspension(const std::optional<AuditEntry>& entry, Seconds time) {
-  if (!entry || value_in(entry->after, "suspended") != true) {
+  if (!entry || field_of(entry->after, "suspended") != true) {
     return false;
   }
-  const Json until = value_in(entry->after, "suspended_until");
+  const Json until = field_of(entry->after, "suspended_until");
   return !until.is_string() || time == 0 || until.get<std::string>() > time_text(time);
 }
 
@@ -335,8 +331,7 @@ std::string done_word(std::string_view action) {
   return std::string{found == words.end() ? action : found->second};
 }
 
-std::string with_reason(const std::string& text, const AuditEntry& entry) {
-  const Json reason = value_in(entry.after, "reason");
+std::string with_reason(const std::string& text, const Json& reason) {
   return reason.is_string() && reason != "" ? fmt::format("{}, reason: {}", text, reason.get<std::string>()) : text;
 }
 
@@ -348,8 +343,7 @@ std::string entry_text(const AuditEntry& entry, std::span<const std::string_view
   std::string text = kind == "key" ? "" : fmt::format("{} {} ", kind, entry.object);
   text += fmt::format("{} by {} at {}", done_word(did), actor_text(entry.actor), time_text(entry.time));
   if (did == "revoke") {
-    const Json reason = entry.after.is_object() ? entry.after.value("revoked_reason", Json{}) : Json{};
-    return reason.is_string() && reason != "" ? fmt::format("{}, reason: {}", text, reason.get<std::string>()) : text;
+    return with_reason(text, field_of(entry.after, "revoked_reason"));
   }
   if (did == "delete") {
     const std::string was = change_words(entry, only);  // which says the reason too
@@ -360,7 +354,7 @@ std::string entry_text(const AuditEntry& entry, std::span<const std::string_view
     change.after.erase("reason");
   }
   const std::string words = change_words(change, only);
-  return with_reason(words.empty() ? text : fmt::format("{}: {}", text, words), entry);
+  return with_reason(words.empty() ? text : fmt::format("{}: {}", text, words), field_of(entry.after, "reason"));
 }
 
 std::string key_text(const LoggedDecision& line, const Background& known) {

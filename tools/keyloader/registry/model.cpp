@@ -130,6 +130,10 @@ Json to_json(const Limits& limits) {
   return list;
 }
 
+Json field_of(const Json& state, std::string_view name) {
+  return state.is_object() ? state.value(std::string{name}, Json{}) : Json{};
+}
+
 std::optional<Limit> limit_from(const Json& json) {
   try {
     Limit limit{.name = json.at("name").get<std::string>()};

@@ -172,6 +172,8 @@ template <typename Bytes>
 [[nodiscard]] Json to_json(const Key& key);
 [[nodiscard]] Json to_json(const Pepper& pepper);
 [[nodiscard]] Json to_json(const AuditEntry& entry);
+// A field of a state in the audit; null where there is no such state or field.
+[[nodiscard]] Json field_of(const Json& state, std::string_view name);
 // What to_json() made of a limit. RETURNS: nothing for what is no limit that this keyloader knows. A burst that follows
 // from the rate was not written.
 [[nodiscard]] std::optional<Limit> limit_from(const Json& json);
