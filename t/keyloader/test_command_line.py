@@ -26,7 +26,7 @@ COMMANDS = all_commands() + [("usage",)]  # it shows something itself, too
 EXPECTED = """
 init find status doctor why locations check publish import completion manual help version
 pepper.create pepper.list
-owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.delete
+owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.delete owner.erase
 plan.create plan.set plan.list plan.show plan.delete
 role.create role.set role.list role.delete
 key.create key.list key.show key.set key.suspend key.resume key.revoke key.delete
@@ -44,7 +44,7 @@ def test_all_commands_are_there():
 
 
 STOPS = """
-key.suspend key.revoke key.delete owner.suspend owner.delete plan.delete role.delete snapshot.rollback quota.reset
+key.suspend key.revoke key.delete owner.suspend owner.delete owner.erase plan.delete role.delete snapshot.rollback quota.reset
 registry.adopt audit.archive audit.revert
 """.split()
 

@@ -25,12 +25,13 @@ std::string actor_text(const Json& actor) {
 namespace {
 
 // All that an entry can say was done. --action takes one of them, or the part before the dot.
-constexpr std::array<std::string_view, 30> kActions = {
+constexpr std::array<std::string_view, 32> kActions = {
     "registry.init", "registry.adopt", "owner.create", "owner.set",   "owner.suspend",     "owner.resume",
     "owner.revert",  "owner.delete",   "plan.create",  "plan.set",    "plan.revert",       "plan.delete",
     "role.create",   "role.set",       "role.revert",  "role.delete", "key.create",        "key.import",
     "key.set",       "key.suspend",    "key.resume",   "key.revoke",  "key.revert",        "key.delete",
-    "pepper.create", "quota.grant",    "quota.reset",  "publish",     "snapshot.rollback", "audit.archive"};
+    "pepper.create", "quota.grant",    "quota.reset",  "publish",     "snapshot.rollback", "audit.archive",
+    "audit.version", "owner.erase"};
 
 struct AuditOptions {
   AuditFilter filter;
@@ -101,6 +102,9 @@ void list(const Session& session, const AuditOptions& options) {
   if (!options.since.empty()) {
     filter.since = parse_past(options.since, wall_clock());
   }
+  if (filter.as_chained && !session.is_json) {
+    throw UsageError("--chained shows what is hashed, which is JSON; add --json");
+  }
   if (options.last == std::uint64_t{0}) {
     throw UsageError("--last 0 would show nothing; leave it out for all");
   }
@@ -114,7 +118,9 @@ void list(const Session& session, const AuditOptions& options) {
   registry->each_audit_entry(filter, [&](const AuditEntry& entry) {
     if (session.is_json) {
       json.push_back(to_json(entry));
-      json.back()["change"] = change_words(entry);
+      if (!filter.as_chained) {
+        json.back()["change"] = change_words(entry);
+      }
     } else {
       const std::string change = change_words(entry);
       rows.push_back({std::to_string(entry.seq), time_text(entry.time), actor_text(entry.actor), entry.action,
@@ -127,7 +133,8 @@ void list(const Session& session, const AuditOptions& options) {
 AuditChain verify_chain(Registry& registry) {
   const RegistryInfo info = registry.info();
   AuditChain chain(info.archived_seq, info.archived_hash);
-  registry.each_audit_entry({}, [&](const AuditEntry& entry) { chain.add(entry); });
+  registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) { chain.add(entry); });
+  registry.check_audit_values();
   return chain;
 }
 
@@ -194,6 +201,8 @@ void add_audit_commands(Command& app, Session& session) {
   all.option("--by", options->filter.actor, "USER", "Only those by this user, or on whose behalf sudo was used");
   all.option("--since", options->since, "TIME", "Only those since then: 24h (ago), today, 2026-01-31");
   all.option("--last", options->last, "N", "Only this many, the newest");
+  all.flag("--chained", options->filter.as_chained,
+           "As the entries are hashed, with --json: names, addresses, meta and reasons as salted hashes");
   all.footer(
       "CHANGE says what was before and what is after; of what is new, what it has. --json has both as a whole.\n\n"
       "  keyloader audit list --last 20\n"

@@ -98,7 +98,7 @@ Archived take_entries(Registry& registry, Seconds before, const ArchiveOptions& 
   Archived archived;
   AuditChain chain(info.archived_seq, info.archived_hash);
   bool is_over = false;
-  registry.each_audit_entry({}, [&](const AuditEntry& entry) {
+  registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) {
     is_over = is_over || entry.time >= before;
     if (is_over) {
       return;

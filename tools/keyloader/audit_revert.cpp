@@ -432,6 +432,9 @@ void revert(const Session& session, const RevertOptions& options) {
   const auto change = registry->begin_change();
   const Found found = find_entry(*registry, number);
   const AuditEntry& entry = found.entry;
+  if (entry.has_erased) {
+    refuse(entry, "values of it were erased");
+  }
   change->because(fmt::format("entry {} reverted{}{}", number, options.reason.empty() ? "" : ": ", options.reason));
   const std::string kind = kind_of(entry);
   const Revert revert{session, *registry, *change, options, found};

@@ -289,6 +289,8 @@ void add_changes(Command& group, Session& session) {
   away.delivers(options->delivery);
   away.footer("  keyloader owner delete acme");
   away.run([&session, options] { remove(session, *options); });
+
+  add_owner_erase(group, session);
 }
 
 }  // namespace

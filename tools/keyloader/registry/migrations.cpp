@@ -200,7 +200,24 @@ CREATE TABLE archived_deletions(
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive};
+// Chain version 2: personal values beside the audit (registry/audit_values.hpp). An erased one has neither salt nor
+// value. The entry `audit.version` stands between the two versions.
+constexpr const char* kAuditValues = R"sql(
+CREATE TABLE audit_values(
+  hashed TEXT    PRIMARY KEY CHECK(length(hashed) = 78),
+  owner  BLOB    CHECK(owner IS NULL OR length(owner) = 16),
+  salt   BLOB    CHECK(salt IS NULL OR length(salt) = 16),
+  value  TEXT,
+  erased INTEGER NOT NULL DEFAULT 0,
+  CHECK((erased = 0) = (value IS NOT NULL) AND (value IS NULL) = (salt IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX audit_values_by_value ON audit_values(value, owner) WHERE value IS NOT NULL;
+CREATE INDEX audit_values_by_owner ON audit_values(owner) WHERE owner IS NOT NULL;
+CREATE INDEX audit_values_by_erased ON audit_values(erased) WHERE erased <> 0;
+)sql";
+
+constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive, kAuditValues};
+static_assert(kSteps[kAuditValuesSchema - 1] == kAuditValues);
 
 }  // namespace
 

@@ -27,6 +27,7 @@ using Seconds = std::int64_t;  // since 1970-01-01 UTC; 0 stands for "not set"
 
 inline constexpr std::string_view kDefaultPlan = "default";
 inline constexpr std::string_view kPlainMethod = "sha256";
+inline constexpr int kAuditVersion = 2;  // of the chain (registry/audit_values.hpp)
 
 // One limit of a plan, an owner or a key. The name says which limit of a plan a key's own one replaces.
 struct Limit {
@@ -113,10 +114,11 @@ struct AuditEntry {  // NOLINT(bugprone-exception-escape): Json says that moving
   std::uint64_t seq = 0;
   Seconds time = 0;
   Json actor;
-  std::string action;  // `key.revoke`
-  std::string object;  // `key_…`, the name of an owner, plan or role, a pepper's id, or a generation
-  Json before;         // null when there was nothing before
-  Json after;          // null when there is nothing after
+  std::string action;       // `key.revoke`
+  std::string object;       // `key_…`, the name of an owner, plan or role, a pepper's id, or a generation
+  Json before;              // null when there was nothing before
+  Json after;               // null when there is nothing after
+  bool has_erased = false;  // some of its values were erased, and stand as "(erased)"
   Hash prev_hash{};
   Hash hash{};
 };
@@ -137,6 +139,7 @@ struct AuditFilter {
   Seconds since = 0;
   std::uint64_t first = 0;  // those with this number or a higher one
   std::uint64_t most = 0;   // the newest; 0: all
+  bool as_chained = false;  // as they are hashed: personal values as salted hashes
 };
 
 // What a rate's bucket holds: the burst that was written, or the one that follows from the rate. 0 for other kinds.

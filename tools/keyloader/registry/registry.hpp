@@ -101,6 +101,10 @@ class Change {
   // Removes the entries up to `last`, which are kept in a file; `note`: which. What they say of deletions stays.
   virtual void archive(const AuditEntry& last, const Json& note) = 0;
 
+  // Erases the personal values of the audit's entries about an owner that is no more.
+  // RETURNS: how many there were; 0: there is nothing left to erase, and nothing was written.
+  virtual std::uint64_t erase(const OwnerId& owner) = 0;
+
   // RETURNS: the number of the last audit entry written.
   virtual std::uint64_t commit() = 0;
 };
@@ -154,6 +158,13 @@ class Registry {
   [[nodiscard]] virtual Seconds deleted(std::string_view object, std::string_view action) = 0;
   // All deletions of this kind, oldest first: of an entry object, time and before.
   virtual void each_deletion(std::string_view action, const std::function<void(const AuditEntry&)>& visit) = 0;
+
+  // Owners of this name, of now or of before, that the audit has values of; also one whose id, 32 hex digits, it is.
+  [[nodiscard]] virtual std::vector<OwnerId> owners_in_audit(std::string_view name_or_id) = 0;
+  // Entries of before chain version 2 that name this owner; their values stand in the chain itself.
+  [[nodiscard]] virtual std::uint64_t unerasable_entries(std::string_view owner) = 0;
+  // Throws Failure unless the values beside the chain are those that were hashed, or were erased by an entry.
+  virtual void check_audit_values() = 0;
 
   // Oldest first; those that were archived are no longer here.
   virtual void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) = 0;

@@ -91,12 +91,13 @@ SqliteChange::SqliteChange(Database& database, Registry& registry)
     : database_(database),
       registry_(registry),
       transaction_(database, Transaction::Kind::write),
-      actor_(current_actor().dump()) {}
+      actor_(current_actor()),
+      values_(database) {}
 
 void SqliteChange::found(const apikey::RegistryId& id, const Home& home) {
   database_.query("INSERT INTO info(one, registry_id, created) VALUES(1, ?, ?)").bind(id).bind(wall_clock()).run();
   set_home(home);
-  audit("registry.init", hex(id), nullptr, {{"registry_id", hex(id)}});
+  audit("registry.init", hex(id), nullptr, {{"registry_id", hex(id)}, {"audit_version", kAuditVersion}});
 }
 
 void SqliteChange::set_home(const Home& home) {
@@ -128,6 +129,10 @@ void SqliteChange::adopt(const Home& here, const std::string& reason) {
   audit("registry.adopt", hex(info.id), entry(info.home), after);
 }
 
+void SqliteChange::begin_chain_version_2() {
+  audit("audit.version", std::to_string(kAuditVersion), {{"audit_version", 1}}, {{"audit_version", kAuditVersion}});
+}
+
 void SqliteChange::load_chain_end() {
   Query query = database_.query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1");
   if (query.step()) {
@@ -137,29 +142,43 @@ void SqliteChange::load_chain_end() {
   knows_chain_end_ = true;
 }
 
-void SqliteChange::audit(std::string_view action, std::string_view object, const Json& before, const Json& after) {
+const OwnerId* SqliteChange::owner_id(const std::string& name) {
+  const auto [found, is_new] = owner_ids_.try_emplace(name);
+  if (is_new) {
+    Query query = database_.query("SELECT id FROM owners WHERE name = ?");
+    if (!query.bind(name).step()) {
+      fail_vanished(name);
+    }
+    query.bytes(0, found->second);
+  }
+  return &found->second;
+}
+
+void SqliteChange::audit(std::string_view action, std::string_view object, const Json& before, const Json& after,
+                         const OwnerId* owner) {
   if (!knows_chain_end_) {
     load_chain_end();
   }
   AuditEntry entry;
   entry.seq = last_seq_ + 1;
   entry.time = wall_clock();
+  entry.actor = actor_;
   entry.action = action;
   entry.object = object;
-  entry.prev_hash = last_hash_;
-  const std::string before_text = before.dump();
-  Json with_reason;
+  entry.before = before;
+  entry.after = after;
   if (!reason_.empty()) {
-    with_reason = after;  // null becomes an object
-    with_reason["reason"] = reason_;
+    entry.after["reason"] = reason_;  // null becomes an object
   }
-  const std::string after_text = (reason_.empty() ? after : with_reason).dump();
-  entry.hash = chain_hash(entry, {.actor = actor_, .before = before_text, .after = after_text});
+  const ChainedTexts texts = values_.hide(entry, owner);
+  entry.object = texts.object;
+  entry.prev_hash = last_hash_;
+  entry.hash = chain_hash(entry, {.actor = texts.actor, .before = texts.before, .after = texts.after});
   Query query = database_.query(
       "INSERT INTO audit(seq, time, actor, action, object, before, after, prev_hash, hash)"
       " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)");
-  query.bind(entry.seq).bind(entry.time).bind(actor_).bind(action).bind(object).bind(before_text);
-  query.bind(after_text).bind(entry.prev_hash).bind(entry.hash).run();
+  query.bind(entry.seq).bind(entry.time).bind(texts.actor).bind(action).bind(entry.object).bind(texts.before);
+  query.bind(texts.after).bind(entry.prev_hash).bind(entry.hash).run();
   last_seq_ = entry.seq;
   last_hash_ = entry.hash;
 }
@@ -171,7 +190,7 @@ void SqliteChange::create(const Owner& owner) {
   query.bind(owner.name).bind(owner.id).bind(owner.email).bind(owner.team).bind(dump(owner.meta));
   query.bind(owner.is_suspended).bind(owner.suspended_until).bind(owner.created).run();
   insert_limits(database_, owner);
-  audit("owner.create", owner.name, nullptr, to_json(owner));
+  audit("owner.create", owner.name, nullptr, to_json(owner), &owner.id);
 }
 
 void SqliteChange::update(const Owner& owner, std::string_view action) {
@@ -185,12 +204,13 @@ void SqliteChange::update(const Owner& owner, std::string_view action) {
   query.bind(owner.suspended_until).bind(owner.id).run();
   database_.query("DELETE FROM owner_limits WHERE of = (SELECT num FROM owners WHERE id = ?)").bind(owner.id).run();
   insert_limits(database_, owner);
-  audit(action_of("owner", action), owner.name, to_json(*before), to_json(owner));
+  audit(action_of("owner", action), owner.name, to_json(*before), to_json(owner), &owner.id);
 }
 
 void SqliteChange::remove(const Owner& owner) {
   database_.query("DELETE FROM owners WHERE id = ?").bind(owner.id).run();
-  audit("owner.delete", owner.name, to_json(owner), nullptr);
+  owner_ids_.erase(owner.name);
+  audit("owner.delete", owner.name, to_json(owner), nullptr, &owner.id);
 }
 
 void SqliteChange::create(const Plan& plan) {
@@ -251,7 +271,7 @@ void SqliteChange::create(const Key& key, std::string_view action) {
   query.run();
   ++added_;
   insert_roles_and_limits(database_, key);
-  audit(action_of("key", action), text_of(key.id), nullptr, to_json(key));
+  audit(action_of("key", action), text_of(key.id), nullptr, to_json(key), owner_id(key.owner));
 }
 
 void SqliteChange::update(const Key& key, std::string_view action) {
@@ -268,7 +288,7 @@ void SqliteChange::update(const Key& key, std::string_view action) {
   database_.query("DELETE FROM key_roles WHERE digest = ?").bind(key.digest.bytes).run();
   database_.query("DELETE FROM key_limits WHERE of = ?").bind(key.digest.bytes).run();
   insert_roles_and_limits(database_, key);
-  audit(action_of("key", action), text_of(key.id), to_json(*before), to_json(key));
+  audit(action_of("key", action), text_of(key.id), to_json(*before), to_json(key), owner_id(key.owner));
 }
 
 void SqliteChange::remove(const Key& key) {
@@ -277,7 +297,7 @@ void SqliteChange::remove(const Key& key) {
       "DELETE FROM key_adjustments WHERE family = ?1 AND NOT EXISTS(SELECT 1 FROM keys WHERE family = ?1)");
   query.bind(key.family.bytes).run();
   ++removed_;
-  audit("key.delete", text_of(key.id), to_json(key), nullptr);
+  audit("key.delete", text_of(key.id), to_json(key), nullptr, owner_id(key.owner));
 }
 
 void SqliteChange::create(const Pepper& pepper) {
@@ -300,7 +320,7 @@ void SqliteChange::adjust(const Key& key, const Adjustment& adjustment, std::str
   query.bind(adjustment.last_reset).run();
   Json after = adjustment_entry(subject, adjustment);
   after["reason"] = reason;
-  audit(action_of("quota", action), text_of(key.id), adjustment_entry(subject, before), after);
+  audit(action_of("quota", action), text_of(key.id), adjustment_entry(subject, before), after, owner_id(key.owner));
 }
 
 void SqliteChange::adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
@@ -314,7 +334,7 @@ void SqliteChange::adjust(const Owner& owner, const Adjustment& adjustment, std:
   query.bind(adjustment.last_reset).run();
   Json after = adjustment_entry(subject, adjustment);
   after["reason"] = reason;
-  audit(action_of("quota", action), owner.name, adjustment_entry(subject, before), after);
+  audit(action_of("quota", action), owner.name, adjustment_entry(subject, before), after, &owner.id);
 }
 
 // One statement for all keys of an import, not one for each.
@@ -362,6 +382,21 @@ void SqliteChange::archive(const AuditEntry& last, const Json& note) {
   database_.query("DELETE FROM audit WHERE seq <= ?").bind(last.seq).run();
   Query query = database_.query("UPDATE info SET archived_seq = ?, archived_time = ?, archived_hash = ?");
   query.bind(last.seq).bind(last.time).bind(last.hash).run();
+}
+
+std::uint64_t SqliteChange::erase(const OwnerId& owner) {
+  Query count = database_.query("SELECT count(*) FROM audit_values WHERE owner = ? AND erased = 0");
+  count.bind(owner).step();
+  const std::uint64_t values = count.count(0);
+  if (values == 0) {
+    return 0;
+  }
+  // Its own entry first: what is erased holds its number.
+  audit("owner.erase", hex(owner), nullptr, {{"values", values}});
+  Query query =
+      database_.query("UPDATE audit_values SET salt = NULL, value = NULL, erased = ? WHERE owner = ? AND erased = 0");
+  query.bind(last_seq_).bind(owner).run();
+  return values;
 }
 
 std::uint64_t SqliteChange::commit() {

@@ -2,6 +2,9 @@
 // Made by SqliteRegistry only.
 #pragma once
 
+#include <unordered_map>
+
+#include "registry/audit_values.hpp"
 #include "registry/registry.hpp"
 #include "registry/sqlite_db.hpp"
 
@@ -18,6 +21,8 @@ class SqliteChange final : public Change {
   // Throws Failure unless the registry is at home at `here`. One that has none yet is from now on.
   void require_home(const Home& here);
   void adopt(const Home& here, const std::string& reason);
+  // From here on the chain has version 2. Written where a registry of before is taken over.
+  void begin_chain_version_2();
 
   void because(const std::string& reason) override { reason_ = reason; }
   void create(const Owner& owner) override;
@@ -40,10 +45,14 @@ class SqliteChange final : public Change {
   void settle(std::uint64_t keys_in_snapshot) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
   void archive(const AuditEntry& last, const Json& note) override;
+  std::uint64_t erase(const OwnerId& owner) override;
   std::uint64_t commit() override;
 
  private:
-  void audit(std::string_view action, std::string_view object, const Json& before, const Json& after);
+  // `owner`: whom the entry is about; null: nobody.
+  void audit(std::string_view action, std::string_view object, const Json& before, const Json& after,
+             const OwnerId* owner = nullptr);
+  [[nodiscard]] const OwnerId* owner_id(const std::string& name);
   void set_home(const Home& home);
   void load_chain_end();
   void count_keys();
@@ -56,7 +65,9 @@ class SqliteChange final : public Change {
   std::uint64_t removed_ = 0;
   std::uint64_t last_seq_ = 0;
   Hash last_hash_{};
-  std::string actor_;  // JSON
+  Json actor_;
+  AuditValues values_;
+  std::unordered_map<std::string, OwnerId> owner_ids_;
   std::string reason_;
 };
 

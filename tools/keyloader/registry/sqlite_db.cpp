@@ -195,10 +195,11 @@ Database::Database(const std::filesystem::path& given, bool create) {
   // would be read into a backup that is copied over the database.
   int is_on = 1;
   sqlite3_file_control(database, "main", SQLITE_FCNTL_PERSIST_WAL, &is_on);
-  // FULL: what the snapshot already says must not be forgotten by the registry when the power fails.
+  // FULL: what the snapshot already says must not be forgotten by the registry when the power fails. secure_delete:
+  // what was erased must not stay in the file.
   execute(
       "PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=0; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA "
-      "trusted_schema=OFF;"
+      "trusted_schema=OFF; PRAGMA secure_delete=ON;"
       "PRAGMA cache_size=-65536");
   give_group_of(path);
 }

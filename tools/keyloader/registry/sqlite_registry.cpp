@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <openssl/rand.h>
 
+#include "registry/audit_values.hpp"
 #include "registry/migrations.hpp"
 #include "registry/sqlite_change.hpp"
 #include "registry/sqlite_rows.hpp"
@@ -14,7 +15,8 @@ namespace {
 
 class SqliteRegistry final : public Registry {
  public:
-  SqliteRegistry(const std::filesystem::path& file, bool create) : database_(file, create), here_(home_of(file)) {}
+  SqliteRegistry(const std::filesystem::path& file, bool create)
+      : database_(file, create), values_(database_), here_(home_of(file)) {}
 
   [[nodiscard]] Database& database() { return database_; }
 
@@ -41,7 +43,8 @@ class SqliteRegistry final : public Registry {
   RegistryInfo info() override {
     Query query = database_.query(
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
-        " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive')"
+        " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive',"
+        "                                                          'audit.version', 'owner.erase')"
         "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
         " archived_seq, archived_time, archived_hash FROM info");
     if (!query.step()) {
@@ -222,8 +225,9 @@ class SqliteRegistry final : public Registry {
 
   Seconds deleted(std::string_view object, std::string_view action) override {
     Query query = database_.query(
-        "SELECT max(coalesce((SELECT max(time) FROM audit WHERE object = ?1 AND action = ?2), 0),"
-        " coalesce((SELECT max(time) FROM archived_deletions WHERE object = ?1 AND action = ?2), 0))");
+        "WITH wanted(object) AS (SELECT ?1 UNION ALL SELECT hashed FROM audit_values WHERE value = ?1)"
+        " SELECT max(coalesce((SELECT max(time) FROM audit WHERE object IN wanted AND action = ?2), 0),"
+        " coalesce((SELECT max(time) FROM archived_deletions WHERE object IN wanted AND action = ?2), 0))");
     query.bind(object).bind(action).step();
     return query.number(0);
   }
@@ -239,20 +243,58 @@ class SqliteRegistry final : public Registry {
       entry.object = query.text(0);
       entry.time = query.number(1);
       entry.before = Json::parse(query.view(2), nullptr, false);
+      values_.show(entry);
       visit(entry);
     }
   }
 
+  std::vector<OwnerId> owners_in_audit(std::string_view name_or_id) override {
+    // The first value of an owner that the audit has is its name, in the object of owner.create.
+    Query query = database_.query(
+        "SELECT DISTINCT v.owner FROM audit_values v WHERE v.owner IS NOT NULL AND lower(hex(v.owner)) = ?1"
+        " UNION SELECT v.owner FROM audit_values v WHERE v.owner IS NOT NULL AND v.value = ?1"
+        " AND EXISTS(SELECT 1 FROM audit a WHERE a.object = v.hashed)"
+        " UNION SELECT v.owner FROM audit_values v WHERE v.owner IS NOT NULL AND v.value = ?1"
+        " AND EXISTS(SELECT 1 FROM archived_deletions d WHERE d.object = v.hashed)");
+    query.bind(name_or_id);
+    std::vector<OwnerId> owners;
+    while (query.step()) {
+      query.bytes(0, owners.emplace_back());
+    }
+    return owners;
+  }
+
+  std::uint64_t unerasable_entries(std::string_view owner) override {
+    Query query = database_.query(
+        "SELECT count(*) FROM audit WHERE (object = ?1 AND substr(action, 1, 6) IN ('owner.', 'quota.') AND action <> "
+        "'owner.erase')"
+        " OR json_extract(before, '$.owner') = ?1 OR json_extract(after, '$.owner') = ?1");
+    query.bind(owner).step();
+    return query.count(0);
+  }
+
+  void check_audit_values() override {
+    each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) { values_.check(entry); });
+    values_.check_erased(info().archived_seq);
+  }
+
   void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) override {
     Query query = database_.query(
-        "SELECT * FROM (SELECT seq, time, actor, action, object, before, after, prev_hash, hash FROM audit"
-        " WHERE (?1 = '' OR object = ?1) AND (?2 = '' OR action = ?2 OR substr(action, 1, length(?2) + 1) = ?2 || '.')"
-        " AND (?3 = '' OR json_extract(actor, '$.user') = ?3 OR json_extract(actor, '$.sudo_user') = ?3)"
+        "WITH objects(text) AS (SELECT ?1 UNION ALL SELECT hashed FROM audit_values WHERE value = ?1),"
+        " users(text) AS (SELECT ?3 UNION ALL SELECT hashed FROM audit_values WHERE value = ?3 AND owner IS NULL)"
+        " SELECT * FROM (SELECT seq, time, actor, action, object, before, after, prev_hash, hash FROM audit"
+        " WHERE (?1 = '' OR object IN objects) AND (?2 = '' OR action = ?2"
+        "        OR substr(action, 1, length(?2) + 1) = ?2 || '.')"
+        " AND (?3 = '' OR json_extract(actor, '$.user') IN users OR json_extract(actor, '$.sudo_user') IN users)"
         " AND time >= ?4 AND seq >= ?5 ORDER BY seq DESC LIMIT ?6) ORDER BY seq");
     query.bind(filter.object).bind(filter.action).bind(filter.actor).bind(filter.since).bind(filter.first);
     query.bind(filter.most == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(filter.most));
     while (query.step()) {
-      visit(read_audit_entry(query));
+      AuditEntry entry = read_audit_entry(query);
+      if (!filter.as_chained) {
+        values_.show(entry);
+      }
+      visit(entry);
     }
   }
 
@@ -283,6 +325,7 @@ class SqliteRegistry final : public Registry {
   }
 
   Database database_;
+  AuditValues values_;
   Home here_;
 };
 
@@ -300,9 +343,13 @@ std::unique_ptr<Registry> open_sqlite_registry(const std::filesystem::path& file
                               file.string(), version, newest_schema_version()));
   }
   if (version < newest_schema_version()) {
-    Transaction transaction(database, Transaction::Kind::write);
+    SqliteChange change(database, *registry);
+    const int before = schema_version(database);  // nobody else is taking it over now
     migrate(database);
-    transaction.commit();
+    if (before < kAuditValuesSchema) {
+      change.begin_chain_version_2();
+    }
+    change.commit();
   }
   return registry;
 }

@@ -1,0 +1,213 @@
+"""Chain version 2: personal values lie beside the audit, and can be erased without breaking its chain."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+
+import pytest
+
+from harness.old_registry import all_entries, rechain, to_schema_5
+from harness.paths import KEYLOADER
+
+SECRET = {"name": "Jana Nowak", "email": "jana@home.example", "meta": "passport-4711", "key": "her laptop", "reason": "Jana left"}
+
+
+def rows(keyloader, statement, *values):
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        return database.execute(statement, values).fetchall()
+
+
+def change(keyloader, statement):
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        assert database.execute(statement).rowcount > 0
+    database.close()
+
+
+def make_and_delete(keyloader, name=SECRET["name"]):
+    """An owner that was there, with one key. RETURNS: the key's id."""
+    keyloader("owner", "create", name, "--email", SECRET["email"], "--meta", f"id={SECRET['meta']}", "--team", "web")
+    key = keyloader.key(name, "--name", SECRET["key"], "--meta", f"id={SECRET['meta']}")["id"]
+    keyloader("key", "revoke", key, "--reason", SECRET["reason"])
+    keyloader("key", "delete", key)
+    keyloader("owner", "delete", name, "--reason", SECRET["reason"])
+    return key
+
+
+def doctor(keyloader):
+    return subprocess.run([KEYLOADER, "doctor", "--all"], env=keyloader.environment(), capture_output=True, text=True,
+                          check=False).stdout
+
+
+def everything_on_disk(keyloader):
+    return b"".join(path.read_bytes() for path in keyloader.dir.glob("registry.db*"))
+
+
+def test_no_personal_value_is_hashed_as_it_is(keyloader):
+    make_and_delete(keyloader)
+    chain = str(rows(keyloader, "SELECT actor, object, before, after FROM audit"))
+    for value in (*SECRET.values(), f'"user":"{os.getenv("USER", "root")}"'):
+        assert value not in chain
+    shown = keyloader("audit", "list", "--json").stdout
+    for value in SECRET.values():
+        assert value in shown
+    assert "web" in chain, "a team is no person"
+    assert keyloader.audit("--object", SECRET["name"])[0]["action"] == "owner.create"
+    assert len(keyloader.audit("--object", SECRET["name"], "--by", keyloader.audit()[0]["actor"]["user"])) == 2
+
+
+def test_the_same_value_of_two_owners_has_two_hashes(keyloader):
+    for name in ("acme", "globex"):
+        keyloader("owner", "create", name, "--email", SECRET["email"])
+    first, second = [entry["after"]["email"] for entry in keyloader.audit("--chained", "--action", "owner.create")]
+    assert first != second and first.startswith("salted-sha256:")
+
+
+def test_erased_values_are_gone_and_the_chain_is_whole(keyloader):
+    key = make_and_delete(keyloader)
+    keyloader("owner", "create", "globex", "--email", "g@globex.example")
+    before = keyloader.json("audit", "verify")["hash"]
+    said = keyloader("owner", "erase", SECRET["name"], "--reason", "asked for it").stdout
+    assert "erased 5 values of owner Jana Nowak" in said
+    disk = everything_on_disk(keyloader)
+    for value in SECRET.values():
+        assert value.encode() not in disk
+    whole = keyloader.json("audit", "verify")
+    assert whole["ok"] and whole["hash"] != before
+    made, = keyloader.audit("--action", "owner.create", "--last", "2")[:1]
+    assert made["object"] == made["after"]["name"] == made["after"]["email"] == "(erased)"
+    assert keyloader.audit("--object", key)[0]["after"]["owner"] == "(erased)"
+    assert keyloader.audit("--object", "globex")[0]["after"]["email"] == "g@globex.example"
+    entry = keyloader.audit()[-1]
+    assert (entry["action"], entry["after"]) == ("owner.erase", {"values": 5, "reason": "asked for it"})
+    assert "has no values of a deleted owner" in keyloader.refused("owner", "erase", SECRET["name"])
+    assert "has no values" in keyloader.refused("owner", "erase", entry["object"]), "its id is known, and nothing else"
+    assert "fine   audit-chain" in doctor(keyloader)
+
+
+def test_what_is_there_is_not_erased(keyloader):
+    make_and_delete(keyloader)
+    keyloader("owner", "create", SECRET["name"])
+    said = keyloader.refused("owner", "erase", SECRET["name"])
+    assert "exists" in said and "owner delete" in said and "by its id" in said
+    old = keyloader.audit("--action", "owner.create")[0]["after"]["id"]
+    assert "dry run" in keyloader("owner", "erase", old, "--dry-run").stdout
+    assert keyloader.audit("--object", SECRET["name"])[0]["after"]["email"] == SECRET["email"]
+    keyloader("owner", "erase", old)
+    first, second = keyloader.audit("--action", "owner.create")
+    assert first["after"]["name"] == "(erased)" and second["after"]["name"] == SECRET["name"]
+    assert "has no values" in keyloader.refused("owner", "erase", "nobody")
+
+
+def test_an_erased_entry_is_not_reverted(keyloader):
+    make_and_delete(keyloader)
+    keyloader("owner", "erase", SECRET["name"])
+    entry = keyloader.audit("--action", "owner.delete")[0]
+    assert "values of it were erased" in keyloader.refused("audit", "revert", str(entry["seq"]))
+
+
+def test_archived_entries_are_erased_too(keyloader, tmp_path):
+    make_and_delete(keyloader)
+    file = tmp_path / "audit.ndjson"
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        rechain(database, [(seq, when - 86400, *rest) for seq, when, *rest in all_entries(database)])
+    database.close()
+    keyloader("audit", "archive", file, "--before", "1h")
+    assert SECRET["name"] not in file.read_text()
+    keyloader("owner", "erase", SECRET["name"])
+    assert SECRET["name"].encode() not in everything_on_disk(keyloader)
+    assert keyloader.json("audit", "verify", "--archive", file)["ok"]
+
+
+@pytest.mark.parametrize("statement,said", [
+    ("UPDATE audit_values SET value = 'x' WHERE value = 'Jana Nowak'", "has been altered"),
+    ("UPDATE audit_values SET salt = zeroblob(16) WHERE value = 'Jana Nowak'", "has been altered"),
+    ("DELETE FROM audit_values WHERE value = 'Jana Nowak'", "has been removed"),
+    ("UPDATE audit_values SET value = NULL, salt = NULL, erased = 2 WHERE value = 'Jana Nowak'", "no erasure accounts for"),
+    ("UPDATE audit_values SET value = NULL, salt = NULL, erased = 999 WHERE value = 'Jana Nowak'", "no erasure accounts for"),
+])
+def test_tampering_beside_the_chain_is_found(keyloader, statement, said):
+    make_and_delete(keyloader)
+    change(keyloader, statement)
+    assert said in keyloader.refused("audit", "verify")
+    assert "wrong  audit-chain" in doctor(keyloader)
+
+
+def test_an_erasure_accounts_for_its_own_values_only(keyloader):
+    make_and_delete(keyloader)
+    keyloader("owner", "create", "globex", "--email", "g@globex.example")
+    keyloader("owner", "erase", SECRET["name"])
+    erased = keyloader.audit()[-1]["seq"]
+    change(keyloader, f"UPDATE audit_values SET value = NULL, salt = NULL, erased = {erased} WHERE value = 'g@globex.example'")
+    assert "no erasure accounts for" in keyloader.refused("audit", "verify")
+
+
+@pytest.fixture
+def older(keyloader):
+    """A registry of the version before, with a deleted owner in its audit."""
+    make_and_delete(keyloader)
+    keyloader.before = keyloader.audit()
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        to_schema_5(database)
+    database.close()
+    return keyloader
+
+
+def test_a_registry_of_before_goes_on_with_an_entry(older):
+    entries = older.audit()
+    assert entries[-1]["action"] == "audit.version" and entries[-1]["after"] == {"audit_version": 2}
+    strip = [{**entry, "hash": "", "prev_hash": ""} for entry in entries[:-1]]
+    assert [entry["object"] for entry in strip] == [entry["object"] for entry in older.before]
+    make_and_delete(older, "Second Person")
+    assert older.json("audit", "verify")["entries"] == len(older.audit())
+    said = older("owner", "erase", "Second Person").stdout
+    assert "erased" in said and "cannot be erased" not in said
+    said = older("owner", "erase", SECRET["name"]).stdout
+    assert "nothing was erased" in said and "all from before version 2" in said
+    assert older.json("audit", "verify")["ok"]
+    change(older, "UPDATE audit SET after = '{}' WHERE action = 'audit.version'")
+    assert "altered" in older.refused("audit", "verify")
+
+
+KILLER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int calls;
+static void count(void) { if (++calls == atoi(getenv("KILL_AT"))) kill(getpid(), SIGKILL); }
+int sqlite3_step(void* statement) {
+  count();
+  return ((int (*)(void*))dlsym(RTLD_NEXT, "sqlite3_step"))(statement);
+}
+int sqlite3_exec(void* db, const char* sql, void* a, void* b, char** error) {
+  count();
+  return ((int (*)(void*, const char*, void*, void*, char**))dlsym(RTLD_NEXT, "sqlite3_exec"))(db, sql, a, b, error);
+}
+"""
+
+
+def test_taking_over_survives_a_kill_at_any_statement(older, tmp_path):
+    source, library = tmp_path / "killer.c", tmp_path / "killer.so"
+    source.write_text(KILLER)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    kept = tmp_path / "kept"
+    shutil.copytree(older.dir, kept)
+    killed = 0
+    for at in range(1, 200):
+        shutil.rmtree(older.dir)
+        shutil.copytree(kept, older.dir)
+        run = subprocess.run([KEYLOADER, "registry", "show"], env={**older.environment(), "LD_PRELOAD": str(library),
+                                                                   "KILL_AT": str(at)}, capture_output=True, check=False)
+        if run.returncode == 0:
+            break
+        assert run.returncode == -signal.SIGKILL, run.stderr
+        killed += 1
+        assert older.json("audit", "verify")["ok"]
+        versions = [entry["seq"] for entry in older.audit("--action", "audit.version")]
+        assert versions == [len(older.before) + 1]
+    else:
+        raise AssertionError("it never came to an end")
+    assert killed > 10
