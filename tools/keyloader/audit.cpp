@@ -133,8 +133,11 @@ void list(const Session& session, const AuditOptions& options) {
 AuditChain verify_chain(Registry& registry) {
   const RegistryInfo info = registry.info();
   AuditChain chain(info.archived_seq, info.archived_hash);
-  registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) { chain.add(entry); });
-  registry.check_audit_values();
+  registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) {
+    chain.add(entry);
+    registry.check_audit_values(entry);
+  });
+  registry.check_audit_erasures();
   return chain;
 }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 namespace keyloader {
 namespace {
@@ -155,30 +156,32 @@ void AuditValues::show(AuditEntry& entry) {
   });
 }
 
-void AuditValues::each_hashed(const AuditEntry& entry, const std::function<void(const std::string&)>& visit) {
+void AuditValues::check(const AuditEntry& entry) {
   AuditEntry copy = entry;
-  edit_all(copy, [&](std::string& text) {
-    if (is_hashed(text)) {
-      visit(text);
+  edit_all(copy, [&](const std::string& text) {
+    if (is_hashed(text) && checked_.find(text) == checked_.end()) {
+      check_value(text, entry.seq);
+      if (checked_.size() >= kMostKept) {
+        checked_.clear();
+      }
+      checked_.insert(text);
     }
   });
 }
 
-void AuditValues::check(const AuditEntry& entry) {
-  each_hashed(entry, [&](const std::string& hashed) {
-    Query query = database_.query("SELECT salt, value, erased FROM audit_values WHERE hashed = ?");
-    if (!query.bind(hashed).step()) {
-      throw Failure(fmt::format("a value of entry {} of the audit has been removed", entry.seq));
-    }
-    if (query.number(2) != 0) {
-      return;
-    }
-    Salt salt{};
-    query.bytes(0, salt);
-    if (query.is_null(1) || hashed_text(salt, query.view(1)) != hashed) {
-      throw Failure(fmt::format("a value of entry {} of the audit has been altered", entry.seq));
-    }
-  });
+void AuditValues::check_value(const std::string& hashed, std::uint64_t seq) {
+  Query query = database_.query("SELECT salt, value, erased FROM audit_values WHERE hashed = ?");
+  if (!query.bind(hashed).step()) {
+    throw Failure(fmt::format("a value of entry {} of the audit has been removed", seq));
+  }
+  if (query.number(2) != 0) {
+    return;
+  }
+  Salt salt{};
+  query.bytes(0, salt);
+  if (query.is_null(1) || hashed_text(salt, query.view(1)) != hashed) {
+    throw Failure(fmt::format("a value of entry {} of the audit has been altered", seq));
+  }
 }
 
 void AuditValues::check_erased(std::uint64_t archived_seq) {

@@ -7,10 +7,10 @@
 // `owner.erase` whose number it holds.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "registry/registry.hpp"
 #include "registry/sqlite_db.hpp"
@@ -37,21 +37,20 @@ class AuditValues {
   // Puts the values back. An entry of version 1 holds its values itself and stays as it is.
   void show(AuditEntry& entry);
 
-  // Each value of the entry that stands in the chain as a hash.
-  static void each_hashed(const AuditEntry& entry, const std::function<void(const std::string& hashed)>& visit);
-
   // Throws Failure unless each value that the entry stands for is there and is what was hashed, or was erased.
   void check(const AuditEntry& entry);
   // The same of all that were erased: each entry `owner.erase` that is still here says how many there are.
   void check_erased(std::uint64_t archived_seq);
 
  private:
+  void check_value(const std::string& hashed, std::uint64_t seq);
   std::string hashed(const std::string& value, const OwnerId* owner);
   const std::string& value_of(const std::string& hashed);  // kErased when it was erased, the text itself when unknown
 
   Database& database_;
   std::unordered_map<std::string, std::string> hashes_;  // owner and value → hashed
   std::unordered_map<std::string, std::string> values_;  // hashed → value
+  std::unordered_set<std::string> checked_;              // hashed
 };
 
 }  // namespace keyloader

@@ -163,8 +163,11 @@ class Registry {
   [[nodiscard]] virtual std::vector<OwnerId> owners_in_audit(std::string_view name_or_id) = 0;
   // Entries of before chain version 2 that name this owner; their values stand in the chain itself.
   [[nodiscard]] virtual std::uint64_t unerasable_entries(std::string_view owner) = 0;
-  // Throws Failure unless the values beside the chain are those that were hashed, or were erased by an entry.
-  virtual void check_audit_values() = 0;
+  // Throws Failure unless the values beside this entry, which is as_chained, are those that were hashed, or were
+  // erased.
+  virtual void check_audit_values(const AuditEntry& entry) = 0;
+  // Throws Failure unless entries account for all values that were erased.
+  virtual void check_audit_erasures() = 0;
 
   // Oldest first; those that were archived are no longer here.
   virtual void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) = 0;

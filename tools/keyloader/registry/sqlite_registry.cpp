@@ -273,10 +273,8 @@ class SqliteRegistry final : public Registry {
     return query.count(0);
   }
 
-  void check_audit_values() override {
-    each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) { values_.check(entry); });
-    values_.check_erased(info().archived_seq);
-  }
+  void check_audit_values(const AuditEntry& entry) override { values_.check(entry); }
+  void check_audit_erasures() override { values_.check_erased(info().archived_seq); }
 
   void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) override {
     Query query = database_.query(
