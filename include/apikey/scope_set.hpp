@@ -1,5 +1,6 @@
 // Scopes: names of segments joined by ':', each segment 1 or more of [A-Za-z0-9_.*/-] where '*' stands alone.
-//   orders:read   a plain scope        orders:*   grants orders:read and orders:read:own       *   grants all
+//   orders:read   a plain scope        orders:*   grants orders:read and orders:read:own
+//   *             grants all but reserved scopes, those that begin with `apikey:`
 // '*' is only allowed as the last segment of a grant, and never in what a location requires.
 //
 // A scope set as it stands in table `scopes`: u16 count, then for each scope, in byte order: u16 length, bytes.
@@ -19,7 +20,10 @@ inline constexpr std::size_t kMaxScopesPerSet = 1000;
 [[nodiscard]] bool is_valid_scope(std::string_view scope) noexcept;  // may be required: no '*'
 [[nodiscard]] bool is_valid_grant(std::string_view grant) noexcept;  // may be held by a key
 
-// `a:*` grants `a:b` and `a:b:c`, not `a`; `*` grants everything.
+// Scopes that begin with `apikey:` say what may be done with the keys themselves; `*` does not contain them.
+[[nodiscard]] bool is_reserved_scope(std::string_view scope) noexcept;
+
+// `a:*` grants `a:b` and `a:b:c`, not `a`; `*` grants everything that is not reserved.
 [[nodiscard]] bool scope_grants(std::string_view grant, std::string_view required) noexcept;
 
 // A view of an encoded set; empty by default. LIFETIME: the snapshot's.

@@ -15,6 +15,7 @@ namespace {
 constexpr std::size_t kCountSize = 2;
 constexpr std::size_t kLengthSize = 2;
 constexpr std::size_t kNear = 2;
+constexpr std::string_view kReservedStem = "apikey:";
 
 bool is_scope_char(char c) noexcept {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
@@ -78,9 +79,11 @@ bool is_valid_grant(std::string_view grant) noexcept {
   return is_valid_scope(grant);
 }
 
+bool is_reserved_scope(std::string_view scope) noexcept { return scope.starts_with(kReservedStem); }
+
 bool scope_grants(std::string_view grant, std::string_view required) noexcept {
   if (grant == "*") {
-    return true;
+    return !is_reserved_scope(required);
   }
   if (!grant.ends_with(":*")) {
     return grant == required;

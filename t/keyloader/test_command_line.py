@@ -29,11 +29,12 @@ pepper.create pepper.list
 owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.delete owner.erase
 plan.create plan.set plan.list plan.show plan.delete
 role.create role.set role.list role.delete
+admin.create admin.set admin.list admin.adopt
 key.create key.list key.show key.set key.suspend key.resume key.revoke key.delete
 snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
 quota.grant quota.reset quota.show
 audit.list audit.verify audit.archive audit.revert
-registry.show registry.adopt
+registry.show registry.set registry.adopt
 node.list node.prune
 usage usage.collect usage.statement usage.prune usage.merge
 """.split()
@@ -45,7 +46,7 @@ def test_all_commands_are_there():
 
 STOPS = """
 key.suspend key.revoke key.delete owner.suspend owner.delete owner.erase plan.delete role.delete snapshot.rollback quota.reset
-registry.adopt audit.archive audit.revert
+registry.set registry.adopt admin.create admin.set admin.adopt audit.archive audit.revert
 """.split()
 
 

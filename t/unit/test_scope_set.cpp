@@ -71,6 +71,32 @@ void what_grants_what(void**) {
   assert_true(scope_grants("*", "anything:at:all"));
 }
 
+void reserved_scopes_need_a_grant_of_their_own(void**) {
+  for (const std::string_view reserved : {"apikey:admin", "apikey:*", "apikey:a:b", "apikey:"}) {
+    assert_true(apikey::is_reserved_scope(reserved));
+    assert_false(scope_grants("*", reserved));
+  }
+  for (const std::string_view other : {"apikey", "APIKEY:admin", "apikeys:admin", "a:apikey:admin", "*", ""}) {
+    assert_false(apikey::is_reserved_scope(other));
+  }
+  assert_true(scope_grants("*", "apikey"));
+  assert_true(scope_grants("*", "APIKEY:admin"));
+  assert_true(scope_grants("apikey:admin", "apikey:admin"));
+  assert_true(scope_grants("apikey:*", "apikey:admin"));
+  assert_true(scope_grants("apikey:a:*", "apikey:a:b"));
+  for (const std::string_view grant :
+       {"apikey", "apikey:", "APIKEY:*", "APIKEY:admin", "apikey:view", "apikey:admin:*", "admin", "a:*"}) {
+    assert_false(scope_grants(grant, "apikey:admin"));
+  }
+  ScopeSet set;
+  const Bytes without = encoded({"*", "apikey", "orders:*"});
+  assert_true(ScopeSet::decode(without, set));
+  assert_false(set.grants("apikey:admin"));
+  const Bytes with = encoded({"*", "apikey:*"});
+  assert_true(ScopeSet::decode(with, set));
+  assert_true(set.grants("apikey:admin"));
+}
+
 void a_set_byte_by_byte(void**) {
   const Bytes bytes = encoded({"a", "b:*"});
   expect_bytes(bytes, bytes_of<10>("02000100610300623a2a"));
@@ -195,6 +221,7 @@ int main() {
       cmocka_unit_test(scope_names),
       cmocka_unit_test(wildcards_stand_last_and_alone),
       cmocka_unit_test(what_grants_what),
+      cmocka_unit_test(reserved_scopes_need_a_grant_of_their_own),
       cmocka_unit_test(a_set_byte_by_byte),
       cmocka_unit_test(empty_sets),
       cmocka_unit_test(a_set_grants_what_one_of_its_scopes_grants),

@@ -168,6 +168,7 @@ void knows_any_number_of_scopes(void** /*state*/) {
   apikey::ScopeSet known;
   assert_true(file.snapshot().known_scopes(known));
   assert_true(known.grants("anything:at:all"));
+  assert_true(known.grants("apikey:admin"));
 }
 
 // A process with the file open through liblmdb's lock file, until the pipe is closed.

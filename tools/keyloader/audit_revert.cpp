@@ -12,6 +12,7 @@
 #include "change_words.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
+#include "key_fields.hpp"
 #include "limit_rules.hpp"
 #include "names.hpp"
 #include "owner.hpp"
@@ -113,6 +114,8 @@ void assign(Key& key, const Fields& fields) {
   key.name = string_of(value_of(fields, "name"));
   key.scopes = texts_of(fields, "scopes");
   key.roles = texts_of(fields, "roles");
+  key.admin_scopes = texts_of(fields, "admin_scopes");
+  key.ref = string_of(value_of(fields, "ref"));
   key.limits = limits_of(fields);
   key.allow_ip = texts_of(fields, "allow_ip");
   key.allow_origin = texts_of(fields, "allow_origin");
@@ -236,6 +239,19 @@ std::string kind_of(const AuditEntry& entry) { return entry.action.substr(0, ent
   throw Failure(fmt::format("{} cannot be reverted: {}", entry_name(entry), why));
 }
 
+// Reserved scopes that `then` has and `now` has not, wherever they stand.
+Texts reserved_regained(const Fields& now, const Fields& then) {
+  Texts all;
+  for (const char* field : {"scopes", "admin_scopes"}) {
+    for (const std::string& scope : gained(texts_of(then, field), texts_of(now, field), std::equal_to<>{})) {
+      if (apikey::is_reserved_scope(scope)) {
+        all.push_back(scope);
+      }
+    }
+  }
+  return all;
+}
+
 void check_access(const AuditEntry& entry, const Fields& now, const Fields& then) {
   const std::string kind = kind_of(entry);
   const Access access(now, then);
@@ -246,6 +262,12 @@ void check_access(const AuditEntry& entry, const Fields& now, const Fields& then
   if (access.ends_suspension()) {
     refuse(entry, fmt::format("it stopped {} {}, and a revert never gives access back; `keyloader {} resume {}` does",
                               kind, entry.object, kind, entry.object));
+  }
+  if (const Texts reserved = reserved_regained(now, then); !reserved.empty()) {
+    refuse(entry,
+           fmt::format("it took away {}, and a revert never gives access back; only `keyloader admin create` and "
+                       "`keyloader admin set` give a key what begins with apikey:",
+                       fmt::join(reserved, ", ")));
   }
   if (access.regained().empty()) {
     return;
@@ -337,6 +359,7 @@ void check_result(Registry& registry, const Key& key) {
   for (const std::string& role : key.roles) {
     static_cast<void>(require_role(registry, role));
   }
+  check_ref(registry, key);
   Session::warn(check_limits(registry, key, text_of(key.id)));
 }
 
@@ -377,6 +400,10 @@ template <typename Object>
 void revert_deletion(const Revert& revert, Object object) {
   const AuditEntry& entry = revert.found.entry;
   const Fields fields = fields_of(entry.before);
+  if (const Texts reserved = reserved_regained({}, fields); !reserved.empty()) {
+    refuse(entry, fmt::format("it held {}, which only `keyloader admin create` gives, and to keys only",
+                              fmt::join(reserved, ", ")));
+  }
   object.name = entry.object;
   object.created = time_of(fields, "created");
   assign(object, fields);

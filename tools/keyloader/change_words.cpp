@@ -15,7 +15,8 @@ namespace keyloader {
 namespace {
 
 // Of every object, and of no interest when it is new.
-constexpr std::array<std::string_view, 6> kSelf = {"id", "family", "created", "digest_method", "prefix", "registry_id"};
+constexpr std::array<std::string_view, 7> kSelf = {"id",     "family", "created",    "digest_method",
+                                                   "prefix", "hint",   "registry_id"};
 
 bool is_nothing(const Json& value) {
   return value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 
+#include "apikey/scope_set.hpp"
 #include "audit.hpp"
 #include "doctor.hpp"
 #include "publish/snapshot_store.hpp"
@@ -181,12 +182,43 @@ void collection(Examined& examined, Findings& findings) {
   }
 }
 
+std::string reserved_text(const Texts& scopes) {
+  Texts reserved;
+  std::copy_if(scopes.begin(), scopes.end(), std::back_inserter(reserved), apikey::is_reserved_scope);
+  return fmt::format("{}", fmt::join(reserved, ", "));
+}
+
+// Of before such scopes were reserved.
+void reserved_scopes(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  for (const Role& role : examined.registry->roles()) {
+    if (const std::string reserved = reserved_text(role.scopes); !reserved.empty()) {
+      wrong(findings, fmt::format("role {} has {}, which does not count", role.name, reserved),
+            fmt::format("`keyloader admin adopt --role {} --reason …` gives it to the keys that have the role; "
+                        "`keyloader role set {}` takes it away",
+                        role.name, role.name));
+    }
+  }
+  examined.registry->each_key({}, [&](const Key& key) {
+    const std::string reserved = reserved_text(key.scopes);
+    if (!reserved.empty() && key.revoked == 0) {
+      wrong(findings, fmt::format("{} of {} has {}, which does not count", text_of(key.id), key.owner, reserved),
+            fmt::format("`keyloader admin adopt {} --reason …` makes it count; `keyloader key set` takes it away",
+                        text_of(key.id)));
+    }
+    return true;
+  });
+}
+
 constexpr std::array kChecks = {
     Check{"registry", "the registry is there and can be opened", registry_there},
     Check{"registry-integrity", "the registry's file is whole", registry_integrity},
     Check{"audit-chain", "nobody has altered the audit", audit_chain},
     Check{"peppers", "every pepper that is needed is there", peppers_there},
     Check{"clock", "no change was made in the future", clock},
+    Check{"reserved-scopes", "nothing holds a reserved scope that does not count", reserved_scopes},
     Check{"expiring", "no active key ends within 14 days", expiring},
     Check{"snapshot", "keys.mdb is valid and sealed", snapshot_valid},
     Check{"snapshot-registry", "keys.mdb is from this registry", snapshot_registry},

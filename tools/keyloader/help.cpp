@@ -23,7 +23,7 @@ struct Group {
 // Where the overview shows a command. One that is in no group stands in the last.
 const std::array<Group, 4>& groups() {
   static const std::array<Group, 4> all{
-      {{"Keys", {"owner", "plan", "role", "key", "quota", "find"}},
+      {{"Keys", {"owner", "plan", "role", "key", "admin", "quota", "find"}},
        {"nginx", {"status", "doctor", "why", "check", "locations", "node", "publish", "snapshot"}},
        {"Data", {"init", "registry", "import", "usage", "audit", "pepper"}},
        {"People", {"help", "version", "manual", "completion"}}}};

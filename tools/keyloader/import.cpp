@@ -244,7 +244,7 @@ void add_import_command(Command& app, Session& session) {
   command.delivers(options->delivery);
   command.footer(
       "Columns: key or digest, owner, name, scopes, roles, plan, env, expires, not_before, allow_ip, rate, burst,\n"
-      "quota, rolling_quota, concurrency, meta.<name>.\n"
+      "quota, rolling_quota, concurrency, ref, hint, meta.<name>. hint: the last four characters, beside a digest.\n"
       "Lists are words with a space between. digest: 64 hex digits (SHA-256), or hmac-sha256:<pepper id>:<64 hex "
       "digits>.\n"
       "A report names line, column and reason, never the key.\n\n"

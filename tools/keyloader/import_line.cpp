@@ -18,9 +18,9 @@
 namespace keyloader {
 namespace {
 
-constexpr std::array<std::string_view, 16> kColumns{
-    "key",     "digest",     "owner",    "name", "scopes", "roles", "plan",          "env",
-    "expires", "not_before", "allow_ip", "rate", "burst",  "quota", "rolling_quota", "concurrency"};
+constexpr std::array<std::string_view, 18> kColumns{
+    "key", "hint",    "ref",        "digest",   "owner", "name",  "scopes", "roles",         "plan",
+    "env", "expires", "not_before", "allow_ip", "rate",  "burst", "quota",  "rolling_quota", "concurrency"};
 // A column of limits: the words of one option.
 struct LimitColumn {
   const char* name;
@@ -131,6 +131,8 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
     set_fields(line, columns, key);
     set_secret(line, columns, key);
     require_owner(columns, key);
+    column_ = "ref";
+    require_free_ref(key);
     column_.clear();
     change_.create(key, "import");
     seen_.emplace(bytes_of(key.digest), line);
@@ -155,6 +157,7 @@ void LineImporter::set_fields(std::uint64_t line, const Columns& columns, Key& k
     }
   };
   one("name", [](KeyFields& fields, const Texts& value) { fields.name = value.front(); });
+  one("ref", [](KeyFields& fields, const Texts& value) { fields.ref = value.front(); });
   one("scopes", [](KeyFields& fields, const Texts& words) { fields.scopes = words_of(words); });
   one("roles", [](KeyFields& fields, const Texts& words) { fields.roles = words_of(words); });
   one("plan", [](KeyFields& fields, const Texts& value) { fields.plan = value.front(); });
@@ -204,8 +207,13 @@ void LineImporter::set_secret(std::uint64_t line, const Columns& columns, Key& k
   }
   if (digest) {
     set_digest(*digest, key);
+    set_hint(columns, key);
     check_new(line, key.digest);
     return;
+  }
+  if (columns.count("hint") != 0) {
+    column_ = "hint";
+    throw UsageError("the key itself tells its hint; give one beside a digest only");
   }
   const bool has_env = columns.count("env") != 0;
   const std::string env = key.env;
@@ -237,8 +245,20 @@ void LineImporter::set_key(std::uint64_t line, const std::string& text, Key& key
   for (const std::string& method : methods_to_compare_) {
     check_new(line, methods_.digest(method, text));
   }
+  key.hint = hint_of(text);
   key.method = methods_.current();
   key.digest = methods_.digest(key.method, text);
+}
+
+void LineImporter::set_hint(const Columns& columns, Key& key) {
+  if (const auto hint = value_of(columns, "hint")) {
+    column_ = "hint";
+    if (!is_valid_hint(*hint)) {
+      throw UsageError(fmt::format("a hint is the last {} characters of the key", kHintLength));
+    }
+    key.hint = *hint;
+    column_ = "digest";
+  }
 }
 
 void LineImporter::set_digest(const std::string& text, Key& key) {
@@ -259,6 +279,14 @@ void LineImporter::check_new(std::uint64_t line, const apikey::Digest& digest) {
   }
   if (const auto known = registry_.key(digest)) {
     throw UsageError(fmt::format("the registry has this key already, as {}", text_of(known->id)));
+  }
+}
+
+void LineImporter::require_free_ref(const Key& key) {
+  try {
+    check_ref(registry_, key);
+  } catch (const Failure& failure) {
+    throw UsageError(failure.what());
   }
 }
 

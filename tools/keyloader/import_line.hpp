@@ -45,6 +45,8 @@ class LineImporter {
   void set_secret(std::uint64_t line, const Columns& columns, Key& key);
   void set_key(std::uint64_t line, const std::string& text, Key& key);
   void set_digest(const std::string& text, Key& key);
+  void set_hint(const Columns& columns, Key& key);
+  void require_free_ref(const Key& key);
   void check_new(std::uint64_t line, const apikey::Digest& digest);
   void require_owner(const Columns& columns, Key& key);
 

@@ -7,6 +7,7 @@
 
 #include "delivery.hpp"
 #include "first_steps.hpp"
+#include "prefix.hpp"
 #include "secret.hpp"
 #include "session.hpp"
 #include "values.hpp"
@@ -18,12 +19,15 @@ struct InitOptions {
   std::string pepper;
   std::string group;
   std::string reader_group;
+  std::string prefix;
+  bool is_sure = false;
   DeliveryOptions delivery;
 };
 
 Json json_of(const Session& session, const RegistryInfo& info, const std::string& pepper) {
   return {{"registry_id", hex(info.id)},
           {"dir", session.directory.string()},
+          {"prefix", prefix_of(info)},
           {"pepper", pepper.empty() ? Json(nullptr) : Json(pepper)}};
 }
 
@@ -68,6 +72,12 @@ void init_again(const Session& session, const InitOptions& options) {
     let_read(session.dir(), *registry, options.reader_group);
   }
   const RegistryInfo info = registry->info();
+  if (!options.prefix.empty() && options.prefix != info.prefix) {
+    throw Failure(
+        fmt::format("{} exists already, and its keys begin with {}; `keyloader registry set --prefix {}` "
+                    "changes it",
+                    session.dir().registry_file().string(), prefix_of(info), options.prefix));
+  }
   report(session,
          fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string()),
          json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
@@ -114,6 +124,9 @@ void init_dry(const Session& session, const InitOptions& options) {
 
 void init(const Session& session, const InitOptions& options) {
   check(options.delivery);
+  if (!options.prefix.empty()) {
+    check_prefix(options.prefix, options.is_sure);
+  }
   const DataDir directory = session.dir();
   refuse_beside_snapshot(directory, options);
   if (!options.reader_group.empty()) {
@@ -139,11 +152,19 @@ void init(const Session& session, const InitOptions& options) {
       ensure_pepper_file(directory, options.pepper);
       change.create(Pepper{.id = options.pepper, .created = wall_clock(), .is_current = true});
     }
+    if (!options.prefix.empty()) {
+      change.set_prefix(options.prefix);
+    }
   });
   if (!options.reader_group.empty()) {
     let_read(directory, *registry, options.reader_group);
   }
   const RegistryInfo info = registry->info();
+  if (options.prefix.empty()) {
+    Session::warn(
+        "keys will begin with ak, as those of others may; `keyloader registry set --prefix acme` gives yours a prefix "
+        "of their own, by which people and scanners know them");
+  }
   const Json steps = first_steps(session, options.pepper);
   Json json = json_of(session, info, options.pepper);
   json["next"] = steps;
@@ -208,6 +229,8 @@ void add_init_command(Command& app, Session& session) {
   Command command = app.add("init", "Make the directory and a new, empty registry");
   command.option("--pepper", options->pepper, "ID",
                  "Keep keys as HMAC-SHA-256 with a secret of this name, made in peppers/");
+  command.option("--prefix", options->prefix, "PREFIX", "How keys begin: 2-16 of a-z 0-9 (default: ak)");
+  command.flag("--yes", options->is_sure, "Take a prefix that keys of others are known by");
   command.option("--group", options->group, "GROUP", "Group of nginx's workers (default: www-data or nginx)");
   command.option("--reader-group", options->reader_group, "GROUP",
                  "Let this group read the registry: key list, audit list …; not change it");
@@ -216,7 +239,7 @@ void add_init_command(Command& app, Session& session) {
   command.footer(
       "The directory gets mode 2750 and nginx's group; registry.db and peppers are readable by you alone.\n"
       "A pepper is a file of 64 hex digits (its bytes less the line end are the pepper); an existing one is kept.\n\n"
-      "  keyloader init\n"
+      "  keyloader init --prefix acme\n"
       "  keyloader --dir /srv/keys init --pepper 2026");
   command.run([&session, options] { init(session, *options); });
 }

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "apikey/key_form.hpp"
+#include "apikey/scope_set.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -56,6 +57,8 @@ Texts RoleScopes::scopes_of(const Key& key) const {
       scopes.insert(scopes.end(), found->second.begin(), found->second.end());
     }
   }
+  std::erase_if(scopes, [](const std::string& scope) { return apikey::is_reserved_scope(scope); });
+  scopes.insert(scopes.end(), key.admin_scopes.begin(), key.admin_scopes.end());
   return sorted_once(std::move(scopes));
 }
 

@@ -24,7 +24,8 @@ void require_key_ids(const Texts& ids);
 class RoleScopes {
  public:
   explicit RoleScopes(Registry& registry);
-  // All that the key has, by itself and by its roles; sorted.
+  // All that the key has, by itself and by its roles; sorted. Of reserved scopes only those that `keyloader admin`
+  // gave.
   [[nodiscard]] Texts scopes_of(const Key& key) const;
 
  private:

@@ -239,6 +239,7 @@ void set(const Session& session, const ChangeOptions& options) {
   change_keys(session, options, "set", "updated", Effect::any, [&](Registry& registry, Key& key) -> std::string {
     const Json before = to_json(key);
     apply(options.fields, registry, key);
+    check_ref(registry, key);
     if (key.revoked != 0) {
       Session::warn(fmt::format("{} is revoked {}, and stays refused whatever is set", name_of(key),
                                 revocation_text(registry, key)));

@@ -1,27 +1,20 @@
 // keyloader key create: the one moment at which a key exists as text. It goes to standard output, and nowhere else.
+#include "key_create.hpp"
+
 #include <fmt/format.h>
 
-#include "apikey/key_form.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
-#include "key_fields.hpp"
 #include "limit_rules.hpp"
 #include "names.hpp"
 #include "owner.hpp"
+#include "prefix.hpp"
 #include "secret.hpp"
 
 namespace keyloader {
 namespace {
 
 constexpr std::string_view kDefaultEnv = "live";
-
-struct CreateOptions {
-  std::string owner;
-  std::string prefix = "ak";
-  bool creates_owner = false;
-  DeliveryOptions delivery;
-  KeyFields fields;
-};
 
 // What is likely to surprise: the key will not be let in, or is hard to tell from another.
 void warn_of(Registry& registry, const Key& key, const KeyFields& fields) {
@@ -91,34 +84,41 @@ Outcome deliver_shown(const Session& session, Registry& registry, Change& change
   }
 }
 
-void create(const Session& session, const CreateOptions& options) {
-  if (!apikey::is_valid_prefix(options.prefix)) {
-    throw UsageError(fmt::format("\"{}\" is no prefix: {}-{} of a-z 0-9", options.prefix, apikey::kMinPrefixLength,
-                                 apikey::kMaxPrefixLength));
+}  // namespace
+
+void create_key(const Session& session, const CreateOptions& options) {
+  if (options.prefix) {
+    check_prefix(*options.prefix, options.is_sure);
   }
   check(options.delivery);
+  check_reason(options.reason);
   const DataDir directory = session.dir();
   const auto registry = directory.open_registry();
   DigestMethods methods(directory, *registry);
   const auto change = registry->begin_change();
+  change->because(options.reason);
   ensure_owner(*registry, *change, options);
 
   Key key;
   key.owner = options.owner;
-  key.prefix = options.prefix;
+  key.prefix = options.prefix.value_or(prefix_of(registry->info()));
+  key.admin_scopes = options.admin_scopes;
   key.created = wall_clock();
   key.id = new_key_id();
   key.family = key.id;
   key.method = methods.current();
   apply(options.fields, *registry, key);
+  check_ref(*registry, key);
   Session::warn(check_limits(*registry, key, "the key"));
   warn_of(*registry, key, options.fields);
   const SecretText secret = make_secret_key(key.prefix, key.env);
   key.digest = methods.digest(key.method, secret.view());
+  key.hint = hint_of(secret.view());
   change->create(key, "create");
   if (options.delivery.is_dry_run) {
     Json json = to_json(key);
-    json.erase("id");  // another one each time
+    json.erase("id");  // another one each time, as is the hint
+    json.erase("hint");
     report(session, fmt::format("created a key of {}, plan {}", key.owner, key.plan), json,
            deliver(session, *registry, *change, options.delivery));
     return;
@@ -130,15 +130,18 @@ void create(const Session& session, const CreateOptions& options) {
   settle_secret(outcome, options.delivery);
 }
 
-}  // namespace
+void add_create_options(Command& command, CreateOptions& options) {
+  command.required_option("--owner", options.owner, "OWNER", "Whose key it is");
+  command.flag("--create-owner", options.creates_owner, "Make the owner when it is not there");
+  command.option("--prefix", options.prefix, "PREFIX", "How the key begins (default: the registry's)");
+  command.flag("--yes", options.is_sure, "Take a prefix that keys of others are known by");
+}
 
 void add_key_create(Command& group, Session& session) {
   auto options = std::make_shared<CreateOptions>();
   Command command = group.add("create", "Issue a key: the key on standard output, all else on standard error");
-  command.required_option("--owner", options->owner, "OWNER", "Whose key it is");
-  command.flag("--create-owner", options->creates_owner, "Make the owner when it is not there");
+  add_create_options(command, *options);
   command.option("--env", options->fields.env, "ENV", "Environment (default: live)");
-  command.option("--prefix", options->prefix, "PREFIX", "How the key begins");
   add_key_fields(command, options->fields);
   command.tries(options->delivery);
   command.delivers(options->delivery);
@@ -148,7 +151,7 @@ void add_key_create(Command& group, Session& session) {
       "  keyloader key create --owner acme --create-owner --scope orders:read --expires 90d\n"
       "  keyloader key create --owner shop --env test --plan gold --allow-origin https://shop.example.com\n"
       "  keyloader key create --owner acme --json | jq -r .key");
-  command.run([&session, options] { create(session, *options); });
+  command.run([&session, options] { create_key(session, *options); });
 }
 
 }  // namespace keyloader

@@ -13,6 +13,7 @@ namespace keyloader {
 namespace {
 
 constexpr std::size_t kMaxKeyName = 256;
+constexpr std::size_t kMaxRef = 64;
 
 void set_list(Texts& field, std::string_view what, const Texts& words, std::string (*tidy)(const std::string&)) {
   if (words.empty()) {
@@ -58,6 +59,13 @@ void set_name(const std::string& name, Key& key) {
   key.name = is_none(name) ? std::string{} : name;
 }
 
+void set_ref(const std::string& ref, Key& key) {
+  if (!is_none(ref)) {
+    check_text("ref of a key", ref, kMaxRef);
+  }
+  key.ref = is_none(ref) ? std::string{} : ref;
+}
+
 void set_env(const std::string& env, Key& key) {
   if (!apikey::is_valid_env(env)) {
     throw UsageError(
@@ -69,7 +77,7 @@ void set_env(const std::string& env, Key& key) {
 }  // namespace
 
 bool KeyFields::names_nothing() const {
-  const bool has_text = name || plan || env || expires || not_before;
+  const bool has_text = name || ref || plan || env || expires || not_before;
   const bool has_list = !scopes.empty() || !roles.empty() || !allow_ip.empty() || !allow_origin.empty() ||
                         !allow_method.empty() || !allow_host.empty() || !meta.empty();
   return !has_text && !has_list && limits.names_nothing() && !requires_tls && !forgets_tls;
@@ -79,6 +87,9 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
   const Seconds now = wall_clock();
   if (fields.name) {
     set_name(*fields.name, key);
+  }
+  if (fields.ref) {
+    set_ref(*fields.ref, key);
   }
   if (fields.plan) {
     set_plan(registry, *fields.plan, key);
@@ -110,6 +121,21 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
   static_cast<void>(encode_bindings(key));  // refuses what would not fit
 }
 
+void check_ref(Registry& registry, const Key& key) {
+  if (key.ref.empty()) {
+    return;
+  }
+  registry.each_key({.owner = key.owner, .env = {}, .role = {}, .ref = key.ref}, [&](const Key& other) {
+    if (other.id != key.id) {
+      throw Failure(
+          fmt::format("{} of {} has the ref \"{}\" already; choose another, or take it away with `keyloader "
+                      "key set {} --ref none`",
+                      text_of(other.id), other.owner, other.ref, text_of(other.id)));
+    }
+    return true;
+  });
+}
+
 void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields) {
   if (!fields.name || key.name.empty()) {
     return;
@@ -126,6 +152,7 @@ void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields) {
 
 void add_key_fields(Command& command, KeyFields& fields) {
   command.option("--name", fields.name, "NAME", "What it is for, for people");
+  command.option("--ref", fields.ref, "REF", "What your systems call it: 1-64 bytes, one key of the owner each");
   command.words("--scope", fields.scopes, "SCOPE", "A scope it holds: orders:read, orders:* (again for more)");
   command.words("--role", fields.roles, "ROLE", "A role whose scopes it holds (again for more)");
   command.option("--plan", fields.plan, "PLAN", "The plan that limits it (default: default)");

@@ -15,6 +15,7 @@ namespace keyloader {
 // Absent keeps, a value sets, `none` clears. A list that is named replaces the old one.
 struct KeyFields {
   std::optional<std::string> name;
+  std::optional<std::string> ref;
   std::optional<std::string> plan;
   std::optional<std::string> env;
   std::optional<std::string> expires;
@@ -35,6 +36,9 @@ struct KeyFields {
 
 // Throws UsageError for what is badly written, Failure for a plan or role that is not there.
 void apply(const KeyFields& fields, Registry& registry, Key& key);
+
+// Throws Failure when another key of the owner has this one's ref.
+void check_ref(Registry& registry, const Key& key);
 
 // Says so when another key of the owner has the name that `fields` gives.
 void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields);

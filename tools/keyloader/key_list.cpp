@@ -11,6 +11,7 @@
 #include "listing.hpp"
 #include "names.hpp"
 #include "nearest.hpp"
+#include "secret.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -29,34 +30,38 @@ struct KeyListOptions {
 };
 
 Columns columns() {
-  return {.known = {{"id", "ID"},
-                    {"owner", "OWNER"},
-                    {"env", "ENV"},
-                    {"state", "STATE"},
-                    {"expires", "EXPIRES"},
-                    {"last_used", "LAST USED"},
-                    {"plan", "PLAN"},
-                    {"effective_scopes", "SCOPES"},
-                    {"name", "NAME"},
-                    {"roles", "ROLES"},
-                    {"scopes", "OWN SCOPES"},
-                    {"created", "CREATED"},
-                    {"not_before", "NOT BEFORE"},
-                    {"suspended_until", "SUSPENDED UNTIL"},
-                    {"revoked", "REVOKED"},
-                    {"revoked_reason", "REASON"},
-                    {"meta", "META"},
-                    {"allow_ip", "ALLOWED NETWORKS"},
-                    {"allow_origin", "ALLOWED ORIGINS"},
-                    {"allow_method", "ALLOWED METHODS"},
-                    {"allow_host", "ALLOWED HOSTS"},
-                    {"require_tls", "TLS ONLY"},
-                    {"prefix", "PREFIX"},
-                    {"digest_method", "DIGEST"},
-                    {"family", "FAMILY"}},
-          .of_table = {"id", "owner", "env", "state", "expires", "last_used", "plan", "effective_scopes", "name"},
-          .of_wide = {"id", "owner", "env", "state", "created", "expires", "last_used", "plan", "effective_scopes",
-                      "roles", "name", "meta"}};
+  return {
+      .known = {{"id", "ID"},
+                {"owner", "OWNER"},
+                {"env", "ENV"},
+                {"state", "STATE"},
+                {"expires", "EXPIRES"},
+                {"last_used", "LAST USED"},
+                {"plan", "PLAN"},
+                {"effective_scopes", "SCOPES"},
+                {"name", "NAME"},
+                {"hint", "HINT"},
+                {"ref", "REF"},
+                {"admin_scopes", "ADMIN SCOPES"},
+                {"roles", "ROLES"},
+                {"scopes", "OWN SCOPES"},
+                {"created", "CREATED"},
+                {"not_before", "NOT BEFORE"},
+                {"suspended_until", "SUSPENDED UNTIL"},
+                {"revoked", "REVOKED"},
+                {"revoked_reason", "REASON"},
+                {"meta", "META"},
+                {"allow_ip", "ALLOWED NETWORKS"},
+                {"allow_origin", "ALLOWED ORIGINS"},
+                {"allow_method", "ALLOWED METHODS"},
+                {"allow_host", "ALLOWED HOSTS"},
+                {"require_tls", "TLS ONLY"},
+                {"prefix", "PREFIX"},
+                {"digest_method", "DIGEST"},
+                {"family", "FAMILY"}},
+      .of_table = {"id", "owner", "env", "state", "expires", "last_used", "plan", "effective_scopes", "name", "hint"},
+      .of_wide = {"id", "owner", "env", "state", "created", "expires", "last_used", "plan", "effective_scopes", "roles",
+                  "name", "hint", "ref", "meta"}};
 }
 
 // What keys are compared with, once it has been read.
@@ -147,6 +152,9 @@ void require_known(Registry& registry, const KeyListOptions& options) {
   if (!options.plan.empty()) {
     static_cast<void>(require_plan(registry, options.plan));
   }
+  if (!options.filter.hint.empty() && !is_valid_hint(options.filter.hint)) {
+    throw UsageError(fmt::format("--hint takes the last {} characters of a key, such as AbCd", kHintLength));
+  }
   if (!options.filter.env.empty()) {
     require_env(registry, options.filter.env);
   }
@@ -207,6 +215,8 @@ void add_key_list(Command& group, Session& session) {
   all.option("--role", options->filter.role, "ROLE", "Only those that have this role");
   all.option("--plan", options->plan, "PLAN", "Only those of this plan");
   all.option("--name", options->name, "NAME", "Only those of this name; * in it stands for anything");
+  all.option("--hint", options->filter.hint, "HINT", "Only those that end so: the last four characters");
+  all.option("--ref", options->filter.ref, "REF", "Only those that are called so by your systems");
   all.words("--meta", options->meta, "NAME=VALUE", "Only those with this value; may be given again");
   all.choice("--state", options->state, {"active", "suspended", "revoked", "expired", "not_yet_valid"}, "STATE",
              "Only those that are active, suspended, revoked, expired or not_yet_valid");

@@ -83,6 +83,7 @@ void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Text
       {"plan", key.plan},
       {"scopes", words(key.scopes)},
       {"roles", words(key.roles)},
+      {"admin scopes", words(key.admin_scopes)},
       {"effective scopes", words(scopes)},
       {"allowed networks", words(key.allow_ip)},
       {"allowed origins", words(key.allow_origin)},
@@ -97,6 +98,8 @@ void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Text
       {"suspended", suspension_text(key)},
       {"owner suspended", suspended.holds(key.owner) ? "yes: nginx refuses all keys of " + key.owner : "no"},
       {"revoked", key.revoked == 0 ? "-" : fmt::format("{} {}", time_text(key.revoked), key.revoked_reason)},
+      {"hint", key.hint.empty() ? "-" : key.hint},
+      {"ref", key.ref.empty() ? "-" : key.ref},
       {"digest", key.method},
       {"family", text_of(key.family)},
   };

@@ -48,6 +48,7 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_plan_commands(command, session);
   keyloader::add_role_commands(command, session);
   keyloader::add_key_commands(command, session);
+  keyloader::add_admin_commands(command, session);
   keyloader::add_quota_commands(command, session);
   keyloader::add_find_command(command, session);
   keyloader::add_status_command(command, session);

@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::string_view kBase62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 constexpr std::size_t kNewPepperBytes = 32;
+constexpr std::size_t kShortestWithHint = 24;
 constexpr std::size_t kReadBuffer = apikey::kMaxPepperLength + 2;
 
 // Up to `most` bytes; at the end of the input fewer. From a terminal one line.
@@ -123,6 +124,18 @@ SecretText make_secret_key(std::string_view prefix, std::string_view env) {
   apikey::wipe(std::span<char>{secret});
   apikey::wipe(std::span<std::uint8_t>{random});
   return SecretText{std::move(text)};
+}
+
+bool is_valid_hint(std::string_view hint) {
+  return hint.size() == kHintLength &&
+         std::all_of(hint.begin(), hint.end(), [](char c) { return c > ' ' && c < 0x7f; });
+}
+
+std::string hint_of(std::string_view key) {
+  if (key.size() < kShortestWithHint || !is_valid_hint(key.substr(key.size() - kHintLength))) {
+    return {};
+  }
+  return std::string{key.substr(key.size() - kHintLength)};
 }
 
 apikey::KeyId new_key_id() {

@@ -38,6 +38,13 @@ void fill_random(std::span<std::uint8_t> bytes);
 
 // A new key `<prefix>_<env>_<secret><check>`: 32 base62 characters, each equally likely.
 [[nodiscard]] SecretText make_secret_key(std::string_view prefix, std::string_view env);
+// The last characters of a key, by which people tell keys apart. Empty where the key is so short, or so odd, that they
+// are better kept back.
+[[nodiscard]] std::string hint_of(std::string_view key);
+inline constexpr std::size_t kHintLength = 4;
+// Four visible characters of ASCII.
+[[nodiscard]] bool is_valid_hint(std::string_view hint);
+
 [[nodiscard]] apikey::KeyId new_key_id();
 
 // All of standard input less one line end; on a terminal it asks, and one line is all. Throws for nothing at all, and

@@ -48,6 +48,7 @@ void add_owner_commands(Command& app, Session& session);
 void add_plan_commands(Command& app, Session& session);
 void add_role_commands(Command& app, Session& session);
 void add_key_commands(Command& app, Session& session);
+void add_admin_commands(Command& app, Session& session);
 void add_doctor_command(Command& app, Session& session);
 void add_status_command(Command& app, Session& session);
 void add_locations_command(Command& app, Session& session);

@@ -10,8 +10,10 @@
 #include <set>
 #include <unordered_map>
 
+#include "apikey/scope_set.hpp"
 #include "bindings.hpp"
 #include "data_dir.hpp"
+#include "key.hpp"
 #include "progress.hpp"
 #include "snapshot_limits.hpp"
 
@@ -40,7 +42,7 @@ apikey::publish::Owner owner_row(const Owner& owner, const Adjustments& adjustme
 class RegistryTables {
  public:
   RegistryTables(Registry& registry, Seconds now, SnapshotWriter& writer)
-      : writer_(writer), now_(now), adjustments_(family_adjustments(registry)) {
+      : writer_(writer), now_(now), adjustments_(family_adjustments(registry)), roles_(registry) {
     for (const Owner& owner : registry.owners()) {
       owners_[owner.name] = writer.owner(owner_row(owner, registry.adjustments(owner), now));
     }
@@ -49,9 +51,10 @@ class RegistryTables {
       plans_[plan.name] = writer.plan(plan.name, plan_limits_[plan.name]);
     }
     for (const Role& role : registry.roles()) {
-      roles_[role.name] = role.scopes;
       for (const std::string& scope : role.scopes) {
-        writer.know_scope(scope);
+        if (!apikey::is_reserved_scope(scope)) {
+          writer.know_scope(scope);
+        }
       }
     }
   }
@@ -90,16 +93,13 @@ class RegistryTables {
   }
 
   std::uint32_t scope_set(const Key& key) {
-    std::string cache_key = fmt::format("{}|{}", fmt::join(key.scopes, " "), fmt::join(key.roles, " "));
+    std::string cache_key = fmt::format("{}|{}|{}", fmt::join(key.scopes, " "), fmt::join(key.roles, " "),
+                                        fmt::join(key.admin_scopes, " "));
     const auto found = scope_sets_.find(cache_key);
     if (found != scope_sets_.end()) {
       return found->second;
     }
-    Texts scopes = key.scopes;
-    for (const std::string& role : key.roles) {
-      const Texts& more = roles_.at(role);
-      scopes.insert(scopes.end(), more.begin(), more.end());
-    }
+    const Texts scopes = roles_.scopes_of(key);
     const std::uint32_t number = scopes.empty() ? 0 : writer_.scope_set(scopes);
     scope_sets_.emplace(std::move(cache_key), number);
     return number;
@@ -112,7 +112,7 @@ class RegistryTables {
   Numbers owners_;
   Numbers plans_;
   Numbers scope_sets_;
-  std::unordered_map<std::string, Texts> roles_;
+  RoleScopes roles_;
 };
 
 // Newest first, as the registry lists its peppers; plain SHA-256 behind them.

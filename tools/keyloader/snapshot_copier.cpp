@@ -3,8 +3,10 @@
 #include "snapshot_copier.hpp"
 
 #include <algorithm>
+#include <map>
 #include <unordered_map>
 
+#include "apikey/scope_set.hpp"
 #include "data_dir.hpp"
 #include "progress.hpp"
 #include "snapshot_builder.hpp"
@@ -31,12 +33,13 @@ class CopiedTables {
     }
   }
 
-  [[nodiscard]] apikey::Record copy(const apikey::Record& old) {
+  // `admin_scopes`: the key's of today. A reserved scope that it does not hold any more does not come back.
+  [[nodiscard]] apikey::Record copy(const apikey::Record& old, const Texts& admin_scopes) {
     apikey::Record record = old;
     record.env = text(old.env);
     record.owner = owner(old.owner);
     record.plan = plan(old.plan);
-    record.scopes = scopes(old.scopes);
+    record.scopes = scopes(old.scopes, admin_scopes);
     record.name = text(old.name);
     record.meta = text(old.meta);
     record.bindings = text(old.bindings);
@@ -106,19 +109,24 @@ class CopiedTables {
     return it->second;
   }
 
-  std::uint32_t scopes(std::uint32_t number) {
+  std::uint32_t scopes(std::uint32_t number, const Texts& admin_scopes) {
     if (number == 0) {
       return 0;
     }
-    auto [it, is_new] = scopes_.try_emplace(number, 0);
+    auto [it, is_new] = scopes_.try_emplace({number, admin_scopes}, 0);
     if (is_new) {
       apikey::ScopeSet set;
       require(from_.scopes(number, set));
       Texts held;
       for (auto scope = set.begin(); scope != set.end(); ++scope) {
-        held.emplace_back(*scope);
+        const bool is_held_today = std::any_of(admin_scopes.begin(), admin_scopes.end(), [&](const std::string& today) {
+          return apikey::scope_grants(today, *scope);
+        });
+        if (!apikey::is_reserved_scope(*scope) || is_held_today) {
+          held.emplace_back(*scope);
+        }
       }
-      it->second = to_.scope_set(held);
+      it->second = held.empty() ? 0 : to_.scope_set(held);
     }
     return it->second;
   }
@@ -165,7 +173,7 @@ class CopiedTables {
   std::map<OwnerId, OwnerToday> owners_today_;
   std::unordered_map<std::uint32_t, std::uint32_t> owners_;
   std::unordered_map<std::uint32_t, std::uint32_t> plans_;
-  std::unordered_map<std::uint32_t, std::uint32_t> scopes_;
+  std::map<std::pair<std::uint32_t, Texts>, std::uint32_t> scopes_;
 };
 
 }  // namespace
@@ -181,7 +189,7 @@ Copied build_from_snapshot(Registry& registry, const SnapshotFile& old, Snapshot
       ++result.dropped;
       return;
     }
-    apikey::Record record = tables.copy(before);
+    apikey::Record record = tables.copy(before, today->admin_scopes);
     const unsigned state =
         flag_if(today->revoked != 0, apikey::kFlagRevoked) | flag_if(today->is_suspended, apikey::kFlagSuspended);
     const unsigned kept = record.flags & ~unsigned{apikey::kFlagSuspended};

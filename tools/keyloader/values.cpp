@@ -273,6 +273,12 @@ Texts tidy_scopes(const Texts& scopes) {
                       "(orders:read, orders:*)",
                       scope));
     }
+    if (apikey::is_reserved_scope(scope)) {
+      throw UsageError(
+          fmt::format("\"{}\" is reserved, as all that begins with apikey: is; only `keyloader admin create` and "
+                      "`keyloader admin set` give it to a key",
+                      scope));
+    }
   }
   if (scopes.size() > apikey::kMaxScopesPerSet) {
     throw UsageError(

@@ -137,7 +137,7 @@ std::vector<std::string_view> RowTables::payloads(Table table) const {
 }
 
 std::string RowTables::known_scopes() const {
-  if (known_.size() > kMaxScopesPerSet) return encode_set({"*"});
+  if (known_.size() > kMaxScopesPerSet) return encode_set({"*", "apikey:*"});
   return encode_set({known_.begin(), known_.end()});
 }
 

@@ -216,7 +216,27 @@ CREATE INDEX audit_values_by_owner ON audit_values(owner) WHERE owner IS NOT NUL
 CREATE INDEX audit_values_by_erased ON audit_values(erased) WHERE erased <> 0;
 )sql";
 
-constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive, kAuditValues};
+// Reserved scopes get a column of their own, which only `keyloader admin` writes: those that stand in `scopes` or in a
+// role from before do not count. And what a key is known by to people and programs, and how new keys begin.
+constexpr const char* kAdminScopesAndNames = R"sql(
+ALTER TABLE keys ADD COLUMN admin_scopes TEXT NOT NULL DEFAULT '';
+ALTER TABLE keys ADD COLUMN hint TEXT NOT NULL DEFAULT '';
+ALTER TABLE keys ADD COLUMN ref TEXT NOT NULL DEFAULT '';
+CREATE UNIQUE INDEX keys_by_ref ON keys(owner, ref) WHERE ref <> '';
+CREATE INDEX keys_by_hint ON keys(hint) WHERE hint <> '';
+ALTER TABLE info ADD COLUMN prefix TEXT NOT NULL DEFAULT '';
+
+DROP VIEW key_rows;
+CREATE VIEW key_rows AS
+  SELECT k.digest, k.pepper, k.id, k.family, o.name AS owner_name, p.name AS plan_name, k.name, k.env, k.prefix,
+         k.scopes, k.allow_ip, k.allow_origin, k.allow_method, k.allow_host, k.require_tls, k.meta, k.created,
+         k.not_before, k.expires, k.suspended, k.suspended_until, k.revoked, k.revoked_reason, k.owner,
+         k.admin_scopes, k.hint, k.ref
+  FROM keys k CROSS JOIN owners o ON o.num = k.owner CROSS JOIN plans p ON p.num = k.plan;
+)sql";
+
+constexpr std::array kSteps = {kVersion1,       kVersion2,    kVersion3,           kDerivedBursts,
+                               kHomeAndArchive, kAuditValues, kAdminScopesAndNames};
 static_assert(kSteps[kAuditValuesSchema - 1] == kAuditValues);
 
 }  // namespace

@@ -201,8 +201,11 @@ Json to_json(const Key& key) {
   json["name"] = key.name;
   json["env"] = key.env;
   json["prefix"] = key.prefix;
+  json["hint"] = key.hint;
+  json["ref"] = key.ref;
   json["scopes"] = key.scopes;
   json["roles"] = key.roles;
+  json["admin_scopes"] = key.admin_scopes;
   json["limits"] = to_json(key.limits);
   json["allow_ip"] = key.allow_ip;
   json["allow_origin"] = key.allow_origin;

@@ -86,8 +86,11 @@ struct Key {
   std::string name;
   std::string env = "live";
   std::string prefix;  // empty for imported keys of another form
+  std::string hint;    // its last characters; empty where they are not known or would tell too much
+  std::string ref;     // what others call it, unique per owner; may be empty
   Texts scopes;        // sorted, like the other lists
   Texts roles;
+  Texts admin_scopes;  // the reserved ones; one in `scopes` or of a role does not count
   Limits limits;
   Texts allow_ip;
   Texts allow_origin;
@@ -129,6 +132,8 @@ struct KeyFilter {
   std::string env;
   std::string role;
   std::string name{};
+  std::string hint{};
+  std::string ref{};
 };
 
 // Which audit entries somebody asks for; empty fields ask for all.

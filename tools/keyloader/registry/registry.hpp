@@ -46,6 +46,7 @@ struct RegistryInfo {
   std::int64_t withheld = 0;
   Seconds created = 0;
   Home home;
+  std::string prefix;  // of new keys; empty: nobody chose one
   // The last audit entry that was archived; the first of those here follows it. 0: none was.
   std::uint64_t archived_seq = 0;
   Seconds archived_time = 0;
@@ -89,6 +90,9 @@ class Change {
                       const std::string& reason) = 0;
   virtual void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
                       const std::string& reason) = 0;
+
+  // How new keys begin, where nothing else is said.
+  virtual void set_prefix(const std::string& prefix) = 0;
 
   // Counts as added or removed what makes added - removed the number of keys in the next snapshot.
   virtual void settle(std::uint64_t keys_in_snapshot) = 0;

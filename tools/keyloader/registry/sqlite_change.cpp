@@ -61,7 +61,8 @@ void bind_common(Query& query, const Key& key) {
   query.bind(key.plan).bind(key.name).bind(key.env).bind(join_words(key.scopes)).bind(join_words(key.allow_ip));
   query.bind(join_words(key.allow_origin)).bind(join_words(key.allow_method)).bind(join_words(key.allow_host));
   query.bind(key.requires_tls).bind(dump(key.meta)).bind(key.not_before).bind(key.expires).bind(key.is_suspended);
-  query.bind(key.suspended_until).bind(key.revoked).bind(key.revoked_reason);
+  query.bind(key.suspended_until).bind(key.revoked).bind(key.revoked_reason).bind(join_words(key.admin_scopes));
+  query.bind(key.ref);
 }
 
 // As the audit tells it: whose quota, and what stands for it now.
@@ -131,6 +132,12 @@ void SqliteChange::adopt(const Home& here, const std::string& reason) {
 
 void SqliteChange::begin_chain_version_2() {
   audit("audit.version", std::to_string(kAuditVersion), {{"audit_version", 1}}, {{"audit_version", kAuditVersion}});
+}
+
+void SqliteChange::set_prefix(const std::string& prefix) {
+  const RegistryInfo info = registry_.info();
+  database_.query("UPDATE info SET prefix = ?").bind(prefix).run();
+  audit("registry.set", hex(info.id), {{"prefix", info.prefix}}, {{"prefix", prefix}});
 }
 
 void SqliteChange::load_chain_end() {
@@ -257,12 +264,12 @@ void SqliteChange::remove(const Role& role) {
 void SqliteChange::create(const Key& key, std::string_view action) {
   Query query = database_.query(
       "INSERT INTO keys(plan, name, env, scopes, allow_ip, allow_origin, allow_method, allow_host, require_tls, meta,"
-      " not_before, expires, suspended, suspended_until, revoked, revoked_reason, owner, digest, id, family, prefix,"
-      " created, pepper) VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
-      " (SELECT num FROM owners WHERE name = ?), ?, ?, ?, ?, ?, ?)");
+      " not_before, expires, suspended, suspended_until, revoked, revoked_reason, admin_scopes, ref, owner, digest, id,"
+      " family, prefix, hint, created, pepper) VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?,"
+      " ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT num FROM owners WHERE name = ?), ?, ?, ?, ?, ?, ?, ?)");
   bind_common(query, key);
   query.bind(key.owner).bind(key.digest.bytes).bind(key.id.bytes).bind(key.family.bytes).bind(key.prefix);
-  query.bind(key.created);
+  query.bind(key.hint).bind(key.created);
   if (key.method == kPlainMethod) {
     query.bind_null();
   } else {
@@ -282,7 +289,8 @@ void SqliteChange::update(const Key& key, std::string_view action) {
   Query query = database_.query(
       "UPDATE keys SET plan = (SELECT num FROM plans WHERE name = ?), name = ?, env = ?, scopes = ?, allow_ip = ?,"
       " allow_origin = ?, allow_method = ?, allow_host = ?, require_tls = ?, meta = ?, not_before = ?, expires = ?,"
-      " suspended = ?, suspended_until = ?, revoked = ?, revoked_reason = ? WHERE digest = ?");
+      " suspended = ?, suspended_until = ?, revoked = ?, revoked_reason = ?, admin_scopes = ?, ref = ? WHERE digest"
+      " = ?");
   bind_common(query, key);
   query.bind(key.digest.bytes).run();
   database_.query("DELETE FROM key_roles WHERE digest = ?").bind(key.digest.bytes).run();

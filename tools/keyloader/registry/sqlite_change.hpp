@@ -42,6 +42,7 @@ class SqliteChange final : public Change {
               const std::string& reason) override;
   void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
               const std::string& reason) override;
+  void set_prefix(const std::string& prefix) override;
   void settle(std::uint64_t keys_in_snapshot) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
   void archive(const AuditEntry& last, const Json& note) override;

@@ -44,9 +44,9 @@ class SqliteRegistry final : public Registry {
     Query query = database_.query(
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
         " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive',"
-        "                                                          'audit.version', 'owner.erase')"
+        "                                                          'audit.version', 'owner.erase', 'registry.set')"
         "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
-        " archived_seq, archived_time, archived_hash FROM info");
+        " archived_seq, archived_time, archived_hash, prefix FROM info");
     if (!query.step()) {
       throw Failure("registry.db is damaged (it has no id); restore it from a backup");
     }
@@ -64,6 +64,7 @@ class SqliteRegistry final : public Registry {
     info.archived_seq = query.count(12);
     info.archived_time = query.number(13);
     query.bytes(14, info.archived_hash);
+    info.prefix = query.text(15);
     info.schema_version = schema_version(database_);
     return info;
   }
@@ -138,8 +139,8 @@ class SqliteRegistry final : public Registry {
         " AND (?2 = '' OR env = ?2)"
         " AND (?3 = '' OR EXISTS(SELECT 1 FROM key_roles r WHERE r.digest = k.digest"
         "                        AND r.role = (SELECT num FROM roles WHERE name = ?3)))"
-        " AND (?4 = '' OR name = ?4) ORDER BY id");
-    query.bind(filter.owner).bind(filter.env).bind(filter.role).bind(filter.name);
+        " AND (?4 = '' OR name = ?4) AND (?5 = '' OR hint = ?5) AND (?6 = '' OR ref = ?6) ORDER BY id");
+    query.bind(filter.owner).bind(filter.env).bind(filter.role).bind(filter.name).bind(filter.hint).bind(filter.ref);
     while (query.step()) {
       if (!visit(whole_key(query))) {
         return;

@@ -112,6 +112,9 @@ Key read_key(const Query& row) {
   key.suspended_until = row.number(20);
   key.revoked = row.number(21);
   key.revoked_reason = row.text(22);
+  key.admin_scopes = split_words(row.view(24));
+  key.hint = row.text(25);
+  key.ref = row.text(26);
   return key;
 }
 
