@@ -70,6 +70,7 @@ def test_every_field(keyloader):
     assert {name: shown[name] for name in shown if name != "created"} == {
         "id": made["id"], "family": made["id"], "digest_method": "sha256", "owner": "acme", "plan": "gold",
         "name": "nightly", "env": "live", "prefix": "ak", "scopes": ["a:*", "b"], "roles": ["clerk"],
+        "admin_scopes": [], "hint": made["key"][-4:], "ref": "",
         "limits": [{"name": "rate", "kind": "rate", "amount": 7, "period_ns": 60 * 10**9, "burst": 9, "dry_run": False}],
         "allow_ip": ["10.0.0.0/8", "2001:db8::/32"], "allow_origin": ["https://app.example.com"],
         "allow_method": ["GET"], "allow_host": ["api.example.com"], "require_tls": True,

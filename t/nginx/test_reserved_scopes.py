@@ -18,8 +18,8 @@ LOCATIONS = """
     location /admin   { apikey "a"; apikey_scope apikey:admin; empty_gif; }
     location /support { apikey "a"; apikey_scope apikey:support; empty_gif; }
     location /any     { apikey "a"; apikey_scope any; empty_gif; }
-    location /written/admin { apikey "a" store=written; apikey_scope apikey:admin; empty_gif; }
-    location /written/any   { apikey "a" store=written; apikey_scope any; empty_gif; }
+    location /written/admin { apikey "a"; apikey_use written; apikey_scope apikey:admin; empty_gif; }
+    location /written/any   { apikey "a"; apikey_use written; apikey_scope any; empty_gif; }
 """
 ADOPT = ("--reason", "known")
 WAYS = {}  # name → what makes a key
@@ -274,7 +274,7 @@ def judged(stage):
 
 
 def statuses(server, key, *paths):
-    return [server.get(path, headers={"Authorization": f"Bearer {key}"}).status_code for path in paths]
+    return [server.get(path, headers={"X-API-Key": key}).status_code for path in paths]
 
 
 @pytest.mark.parametrize("name", [*WAYS, "rollback"])

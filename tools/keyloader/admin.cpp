@@ -124,7 +124,7 @@ bool adopt(Key& key, const Texts& reserved) {
 }
 
 // What an adoption did, key by key.
-struct Adopted {
+struct Adopted {  // NOLINT(bugprone-exception-escape): Json says that moving may throw; it does not
   Texts lines;
   Json json = Json::array();
   bool has_changed = false;
