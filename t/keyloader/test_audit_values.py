@@ -170,21 +170,18 @@ def test_a_registry_of_before_goes_on_with_an_entry(older):
     assert "altered" in older.refused("audit", "verify")
 
 
+# SQLite steps through statements of its own, too, which have no text: rows of the schema, nothing that it writes.
 KILLER = r"""
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
-static int calls;
-static void count(void) { if (++calls == atoi(getenv("KILL_AT"))) kill(getpid(), SIGKILL); }
 int sqlite3_step(void* statement) {
-  count();
+  static int statements;
+  const char* (*text)(void*) = (const char* (*)(void*))dlsym(RTLD_NEXT, "sqlite3_sql");
+  if (text(statement) && ++statements == atoi(getenv("KILL_AT"))) kill(getpid(), SIGKILL);
   return ((int (*)(void*))dlsym(RTLD_NEXT, "sqlite3_step"))(statement);
-}
-int sqlite3_exec(void* db, const char* sql, void* a, void* b, char** error) {
-  count();
-  return ((int (*)(void*, const char*, void*, void*, char**))dlsym(RTLD_NEXT, "sqlite3_exec"))(db, sql, a, b, error);
 }
 """
 
@@ -206,8 +203,7 @@ def test_taking_over_survives_a_kill_at_any_statement(older, tmp_path):
         assert run.returncode == -signal.SIGKILL, run.stderr
         killed += 1
         assert older.json("audit", "verify")["ok"]
-        versions = [entry["seq"] for entry in older.audit("--action", "audit.version")]
-        assert versions == [len(older.before) + 1]
+        assert rows(older, "SELECT seq FROM audit WHERE action = 'audit.version'") == [(len(older.before) + 1,)]
     else:
         raise AssertionError("it never came to an end")
     assert killed > 10
