@@ -1,4 +1,4 @@
-// Reading the whole audit once, from its first entry: only so is it known whose a key was and which plan it had. Of
+// Reading the whole audit from its first entry: only so is it known whose a key was and which plan it had. Of
 // what was archived, the first later entry about a key says it, or the registry, where there is none.
 // Called by `usage statement`. Must never leave out an entry because it is not understood.
 #include "usage_history.hpp"
@@ -10,6 +10,7 @@
 #include <map>
 #include <set>
 
+#include "audit.hpp"
 #include "change_words.hpp"
 
 namespace keyloader {
@@ -26,17 +27,12 @@ std::string text_field(const Json& object, std::string_view name) {
 
 class Reader {
  public:
-  Reader(std::string owner, Seconds from, Seconds to, const RegistryInfo& info)
-      : owner_(std::move(owner)), from_(from), to_(to) {
-    history_.audit_entries = info.archived_seq;
-    history_.last_hash = info.archived_hash;
-  }
+  Reader(std::string owner, Seconds from, Seconds to) : owner_(std::move(owner)), from_(from), to_(to) {}
 
   // Of a key that is older than the entries that are here.
   void know(const Key& key) { plans_had_.insert(key.plan); }
 
   void read(const AuditEntry& entry) {
-    check_chain(entry);
     if (entry.time >= to_) {
       return;
     }
@@ -49,31 +45,22 @@ class Reader {
     }
   }
 
-  UsageHistory finish() {
+  std::vector<AuditEntry> finish() {
+    std::vector<AuditEntry> entries;
     for (const auto& [key, plan] : plans_) {
       plans_had_.insert(plan);
     }
     for (AuditEntry& entry : candidates_) {
       if (!is_of(entry, "plan.") || plans_had_.count(entry.object) != 0) {
-        history_.entries.push_back(std::move(entry));
+        entries.push_back(std::move(entry));
       }
     }
-    return std::move(history_);
+    return entries;
   }
 
  private:
   static bool is_of(const AuditEntry& entry, std::string_view family) {
     return std::string_view{entry.action}.substr(0, family.size()) == family;
-  }
-
-  void check_chain(const AuditEntry& entry) {
-    const bool fits = entry.seq == history_.audit_entries + 1 && entry.prev_hash == history_.last_hash &&
-                      chain_hash(entry) == entry.hash;
-    if (!fits && history_.broken_at == 0) {
-      history_.broken_at = entry.seq;
-    }
-    history_.audit_entries = entry.seq;
-    history_.last_hash = entry.hash;
   }
 
   [[nodiscard]] bool is_about_owner(const AuditEntry& entry) const {
@@ -109,12 +96,33 @@ class Reader {
   std::map<std::string, std::string> plans_;
   std::set<std::string> plans_had_;
   std::vector<AuditEntry> candidates_;
-  UsageHistory history_;
 };
 
 // What shows that a key's entry bears on use; others' entries always do.
 bool bears_on_use(const AuditEntry& entry) {
   return entry.action.substr(0, 4) != "key." || !change_text(entry).empty();
+}
+
+// The entries as they are hashed, each against the one before it.
+void check_chain(Registry& registry, const RegistryInfo& info, UsageHistory& history) {
+  history.audit_entries = info.archived_seq;
+  history.last_hash = info.archived_hash;
+  const auto is_right = [&](const AuditEntry& entry) {
+    try {
+      AuditChain(history.audit_entries, history.last_hash).add(entry);
+      registry.check_audit_values(entry);
+      return true;
+    } catch (const Failure&) {
+      return false;
+    }
+  };
+  registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) {
+    if (history.broken_at == 0 && !is_right(entry)) {
+      history.broken_at = entry.seq;
+    }
+    history.audit_entries = entry.seq;
+    history.last_hash = entry.hash;
+  });
 }
 
 }  // namespace
@@ -125,7 +133,7 @@ UsageHistory history_of(Registry& registry, const std::string& owner, Seconds fr
     throw Failure(fmt::format("entries of the audit up to {} are archived, and a statement from {} on needs them",
                               time_text(info.archived_time), time_text(from)));
   }
-  Reader reader(owner, from, to, info);
+  Reader reader(owner, from, to);
   if (info.archived_seq != 0) {
     registry.each_key({.owner = owner, .env = {}, .role = {}}, [&](const Key& key) {
       if (key.created <= info.archived_time) {
@@ -135,7 +143,8 @@ UsageHistory history_of(Registry& registry, const std::string& owner, Seconds fr
     });
   }
   registry.each_audit_entry({}, [&](const AuditEntry& entry) { reader.read(entry); });
-  UsageHistory history = reader.finish();
+  UsageHistory history{.entries = reader.finish()};
+  check_chain(registry, info, history);
   history.entries.erase(std::remove_if(history.entries.begin(), history.entries.end(),
                                        [](const AuditEntry& entry) { return !bears_on_use(entry); }),
                         history.entries.end());
