@@ -101,6 +101,9 @@ class Change {
   // Removes the entries up to `last`, which are kept in a file; `note`: which. What they say of deletions stays.
   virtual void archive(const AuditEntry& last, const Json& note) = 0;
 
+  // Writes down that the node's directory was given to another user. Nothing else changes.
+  virtual void give_directory(const std::string& from, const std::string& to) = 0;
+
   // RETURNS: the number of the last audit entry written.
   virtual std::uint64_t commit() = 0;
 };

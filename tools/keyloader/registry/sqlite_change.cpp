@@ -128,6 +128,10 @@ void SqliteChange::adopt(const Home& here, const std::string& reason) {
   audit("registry.adopt", hex(info.id), entry(info.home), after);
 }
 
+void SqliteChange::give_directory(const std::string& from, const std::string& to) {
+  audit("registry.owner", hex(registry_.info().id), {{"user", from}}, {{"user", to}});
+}
+
 void SqliteChange::load_chain_end() {
   Query query = database_.query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1");
   if (query.step()) {
