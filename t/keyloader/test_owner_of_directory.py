@@ -12,7 +12,6 @@ import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from conftest import Keyloader
 from test_command_line import EXPECTED
 
 from harness.fake_node import FakeNode
@@ -26,9 +25,9 @@ GID = grp.getgrnam(GROUP).gr_gid
 
 
 @pytest.fixture
-def fresh(place):
+def fresh(bare, place):
     """No directory yet, where other users can get to."""
-    return Keyloader(place / "node")
+    return type(bare)(place / "node")
 
 
 @pytest.fixture
@@ -197,9 +196,8 @@ def test_the_audit_knows_who_it_was(owned):
     assert entry["actor"] == {"uid": 0, "user": "root", "sudo_user": "jane", "sudo_uid": "1000"}
 
 
-def test_the_process_has_no_way_back(owned, place):
+def test_the_process_has_no_way_back(owned):
     """While it waits for its input every id is the owner's, and of root's rights only reading is kept, not used."""
-    os.mkfifo(place / "slow")
     running = owned.start("import", "-", "--format", "csv", stdin=subprocess.PIPE)
     running.stdin.write("key,owner\n" + "legacy-key-0123456789abcdef,acme\n" * 3000)  # more than a pipe holds: it has begun
     running.stdin.flush()
@@ -238,7 +236,7 @@ def test_where_the_owner_may_not_write_is_said(owned, place):
     assert f"Permission denied; keyloader works as {OWNER.pw_name}, the owner of {owned.dir}" in said
     (place / "closed" / "way").mkdir()
     shutil.move(owned.dir, place / "closed" / "way" / "node")
-    hidden = Keyloader(place / "closed" / "way" / "node")
+    hidden = type(owned)(place / "closed" / "way" / "node")
     assert f"belongs to {OWNER.pw_name}, who may not get to it" in hidden.refused("key", "list")
 
 
