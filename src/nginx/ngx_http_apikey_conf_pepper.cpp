@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "ngx_http_apikey_conf.hpp"
+#include "ngx_http_apikey_runtime.hpp"
 
 namespace apikey::nginx {
 namespace {
@@ -41,7 +42,14 @@ struct PepperBytes {
   PepperBytes& operator=(const PepperBytes&) = delete;
 };
 
-char* check_trust(ngx_conf_t* cf, const File& file, const ngx_str_t& path) noexcept {
+// Whoever owns the directory of the snapshot says which keys are good anyway. RETURNS: root, where it cannot be found.
+uid_t store_owner(ngx_pool_t* pool, const StoreConf& store) noexcept {
+  const ngx_str_t directory = directory_of(pool, store.path);
+  struct stat found {};
+  return directory.len != 0 && stat(text_of(directory.data), &found) == 0 ? found.st_uid : 0;
+}
+
+char* check_trust(ngx_conf_t* cf, const StoreConf& store, const File& file, const ngx_str_t& path) noexcept {
   struct stat info {};
   if (::fstat(file.fd(), &info) != 0) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, errno, "apikey_store: pepper file \"%V\" cannot be examined", &path);
@@ -59,23 +67,24 @@ char* check_trust(ngx_conf_t* cf, const File& file, const ngx_str_t& path) noexc
         static_cast<ngx_uint_t>(info.st_mode & 7U));
     return conf_error();
   }
-  if (info.st_uid != 0 && info.st_uid != ::geteuid()) {
+  if (info.st_uid != 0 && info.st_uid != ::geteuid() && info.st_uid != store_owner(cf->pool, store)) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                       "apikey_store: pepper file \"%V\" belongs to user %ui, make root its owner (chown root)", &path,
-                       static_cast<ngx_uint_t>(info.st_uid));
+                       "apikey_store: pepper file \"%V\" belongs to user %ui, who does not own the directory of \"%V\" "
+                       "either, make root its owner (chown root)",
+                       &path, static_cast<ngx_uint_t>(info.st_uid), &store.path);
     return conf_error();
   }
   return NGX_CONF_OK;
 }
 
 // Everything in the file less one trailing newline.
-char* read_pepper(ngx_conf_t* cf, const ngx_str_t& path, PepperBytes& pepper) noexcept {
+char* read_pepper(ngx_conf_t* cf, const StoreConf& store, const ngx_str_t& path, PepperBytes& pepper) noexcept {
   const File file(view(path).data());
   if (file.fd() < 0) {
     ngx_conf_log_error(NGX_LOG_EMERG, cf, errno, "apikey_store: pepper file \"%V\" cannot be opened", &path);
     return conf_error();
   }
-  if (check_trust(cf, file, path) != NGX_CONF_OK) {
+  if (check_trust(cf, store, file, path) != NGX_CONF_OK) {
     return conf_error();
   }
   while (pepper.length < pepper.bytes.size()) {
@@ -157,7 +166,7 @@ char* add_pepper(ngx_conf_t* cf, MainConf& main, StoreConf& store, ngx_str_t val
     return conf_error();
   }
   PepperBytes pepper;
-  if (read_pepper(cf, path, pepper) != NGX_CONF_OK) {
+  if (read_pepper(cf, store, path, pepper) != NGX_CONF_OK) {
     return conf_error();
   }
   DigestMethod method;

@@ -138,10 +138,14 @@ def test_a_wrong_unit_would_be_seen(installed, tmp_path):
     assert "ProtectClocks" in done.stderr
 
 
-def test_the_service_is_confined(installed):
-    done = systemd_analyze("security", "--offline=true", "--threshold=25", "--no-pager",
-                           installed / "lib" / "systemd" / "system" / SERVICE)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_every_service_is_confined(installed):
+    services = sorted((installed / "lib" / "systemd" / "system").glob("*.service"))
+    templates = (REPOSITORY / "packaging" / "systemd").glob("*.service*")
+    assert [path.name for path in services] == sorted(path.name.removesuffix(".in") for path in templates)
+    for service in services:
+        done = systemd_analyze("security", "--offline=true", "--threshold=25", "--no-pager", service)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert {"User=apikey", "ReadWritePaths=/var/lib/apikey -/run/apikey"} <= set(service.read_text().splitlines())
 
 
 def test_the_addition_to_nginx_keeps_node_memory(installed, tmp_path):

@@ -1,4 +1,7 @@
-"""The user that owns the directory and runs the timers: neither root nor nginx, in the group of nginx's workers."""
+"""The user that owns the directory and runs the timers: neither root nor nginx, in the group of nginx's workers.
+
+How keyloader gives it the directory, and that root leaves nothing of its own there: t/keyloader/test_owner_of_directory.py.
+"""
 
 import grp
 import json
@@ -68,3 +71,47 @@ def test_what_it_changes_is_active_in_roots_nginx(server, as_service):
     done = as_service("key", "revoke", key.id, "--wait", "30s")
     assert done.returncode == 0 and "active in nginx" in done.stdout + done.stderr, done.stdout + done.stderr
     assert running.status(key=key) == 401
+
+
+@pytest.fixture
+def with_pepper(place, registry, nginx):
+    key = registry.init_with("--pepper", "p1").key("acme")
+    (place / "run").mkdir(mode=0o755)
+    server = nginx(LOCATION, store_args=f"pepper=p1:{registry.dir}/peppers/p1",
+                   http=f"apikey_zone zone=apikey:2m runtime={place / 'run'};")
+    assert server.status(key=key) == 200
+    return server, key
+
+
+def owners(registry):
+    return {path.lstat().st_uid for path in (registry.dir, *registry.dir.rglob("*")) if path.parent.name != "nodes"}
+
+
+def test_nginx_serves_while_the_directory_changes_hands(registry, with_pepper):
+    """It takes snapshots and reads peppers of the owner of the directory, before and after a reload."""
+    server, key = with_pepper
+    keys = [key]
+    for user in (SERVICE.pw_name, SERVICE.pw_name, "root"):
+        registry.run("init", "--user", user)
+        assert owners(registry) == {pwd.getpwnam(user).pw_uid}
+        assert [server.status(key=each) for each in keys] == [200] * len(keys)
+        keys.append(registry.key("acme"))
+        server.wait_for_generation(registry.generation())
+        server.reload()
+        registry.run("usage", "collect")
+        assert [server.status(key=each) for each in keys] == [200] * len(keys)
+        assert owners(registry) == {pwd.getpwnam(user).pw_uid}
+    registry.run("init", "--user", SERVICE.pw_name)
+    done = registry.revoke(keys[-1], "--wait", "30s")
+    assert done.returncode == 0 and "active in nginx" in done.stdout + done.stderr
+    assert server.status(key=keys[-1]) == 401
+
+
+def test_a_pepper_of_somebody_else_is_refused(registry, with_pepper):
+    server, _ = with_pepper
+    registry.run("init", "--user", SERVICE.pw_name)
+    assert server.check()[0]
+    os.chown(registry.dir / "peppers" / "p1", pwd.getpwnam("nobody").pw_uid, -1)
+    server.allow_log("belongs to user")
+    is_right, said = server.check()
+    assert not is_right and f"who does not own the directory of \"{registry.snapshot}\" either" in said

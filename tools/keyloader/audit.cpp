@@ -25,8 +25,8 @@ std::string actor_text(const Json& actor) {
 namespace {
 
 // All that an entry can say was done. --action takes one of them, or the part before the dot.
-constexpr std::array<std::string_view, 36> kActions = {
-    "registry.init", "registry.set", "key.admin",         "key.adopt",     "role.adopt",    "registry.adopt",
+constexpr std::array<std::string_view, 37> kActions = {
+    "registry.init", "registry.set", "registry.owner", "key.admin",         "key.adopt",     "role.adopt",    "registry.adopt",
     "owner.create",  "owner.set",    "owner.suspend",     "owner.resume",  "owner.revert",  "owner.delete",
     "plan.create",   "plan.set",     "plan.revert",       "plan.delete",   "role.create",   "role.set",
     "role.revert",   "role.delete",  "key.create",        "key.import",    "key.set",       "key.suspend",

@@ -12,6 +12,7 @@
 #include "apikey/meta.hpp"
 #include "audit.hpp"
 #include "delivery.hpp"
+#include "directory_owner.hpp"
 #include "file_descriptor.hpp"
 #include "output.hpp"
 #include "session.hpp"
@@ -185,7 +186,11 @@ std::optional<AuditEntry> entry_from(const std::string& line) {
 }
 
 void verify_archive(const fs::path& path, AuditChain& chain) {
-  std::ifstream file(path);
+  std::ifstream file;
+  {
+    const AsCaller named_by_the_caller;
+    file.open(path);
+  }
   if (!file) {
     fail_errno("read", path);
   }

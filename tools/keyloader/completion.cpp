@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "command_line.hpp"
+#include "directory_owner.hpp"
 
 namespace keyloader {
 namespace {
@@ -109,6 +110,7 @@ void add_names(const std::vector<Named>& all, Texts& names) {
 }
 
 Texts names_of(Kind kind, const std::filesystem::path& directory) {
+  become_owner(directory);
   const auto registry = DataDir{directory}.open_registry();
   Texts names;
   switch (kind) {

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "apikey/status.hpp"
+#include "directory_owner.hpp"
 #include "disk_full.hpp"
 #include "registry/sqlite_registry.hpp"
 #include "user.hpp"
@@ -23,8 +24,21 @@ namespace {
 // setgid: what is made inside belongs to nginx's group, whoever makes it.
 constexpr mode_t kDirectoryMode = 02750;
 
+// Root is told why it may not, too.
+std::string words_of(int error) {
+  const std::string user = error == EACCES || error == EPERM ? works_as() : std::string{};
+  return user.empty() ? strerrordesc_np(error) : fmt::format("{}; {}", strerrordesc_np(error), user);
+}
+
+std::string no_access(const std::filesystem::path& directory) {
+  return fmt::format("registry.db in {} cannot be read: {}, or let a group read with `keyloader init --reader-group`",
+                     directory.string(), who_may(directory));
+}
+
+}  // namespace
+
 // NOLINTBEGIN(concurrency-mt-unsafe): there is one thread
-std::optional<gid_t> group_id(const std::string& wanted) {
+std::optional<gid_t> workers_group(const std::string& wanted) {
   if (!wanted.empty()) {
     const group* entry = getgrnam(wanted.c_str());
     if (entry == nullptr) {
@@ -42,8 +56,9 @@ std::optional<gid_t> group_id(const std::string& wanted) {
 }
 // NOLINTEND(concurrency-mt-unsafe)
 
-void make_directory(const std::filesystem::path& path) {
-  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+bool make_directory(const std::filesystem::path& path) {
+  const bool is_new = mkdir(path.c_str(), S_IRWXU) == 0;
+  if (!is_new && errno != EEXIST) {
     if (errno == ENOENT) {
       throw Failure(fmt::format("cannot make {}: there is no directory {}; make that first, with `mkdir -p {}`",
                                 path.string(), path.parent_path().string(), path.parent_path().string()));
@@ -57,14 +72,8 @@ void make_directory(const std::filesystem::path& path) {
   if (!S_ISDIR(status.st_mode)) {
     throw Failure(fmt::format("{} is not a directory", path.string()));
   }
+  return is_new;
 }
-
-std::string no_access(const std::filesystem::path& directory) {
-  return fmt::format("registry.db in {} cannot be read: {}, or let a group read with `keyloader init --reader-group`",
-                     directory.string(), who_may(directory));
-}
-
-}  // namespace
 
 std::filesystem::path DataDir::trace_of_registry() const {
   std::error_code error;
@@ -78,7 +87,7 @@ std::filesystem::path DataDir::trace_of_registry() const {
 }
 
 std::string DataDir::make(const std::string& group) const {
-  const std::optional<gid_t> gid = group_id(group);
+  const std::optional<gid_t> gid = workers_group(group);
   // Whoever may read the registry must get through the directory (init --reader-group).
   struct stat registry {};
   const bool has_readers = stat(registry_file().c_str(), &registry) == 0 && (registry.st_mode & S_IRGRP) != 0;
@@ -164,7 +173,7 @@ void fail_errno(std::string_view doing, const std::filesystem::path& path) {
   if (error == ENOSPC) {
     throw DiskFull(fmt::format("cannot {} {}: the disk is full; make room and try again", doing, path.string()));
   }
-  throw Failure(fmt::format("cannot {} {}: {}", doing, path.string(), strerrordesc_np(error)));
+  throw Failure(fmt::format("cannot {} {}: {}", doing, path.string(), words_of(error)));
 }
 
 void write_all(int fd, std::string_view bytes, const std::filesystem::path& path) {
@@ -183,7 +192,7 @@ std::string sentence_of(const apikey::Status& status) {
   if (status.error == ENOSPC) {
     text += ": the disk is full; make room and try again";
   } else if (status.error != 0) {
-    text += fmt::format(" ({})", strerrordesc_np(status.error));
+    text += fmt::format(" ({})", words_of(status.error));
   }
   return text;
 }

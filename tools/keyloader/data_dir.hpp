@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -43,6 +44,12 @@ class DataDir {
  private:
   std::filesystem::path path_;
 };
+
+// Makes it, 0700. RETURNS: false when it is there already. Throws Failure for what is no directory.
+bool make_directory(const std::filesystem::path& path);
+
+// The group nginx's workers run as: this one, which must be there, or www-data or nginx, if there is one.
+[[nodiscard]] std::optional<gid_t> workers_group(const std::string& wanted);
 
 // Makes a database and its two journals 0640, of this group.
 void let_group_read(const std::filesystem::path& database, gid_t group);

@@ -27,6 +27,8 @@ constexpr std::uint64_t kLeastDisk = std::uint64_t{64} << 20U;
 constexpr std::uint64_t kSnapshotsThatMustFit = 3;  // the new one, its place in history, and some air
 constexpr std::uint64_t kLeastFiles = 100;
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20U;
+constexpr std::size_t kMostNamed = 3;
+constexpr const char* kServiceUser = "apikey";  // as packaging/systemd/sysusers-apikey.conf makes it
 constexpr mode_t kPermissionBits = 07777;
 
 std::optional<struct stat> look_at(const fs::path& path) {
@@ -88,6 +90,11 @@ void registry_mode(Examined& examined, Findings& findings) {
   check_database(examined, examined.directory.registry_file(), findings);
 }
 
+std::string give_it_back(const Examined& examined, uid_t owner) {
+  return fmt::format("Run `keyloader --dir {} init --user {}` as root", examined.directory.path().string(),
+                     user_name(owner));
+}
+
 void registry_owner(Examined& examined, Findings& findings) {
   const auto directory = look_at(examined.directory.path());
   const auto file = look_at(examined.directory.registry_file());
@@ -95,7 +102,59 @@ void registry_owner(Examined& examined, Findings& findings) {
     wrong(findings,
           fmt::format("{} belongs to {}, its directory to {}", examined.directory.registry_file().string(),
                       user_name(file->st_uid), user_name(directory->st_uid)),
-          fmt::format("Run `chown {} {}*`", user_name(directory->st_uid), examined.directory.registry_file().string()));
+          give_it_back(examined, directory->st_uid));
+  }
+}
+
+// What keyloader keeps in the directory beside the registry: of files nginx's announcements in nodes/ are left out,
+// which belong to whoever starts it.
+std::vector<fs::path> files_of(const DataDir& directory) {
+  std::vector<fs::path> files;
+  for (const fs::path& place : {directory.path(), directory.history(), directory.peppers()}) {
+    std::error_code error;
+    for (fs::directory_iterator each(place, error), end; !error && each != end; each.increment(error)) {
+      const fs::path& path = each->path();
+      const auto found = look_at(path);
+      const bool is_place = path == directory.history() || path == directory.peppers() || path.filename() == "nodes";
+      if (found && (S_ISREG(found->st_mode) || (S_ISDIR(found->st_mode) && is_place)) &&
+          path != directory.registry_file()) {
+        files.push_back(path);
+      }
+    }
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+void file_owners(Examined& examined, Findings& findings) {
+  const auto directory = look_at(examined.directory.path());
+  Texts others;
+  for (const fs::path& file : files_of(examined.directory)) {
+    if (const auto found = look_at(file); directory && found && found->st_uid != directory->st_uid) {
+      others.push_back(fmt::format("{} ({})", shown(file.string()), user_name(found->st_uid)));
+    }
+  }
+  if (others.empty()) {
+    return;
+  }
+  const std::size_t more = others.size() - std::min(others.size(), kMostNamed);
+  others.resize(others.size() - more);
+  wrong(findings,
+        fmt::format("{}{} {} not to {}, who owns the directory", fmt::join(others, ", "),
+                    more == 0 ? "" : fmt::format(" and {} more", more),
+                    others.size() + more == 1 ? "belongs" : "belong", user_name(directory->st_uid)),
+        give_it_back(examined, directory->st_uid));
+}
+
+void directory_user(Examined& examined, Findings& findings) {
+  const auto directory = look_at(examined.directory.path());
+  const bool has_service_user = getpwnam(kServiceUser) != nullptr;  // NOLINT(concurrency-mt-unsafe): one thread
+  if (directory && directory->st_uid == 0 && has_service_user) {
+    notice(findings,
+           fmt::format("{} belongs to root, and there is a user {} to own it and run the timers",
+                       examined.directory.path().string(), kServiceUser),
+           fmt::format("Run `keyloader --dir {} init --user {}` as root", examined.directory.path().string(),
+                       kServiceUser));
   }
 }
 
@@ -284,6 +343,8 @@ constexpr std::array kChecks = {
     Check{"history-mode", "so is history/", history_mode},
     Check{"registry-mode", "only the owner may read the registry", registry_mode},
     Check{"registry-owner", "the registry belongs to the owner of the directory", registry_owner},
+    Check{"file-owners", "so does everything else in it", file_owners},
+    Check{"directory-user", "the directory belongs to a user of its own, where there is one", directory_user},
     Check{"snapshot-mode", "nginx's group may read keys.mdb, nobody else, and none may write it", snapshot_mode},
     Check{"snapshot-group", "keys.mdb has the group of its directory", snapshot_group},
     Check{"peppers-mode", "only the owner may read peppers", peppers_mode},

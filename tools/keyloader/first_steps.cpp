@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "directory_owner.hpp"
 #include "user.hpp"
 
 namespace keyloader {
@@ -52,7 +53,7 @@ Json first_steps(const Session& session, const std::string& pepper) {
   const DataDir directory{real_path(session.dir())};
   Json steps = Json::array();
   // Workers of an nginx that root starts take the user that it names, or "nobody"; otherwise they are who started it.
-  const passwd* const user = geteuid() == 0 ? user_of_group(status_of(directory.path()).st_gid) : nullptr;
+  const passwd* const user = is_started_by_root() ? user_of_group(status_of(directory.path()).st_gid) : nullptr;
   if (user != nullptr) {
     steps.push_back({{"where", "nginx.conf has"}, {"text", fmt::format("user {};", user->pw_name)}});
   }

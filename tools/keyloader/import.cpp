@@ -9,6 +9,7 @@
 
 #include "csv.hpp"
 #include "delivery.hpp"
+#include "directory_owner.hpp"
 #include "import_line.hpp"
 #include "progress.hpp"
 #include "registry/sqlite_rows.hpp"
@@ -194,6 +195,7 @@ void import_keys(const Session& session, const ImportOptions& options) {
   }
   std::ifstream file;
   if (options.file != "-") {
+    const AsCaller named_by_the_caller;
     file.open(options.file, std::ios::binary);
     if (!file) {
       fail_errno("read", options.file);

@@ -6,10 +6,14 @@
 #include <unistd.h>
 
 #include "delivery.hpp"
+#include "directory_owner.hpp"
 #include "first_steps.hpp"
 #include "prefix.hpp"
+#include "registry/home.hpp"
 #include "secret.hpp"
 #include "session.hpp"
+#include "take_over.hpp"
+#include "user.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -21,6 +25,7 @@ struct InitOptions {
   std::string reader_group;
   std::string prefix;
   bool is_sure = false;
+  std::string user;
   DeliveryOptions delivery;
 };
 
@@ -58,9 +63,28 @@ void let_read(const DataDir& directory, Registry& registry, const std::string& n
   }
 }
 
+std::string take_over_text(const Session& session, const InitOptions& options, const TakeOver& taken) {
+  return taken.given == 0
+             ? fmt::format("{} and what is in it belong to {} already", session.directory.string(), options.user)
+             : fmt::format("gave {} files and directories in {} to {}", taken.given, session.directory.string(),
+                           options.user);
+}
+
+// Who owned the directory stands in the audit, but not in that of a copy, which cannot be changed.
+void record_owner(Registry& registry, const std::string& from, const std::string& to) {
+  if (is_at_home(registry.info().home, registry.here())) {
+    const auto change = registry.begin_change();
+    change->give_directory(from, to);
+    change->commit();
+  }
+}
+
 // What is there stays as it is, but what was not published is.
-void init_again(const Session& session, const InitOptions& options) {
+void init_again(const Session& session, const InitOptions& options, const std::optional<TakeOver>& taken) {
   const auto registry = session.dir().open_registry();
+  if (taken && taken->from != require_user(options.user)) {
+    record_owner(*registry, user_name(taken->from), options.user);
+  }
   if (!options.pepper.empty()) {
     const std::vector<Pepper> peppers = registry->peppers();
     if (peppers.empty() || !peppers.front().is_current || peppers.front().id != options.pepper) {
@@ -78,14 +102,21 @@ void init_again(const Session& session, const InitOptions& options) {
                     "changes it",
                     session.dir().registry_file().string(), prefix_of(info), options.prefix));
   }
-  report(session,
-         fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string()),
-         json_of(session, info, options.pepper), deliver_nothing(session, *registry, options.delivery));
+  Json json = json_of(session, info, options.pepper);
+  std::string text =
+      fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string());
+  if (taken) {
+    text = fmt::format("{}\n{}", take_over_text(session, options, *taken), text);
+    json["user"] = options.user;
+    json["given"] = taken->given;
+  }
+  report(session, text, std::move(json), deliver_nothing(session, *registry, options.delivery));
 }
 
 // A registry.db that was begun and never finished is no registry yet.
 bool has_registry(const DataDir& directory) {
-  if (!std::filesystem::exists(directory.registry_file())) {
+  std::error_code error;
+  if (!std::filesystem::exists(directory.registry_file(), error)) {
     return false;
   }
   try {
@@ -113,13 +144,77 @@ void refuse_beside_snapshot(const DataDir& directory, const InitOptions& options
 
 void init_dry(const Session& session, const InitOptions& options) {
   const bool is_there = has_registry(session.dir());
-  report(session,
-         fmt::format("{} in {}", is_there ? "the registry that is there already stays as it is," : "created a registry",
-                     session.directory.string()),
-         {{"dir", session.directory.string()},
-          {"exists", is_there},
-          {"pepper", options.pepper.empty() ? Json(nullptr) : Json(options.pepper)}},
-         dry_run());
+  report(
+      session,
+      fmt::format("{} in {}{}", is_there ? "the registry that is there already stays as it is," : "created a registry",
+                  session.directory.string(),
+                  options.user.empty() ? "" : fmt::format("; gave the directory to {}", options.user)),
+      {{"dir", session.directory.string()},
+       {"exists", is_there},
+       {"user", options.user.empty() ? Json(nullptr) : Json(options.user)},
+       {"pepper", options.pepper.empty() ? Json(nullptr) : Json(options.pepper)}},
+      dry_run());
+}
+
+// The one thing that is left for root to do; after it keyloader is the owner of the directory, and may give what is in
+// it to the groups that were named.
+std::optional<TakeOver> give_to_user(const Session& session, const InitOptions& options) {
+  std::vector<gid_t> groups;
+  if (!options.reader_group.empty()) {
+    groups.push_back(require_group(options.reader_group));
+  }
+  if (const auto workers = workers_group(options.group)) {
+    groups.push_back(*workers);
+  }
+  std::optional<TakeOver> taken;
+  if (!options.user.empty()) {
+    if (!is_started_by_root()) {
+      throw Failure(fmt::format("only root can give {} to another user; run it as root: sudo keyloader init --user {}",
+                                session.directory.string(), options.user));
+    }
+    const uid_t user = require_user(options.user);
+    if (!options.delivery.is_dry_run) {
+      taken = take_over(session.directory, user);
+    }
+  }
+  become_owner(session.directory, KeptRight::read, groups);
+  return taken;
+}
+
+// Another user says nothing of the group.
+bool keeps_group(const InitOptions& options, const std::optional<TakeOver>& taken) {
+  return taken && !taken->is_new && options.group.empty();
+}
+
+void make(const DataDir& directory, const std::string& group) {
+  std::string warning = directory.make(group);
+  if (warning.empty()) {
+    warning = unreachable_for_workers(directory);
+  }
+  if (!warning.empty()) {
+    Session::warn(warning);
+  }
+}
+
+void report_node(const Session& session, const InitOptions& options, const std::optional<TakeOver>& taken) {
+  Json json{{"dir", session.directory.string()}, {"user", options.user}};
+  if (!taken) {
+    report(session, fmt::format("gave {} to {}", session.directory.string(), options.user), json, dry_run());
+    return;
+  }
+  if (!keeps_group(options, taken)) {
+    make(session.dir(), options.group);
+  }
+  json["given"] = taken->given;
+  session.report(take_over_text(session, options, *taken), json);
+}
+
+// What a node that only installs snapshots has is given away, too; there is no registry to make, nor an audit.
+bool is_node_taken_over(const Session& session, const InitOptions& options) {
+  std::error_code error;
+  return !options.user.empty() && !options.delivery.is_quiet &&
+         !std::filesystem::exists(session.dir().registry_file(), error) &&
+         std::filesystem::exists(session.dir().snapshot_file(), error);
 }
 
 void init(const Session& session, const InitOptions& options) {
@@ -128,23 +223,25 @@ void init(const Session& session, const InitOptions& options) {
     check_prefix(options.prefix, options.is_sure);
   }
   const DataDir directory = session.dir();
-  refuse_beside_snapshot(directory, options);
-  if (!options.reader_group.empty()) {
-    static_cast<void>(require_group(options.reader_group));
+  const bool is_node = is_node_taken_over(session, options);
+  if (!is_node) {
+    refuse_beside_snapshot(directory, options);
+  }
+  const std::optional<TakeOver> taken = give_to_user(session, options);
+  if (is_node) {
+    report_node(session, options, taken);
+    return;
   }
   if (options.delivery.is_dry_run) {
     init_dry(session, options);
     return;
   }
-  std::string warning = directory.make(options.group);
-  if (warning.empty()) {
-    warning = unreachable_for_workers(directory);
+  const bool is_there = has_registry(directory);
+  if (!is_there || !keeps_group(options, taken)) {
+    make(directory, options.group);
   }
-  if (!warning.empty()) {
-    Session::warn(warning);
-  }
-  if (has_registry(directory)) {
-    init_again(session, options);
+  if (is_there) {
+    init_again(session, options, taken);
     return;
   }
   const auto registry = directory.create_registry([&](Change& change) {
@@ -232,14 +329,18 @@ void add_init_command(Command& app, Session& session) {
   command.option("--prefix", options->prefix, "PREFIX", "How keys begin: 2-16 of a-z 0-9 (default: ak)");
   command.flag("--yes", options->is_sure, "Take a prefix that keys of others are known by");
   command.option("--group", options->group, "GROUP", "Group of nginx's workers (default: www-data or nginx)");
+  command.option("--user", options->user, "USER",
+                 "Give the directory and what is in it to this user; only root can do that");
   command.option("--reader-group", options->reader_group, "GROUP",
                  "Let this group read the registry: key list, audit list …; not change it");
   command.tries(options->delivery);
   command.delivers(options->delivery);
   command.footer(
       "The directory gets mode 2750 and nginx's group; registry.db and peppers are readable by you alone.\n"
+      "Once the directory is another user's, keyloader that root starts works as that user.\n"
       "A pepper is a file of 64 hex digits (its bytes less the line end are the pepper); an existing one is kept.\n\n"
       "  keyloader init --prefix acme\n"
+      "  sudo keyloader init --user apikey\n"
       "  keyloader --dir /srv/keys init --pepper 2026");
   command.run([&session, options] { init(session, *options); });
 }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <memory>
 
+#include "directory_owner.hpp"
 #include "file_descriptor.hpp"
 
 namespace keyloader {
@@ -30,6 +31,7 @@ bool is_rotated_from(const std::string& name, const std::string& log) {
 }
 
 std::vector<fs::path> with_rotated(const fs::path& log) {
+  const AsCaller of_nginx;
   std::vector<fs::path> all{log};
   std::vector<Candidate> rotated;
   std::error_code error;
@@ -56,6 +58,7 @@ using GzFile = std::unique_ptr<std::remove_pointer_t<gzFile>, CloseGz>;
 
 // One that is no regular file might never end, or never begin.
 GzFile open_log(const fs::path& path, std::string& problem) {
+  const AsCaller of_nginx;
   FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   struct stat found {};
   if (!file.is_open() || fstat(file.get(), &found) != 0) {

@@ -10,6 +10,7 @@
 
 #include "command_line.hpp"
 #include "completion.hpp"
+#include "directory_owner.hpp"
 #include "session.hpp"
 
 namespace {
@@ -17,6 +18,20 @@ namespace {
 constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 constexpr int kNotActive = 3;
+
+// Before the command that was asked for is run. `init` does it itself, as it may give the directory to another user
+// first.
+void take_identity(const CLI::App& app, const keyloader::Session& session) {
+  const auto is = [](const CLI::App& parent, const char* name) { return parent.got_subcommand(name); };
+  for (const char* name : {"init", "help", "version", "manual", "completion"}) {
+    if (is(app, name)) {
+      return;
+    }
+  }
+  const bool removes = is(app, "node") && is(*app.get_subcommand("node"), "prune");
+  keyloader::become_owner(session.directory,
+                          removes ? keyloader::KeptRight::read_and_write : keyloader::KeptRight::read);
+}
 
 void build(CLI::App& app, keyloader::Session& session) {
   app.name("keyloader");
@@ -75,6 +90,7 @@ int run(int argc, char** argv) {
   CLI::App app{"Issues, limits and revokes API keys, and hands them to nginx."};
   build(app, session);
   const keyloader::Texts words(argv + std::min(argc, 1), argv + argc);
+  app.parse_complete_callback([&] { take_identity(app, session); });
   if (!words.empty() && words.front() == keyloader::kCompleteWords) {
     keyloader::print_out(keyloader::completions(app, session, {words.begin() + 1, words.end()}));
     return session.exit_code;

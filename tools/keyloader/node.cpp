@@ -10,6 +10,7 @@
 #include <iostream>
 
 #include "delivery.hpp"
+#include "directory_owner.hpp"
 #include "file_descriptor.hpp"
 #include "node_view.hpp"
 #include "nodes.hpp"
@@ -94,6 +95,7 @@ void list(const Session& session) {
 // removed.
 std::string remove_files(const Node& node) {
   const fs::path& state = node.place().state;
+  const AsCaller of_root;
   const FileDescriptor directory(open(state.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   const FileDescriptor file(
       openat(directory.get(), state.filename().c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));

@@ -11,11 +11,13 @@
 #include <cstring>
 
 #include "data_dir.hpp"
+#include "directory_owner.hpp"
 #include "file_descriptor.hpp"
 
 namespace keyloader {
 
 NodeInbox::NodeInbox(const Node& node) {
+  const AsCaller of_root(node.place().is_found);
   const FileDescriptor fd(open(node.inbox().c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
   struct stat found {};
   if (!fd.is_open() || fstat(fd.get(), &found) != 0) {

@@ -18,6 +18,7 @@
 
 #include "apikey/fold64.hpp"
 #include "apikey/node_locks.hpp"
+#include "directory_owner.hpp"
 #include "file_descriptor.hpp"
 #include "node_inbox.hpp"
 #include "output.hpp"
@@ -131,6 +132,7 @@ std::optional<NodePlace> read_announcement(const fs::path& file) {
 
 // However it was written: what is announced is found from anywhere.
 fs::path whole(const fs::path& directory) {
+  const AsCaller named_by_the_caller;
   std::error_code error;
   return directory.empty() ? directory : fs::weakly_canonical(fs::absolute(directory, error), error);
 }
@@ -151,9 +153,12 @@ std::vector<NodePlace> find_places(const fs::path& directory, const fs::path& ru
   const Trust trust(directory);
   std::vector<NodePlace> places;
   const auto add = [&](NodePlace place) {
-    if (std::none_of(places.begin(), places.end(),
-                     [&](const NodePlace& each) { return is_same_file(each.state, place.state); })) {
+    const auto known = std::find_if(places.begin(), places.end(),
+                                    [&](const NodePlace& each) { return is_same_file(each.state, place.state); });
+    if (known == places.end()) {
       places.push_back(std::move(place));
+    } else {
+      known->is_found = known->is_found || place.is_found;
     }
   };
   const auto doubt = [&](const fs::path& path, std::string_view why) {
@@ -173,16 +178,17 @@ std::vector<NodePlace> find_places(const fs::path& directory, const fs::path& ru
   } else if (look_at(announced)) {
     doubt(announced, kOfOthers);
   }
+  const AsCaller of_root;
   for (const fs::path& each : runtime_directories()) {
     if (trust.holds(each)) {
       for (const fs::path& file : files_in(each, ".state")) {
-        add({.state = file});
+        add({.state = file, .is_found = true});
       }
     }
   }
   if (!runtime.empty()) {
     for (const fs::path& file : files_in(runtime, ".state")) {
-      add({.state = file});
+      add({.state = file, .is_found = true});
     }
   }
   return places;
@@ -245,6 +251,7 @@ Node::Node(NodePlace place) : place_(std::move(place)) {
     return;
   }
   static_cast<void>(std::signal(SIGBUS, end_on_bus_error));
+  const AsCaller of_root(place_.is_found);
   fd_ = open(place_.state.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
   struct stat found {};
   if (fd_ < 0 || fstat(fd_, &found) != 0) {

@@ -25,6 +25,7 @@ struct NodePlace {
   std::filesystem::path state;
   std::filesystem::path store{};  // keys.mdb as that nginx calls it, when it was announced in our directory
   bool is_announced = false;      // in our directory: an nginx uses our keys.mdb, whether we can read its file or not
+  bool is_found = false;          // in a runtime directory: root's or the caller's word says that it is there
   std::string doubt{};            // why what announces it is not believed; `state` is that file then
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "directory_owner.hpp"
 #include "publish/snapshot_file.hpp"
 #include "publish/snapshot_store.hpp"
 #include "table.hpp"
@@ -16,6 +17,11 @@ using apikey::publish::SnapshotFile;
 
 std::filesystem::path file_or_current(const Session& session, const std::string& file) {
   return file.empty() ? session.dir().snapshot_file() : std::filesystem::path{file};
+}
+
+apikey::Status open_for(const std::string& named, SnapshotFile& file, const std::filesystem::path& path) {
+  const AsCaller of_the_caller(!named.empty());
+  return file.open(path);
 }
 
 Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
@@ -62,7 +68,7 @@ std::string text_of_snapshot(const Json& json) {
 void show(const Session& session, const std::string& name) {
   const std::filesystem::path path = file_or_current(session, name);
   SnapshotFile file;
-  check(file.open(path), path.string());
+  check(open_for(name, file, path), path.string());
   const Json json = json_of(path, file);
   session.report(text_of_snapshot(json), json);
 }
@@ -70,7 +76,7 @@ void show(const Session& session, const std::string& name) {
 void verify(Session& session, const std::string& name) {
   const std::filesystem::path path = file_or_current(session, name);
   SnapshotFile file;
-  const apikey::Status status = file.open(path);
+  const apikey::Status status = open_for(name, file, path);
   if (!status.ok()) {
     const std::string sentence = sentence_of(status);
     if (session.is_json) {

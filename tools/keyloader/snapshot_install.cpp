@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "delivery.hpp"
+#include "directory_owner.hpp"
 #include "publish/snapshot_file.hpp"
 #include "publish/snapshot_sealer.hpp"
 #include "publish/snapshot_store.hpp"
@@ -68,7 +69,11 @@ class Temporary {
 
 void copy_into(const std::string& file, const Temporary& temporary) {
   const bool is_stdin = file == "-";
-  const int fd = is_stdin ? STDIN_FILENO : open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  int fd = STDIN_FILENO;
+  if (!is_stdin) {
+    const AsCaller named_by_the_caller;
+    fd = open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  }
   if (fd < 0) {
     fail_errno("read", file);
   }
@@ -192,7 +197,10 @@ void install(const Session& session, const InstallOptions& options) {
 void seal(const Session& session, const std::string& in, const std::string& out) {
   const std::string to = out.empty() ? in + ".sealed" : out;
   apikey::Seal seal;
-  check(apikey::publish::seal_file(in, to, seal), in + " cannot be sealed");
+  {
+    const AsCaller named_by_the_caller;
+    check(apikey::publish::seal_file(in, to, seal), in + " cannot be sealed");
+  }
   session.report(
       fmt::format("{} is sealed: generation {}, sha256 {}", to, seal.generation, hex(seal.sha256)),
       {{"path", to}, {"generation", seal.generation}, {"sha256", hex(seal.sha256)}, {"length", seal.length}});

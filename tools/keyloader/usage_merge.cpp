@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "apikey/plain_text.hpp"
+#include "directory_owner.hpp"
 #include "usage.hpp"
 #include "values.hpp"
 
@@ -22,8 +23,13 @@ class BadLine : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+std::ifstream open_for_reading(const std::string& file) {
+  const AsCaller named_by_the_caller;
+  return std::ifstream(file, std::ios::binary);
+}
+
 Hash sha256_of(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
+  std::ifstream in = open_for_reading(file);
   if (!in) {
     fail_errno("read", file);
   }
@@ -180,7 +186,7 @@ std::uint64_t merge_file(UsageStore& store, const std::string& file) {
   if (const Seconds when = store.merged(hash); when != 0) {
     throw Failure(fmt::format("{} was merged before, at {}; nothing was merged", file, time_text(when)));
   }
-  std::ifstream in(file, std::ios::binary);
+  std::ifstream in = open_for_reading(file);
   std::string text;
   std::uint64_t number = 0;
   std::uint64_t rows = 0;

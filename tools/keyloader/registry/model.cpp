@@ -48,9 +48,7 @@ const char* environment_text(const char* name) {
   return value != nullptr ? value : "";
 }
 
-}  // namespace
-
-Json current_actor() {
+Json find_actor() {
   const uid_t uid = getuid();
   const passwd* entry = getpwuid(uid);  // NOLINT(concurrency-mt-unsafe): there is one thread
   Json actor{{"uid", uid}, {"user", entry != nullptr ? entry->pw_name : std::to_string(uid)}};
@@ -59,6 +57,13 @@ Json current_actor() {
     actor["sudo_user"] = environment_text("SUDO_USER");
     actor["sudo_uid"] = environment_text("SUDO_UID");
   }
+  return actor;
+}
+
+}  // namespace
+
+Json current_actor() {
+  static const Json actor = find_actor();
   return actor;
 }
 

@@ -150,7 +150,8 @@ struct AuditFilter {
 // What a rate's bucket holds: the burst that was written, or the one that follows from the rate. 0 for other kinds.
 [[nodiscard]] std::uint64_t burst_of(const Limit& limit);
 
-// Whoever changes something, as the operating system knows him.
+// Whoever started keyloader, as the operating system says when it is first asked: become_owner() asks before it changes
+// the user.
 [[nodiscard]] Json current_actor();
 
 [[nodiscard]] std::string text_of(const apikey::KeyId& id);

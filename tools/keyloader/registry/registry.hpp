@@ -108,6 +108,8 @@ class Change {
   // Erases the personal values of the audit's entries about an owner that is no more.
   // RETURNS: how many there were; 0: there is nothing left to erase, and nothing was written.
   virtual std::uint64_t erase(const OwnerId& owner) = 0;
+  // Writes down that the node's directory was given to another user. Nothing else changes.
+  virtual void give_directory(const std::string& from, const std::string& to) = 0;
 
   // RETURNS: the number of the last audit entry written.
   virtual std::uint64_t commit() = 0;

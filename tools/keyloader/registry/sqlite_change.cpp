@@ -140,6 +140,10 @@ void SqliteChange::set_prefix(const std::string& prefix) {
   audit("registry.set", hex(info.id), {{"prefix", info.prefix}}, {{"prefix", prefix}});
 }
 
+void SqliteChange::give_directory(const std::string& from, const std::string& to) {
+  audit("registry.owner", hex(registry_.info().id), {{"user", from}}, {{"user", to}});
+}
+
 void SqliteChange::load_chain_end() {
   Query query = database_.query("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1");
   if (query.step()) {

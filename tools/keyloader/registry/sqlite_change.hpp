@@ -44,6 +44,7 @@ class SqliteChange final : public Change {
               const std::string& reason) override;
   void set_prefix(const std::string& prefix) override;
   void settle(std::uint64_t keys_in_snapshot) override;
+  void give_directory(const std::string& from, const std::string& to) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
   void archive(const AuditEntry& last, const Json& note) override;
   std::uint64_t erase(const OwnerId& owner) override;

@@ -44,7 +44,7 @@ class SqliteRegistry final : public Registry {
     Query query = database_.query(
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
         " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive',"
-        "                                                          'audit.version', 'owner.erase', 'registry.set')"
+        "                                                          'audit.version', 'owner.erase', 'registry.set', 'registry.owner')"
         "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
         " archived_seq, archived_time, archived_hash, prefix FROM info");
     if (!query.step()) {
