@@ -33,7 +33,7 @@ key.create key.list key.show key.set key.suspend key.resume key.revoke key.delet
 snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
 quota.grant quota.reset quota.show
 audit.list audit.verify audit.archive audit.revert
-registry.show registry.adopt
+registry.show registry.adopt registry.set
 node.list node.prune
 usage usage.collect usage.statement usage.prune usage.merge
 """.split()
@@ -45,7 +45,7 @@ def test_all_commands_are_there():
 
 STOPS = """
 key.suspend key.revoke key.delete owner.suspend owner.delete plan.delete role.delete snapshot.rollback quota.reset
-registry.adopt audit.archive audit.revert
+registry.adopt registry.set audit.archive audit.revert
 """.split()
 
 

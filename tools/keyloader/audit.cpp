@@ -25,12 +25,13 @@ std::string actor_text(const Json& actor) {
 namespace {
 
 // All that an entry can say was done. --action takes one of them, or the part before the dot.
-constexpr std::array<std::string_view, 30> kActions = {
-    "registry.init", "registry.adopt", "owner.create", "owner.set",   "owner.suspend",     "owner.resume",
-    "owner.revert",  "owner.delete",   "plan.create",  "plan.set",    "plan.revert",       "plan.delete",
-    "role.create",   "role.set",       "role.revert",  "role.delete", "key.create",        "key.import",
-    "key.set",       "key.suspend",    "key.resume",   "key.revoke",  "key.revert",        "key.delete",
-    "pepper.create", "quota.grant",    "quota.reset",  "publish",     "snapshot.rollback", "audit.archive"};
+constexpr std::array<std::string_view, 31> kActions = {
+    "registry.init", "registry.adopt", "registry.rename", "owner.create", "owner.set",   "owner.suspend",
+    "owner.resume",  "owner.revert",   "owner.delete",    "plan.create",  "plan.set",    "plan.revert",
+    "plan.delete",   "role.create",    "role.set",        "role.revert",  "role.delete", "key.create",
+    "key.import",    "key.set",        "key.suspend",     "key.resume",   "key.revoke",  "key.revert",
+    "key.delete",    "pepper.create",  "quota.grant",     "quota.reset",  "publish",     "snapshot.rollback",
+    "audit.archive"};
 
 struct AuditOptions {
   AuditFilter filter;

@@ -8,6 +8,12 @@
 namespace keyloader {
 namespace {
 
+struct SetOptions {
+  std::string name;
+  std::string reason;
+  DeliveryOptions delivery;
+};
+
 struct AdoptOptions {
   std::string reason;
   DeliveryOptions delivery;
@@ -23,8 +29,13 @@ Json to_json(const Home& home) {
 }
 
 Json to_json(const RegistryInfo& info, const Home& here) {
-  return {{"registry_id", hex(info.id)},   {"home", to_json(info.home)},    {"at_home", is_at_home(info.home, here)},
-          {"generation", info.generation}, {"schema", info.schema_version}, {"created", time_json(info.created)}};
+  return {{"registry_id", hex(info.id)},
+          {"home", to_json(info.home)},
+          {"at_home", is_at_home(info.home, here)},
+          {"generation", info.generation},
+          {"schema", info.schema_version},
+          {"created", time_json(info.created)},
+          {"name", info.name}};
 }
 
 void show(const Session& session) {
@@ -32,14 +43,36 @@ void show(const Session& session) {
   const RegistryInfo info = registry->info();
   const Home here = registry->here();
   std::string text = fmt::format(
-      "id:         {}\nbelongs to: {}\ngeneration: {}\nkeys:       {}\nschema:     {}\ncreated:    {}", hex(info.id),
-      home_text(info.home), info.generation, registry->key_count(), info.schema_version, time_text(info.created));
+      "id:         {}\nname:       {}\nbelongs to: {}\ngeneration: {}\nkeys:       {}\nschema:     {}\ncreated:    {}",
+      hex(info.id), info.name, home_text(info.home), info.generation, registry->key_count(), info.schema_version,
+      time_text(info.created));
   if (!is_at_home(info.home, here)) {
     text += fmt::format("\n{}", elsewhere_text(info.home, here));
   }
   Json json = to_json(info, here);
   json["keys"] = registry->key_count();
   session.report(text, json);
+}
+
+void set(const Session& session, const SetOptions& options) {
+  check(options.delivery);
+  check_reason(options.reason);
+  if (!apikey::is_store_name(options.name)) {
+    throw UsageError(fmt::format("\"{}\" is not a name for a store: write 1 to 32 of a-z 0-9 _ -", options.name));
+  }
+  const auto registry = session.dir().open_registry();
+  const Home here = registry->here();
+  const auto change = registry->begin_change();
+  change->because(options.reason);
+  if (registry->info().name == options.name) {
+    report(session, fmt::format("the store is called {} already", options.name), to_json(registry->info(), here),
+           deliver_nothing(session, *registry, options.delivery));
+    return;
+  }
+  change->rename_store(options.name);
+  const Json json = to_json(registry->info(), here);
+  report(session, fmt::format("the store is called {} now", options.name), json,
+         deliver(session, *registry, *change, options.delivery));
 }
 
 void adopt(const Session& session, const AdoptOptions& options) {
@@ -70,6 +103,17 @@ void add_registry_commands(Command& app, Session& session) {
   Command one = group.add("show", "Its id, its home, its generation");
   one.footer("  keyloader registry show --json");
   one.read([&session] { show(session); });
+
+  auto settings = std::make_shared<SetOptions>();
+  Command edit = group.add("set", "Give the store a name");
+  edit.required_option("--name", settings->name, "NAME", "1-32 of a-z 0-9 _ -");
+  edit.option("--reason", settings->reason, "TEXT", "Kept in the audit");
+  edit.tries(settings->delivery);
+  edit.delivers(settings->delivery);
+  edit.footer(
+      "The name stands in every snapshot, where people read it; the id decides.\n\n"
+      "  keyloader registry set --name production");
+  edit.run([&session, settings] { set(session, *settings); });
 
   auto options = std::make_shared<AdoptOptions>();
   Command take = group.add("adopt", "Make a copy of a registry, or one that was moved, the registry");

@@ -200,7 +200,16 @@ CREATE TABLE archived_deletions(
 ) STRICT, WITHOUT ROWID;
 )sql";
 
-constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive};
+// What snapshots of format 2 say of their registry: what people call it, and a seed by which nodes that share it can
+// hash alike.
+constexpr const char* kNameAndHashSeed = R"sql(
+ALTER TABLE info ADD COLUMN store_name TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE info ADD COLUMN hash_seed BLOB NOT NULL CHECK(length(hash_seed) = 16)
+  DEFAULT x'00000000000000000000000000000000';
+UPDATE info SET hash_seed = randomblob(16);
+)sql";
+
+constexpr std::array kSteps = {kVersion1, kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive, kNameAndHashSeed};
 
 }  // namespace
 

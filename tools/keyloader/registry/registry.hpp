@@ -45,12 +45,20 @@ struct RegistryInfo {
   std::uint64_t removed = 0;
   std::int64_t withheld = 0;
   Seconds created = 0;
+  std::string name;              // of the store: what people call it
+  apikey::HashSeed hash_seed{};  // random, the same for ever
   Home home;
   // The last audit entry that was archived; the first of those here follows it. 0: none was.
   std::uint64_t archived_seq = 0;
   Seconds archived_time = 0;
   Hash archived_hash{};
   int schema_version = 0;
+};
+
+// Number and hash of an audit entry: all entries before it follow from them.
+struct AuditEnd {
+  std::uint64_t seq = 0;
+  Hash hash{};
 };
 
 // REQUIRES of all update_*: the object exists. Each call writes one audit entry; `action` is its second word
@@ -90,6 +98,8 @@ class Change {
   virtual void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
                       const std::string& reason) = 0;
 
+  virtual void rename_store(const std::string& name) = 0;
+
   // Counts as added or removed what makes added - removed the number of keys in the next snapshot.
   virtual void settle(std::uint64_t keys_in_snapshot) = 0;
 
@@ -100,6 +110,9 @@ class Change {
 
   // Removes the entries up to `last`, which are kept in a file; `note`: which. What they say of deletions stays.
   virtual void archive(const AuditEntry& last, const Json& note) = 0;
+
+  // The last audit entry of this change; REQUIRES: one was written.
+  [[nodiscard]] virtual AuditEnd audit_end() const = 0;
 
   // RETURNS: the number of the last audit entry written.
   virtual std::uint64_t commit() = 0;

@@ -94,7 +94,10 @@ SqliteChange::SqliteChange(Database& database, Registry& registry)
       actor_(current_actor().dump()) {}
 
 void SqliteChange::found(const apikey::RegistryId& id, const Home& home) {
-  database_.query("INSERT INTO info(one, registry_id, created) VALUES(1, ?, ?)").bind(id).bind(wall_clock()).run();
+  database_.query("INSERT INTO info(one, registry_id, created, hash_seed) VALUES(1, ?, ?, randomblob(16))")
+      .bind(id)
+      .bind(wall_clock())
+      .run();
   set_home(home);
   audit("registry.init", hex(id), nullptr, {{"registry_id", hex(id)}});
 }
@@ -126,6 +129,13 @@ void SqliteChange::adopt(const Home& here, const std::string& reason) {
   after["reason"] = reason;
   set_home(here);
   audit("registry.adopt", hex(info.id), entry(info.home), after);
+}
+
+// The name stands in the snapshot, so this wants to be published.
+void SqliteChange::rename_store(const std::string& name) {
+  const RegistryInfo info = registry_.info();
+  database_.query("UPDATE info SET store_name = ?").bind(name).run();
+  audit("registry.rename", hex(info.id), {{"name", info.name}}, {{"name", name}});
 }
 
 void SqliteChange::load_chain_end() {

@@ -43,7 +43,7 @@ class SqliteRegistry final : public Registry {
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
         " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive')"
         "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
-        " archived_seq, archived_time, archived_hash FROM info");
+        " archived_seq, archived_time, archived_hash, store_name, hash_seed FROM info");
     if (!query.step()) {
       throw Failure("registry.db is damaged (it has no id); restore it from a backup");
     }
@@ -61,6 +61,8 @@ class SqliteRegistry final : public Registry {
     info.archived_seq = query.count(12);
     info.archived_time = query.number(13);
     query.bytes(14, info.archived_hash);
+    info.name = query.text(15);
+    query.bytes(16, info.hash_seed);
     info.schema_version = schema_version(database_);
     return info;
   }
