@@ -16,7 +16,7 @@ from harness.store import LOCATION, Store
 from harness.waiting import wait_until
 from harness.written import Written, make_keys
 
-PREVIOUS = "06c5cf0cf"  # the last commit that knows format 1 only
+PREVIOUS = "06c5cf032b2f"  # the last commit that knows format 1 only
 DEBIAN_TREE = "/usr/share/nginx/src"
 SENTENCE = "reads snapshot format 1 only; keys.mdb is written in format 1 until it is replaced"
 
