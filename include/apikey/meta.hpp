@@ -1,6 +1,6 @@
 // Database `meta` of a snapshot: ASCII names → ASCII values, so that `mdb_dump -p` shows what a file is.
 //
-//   format          "1"
+//   format          "1" or "2"; the seal says the same
 //   registry_id     32 hex digits: which registry this comes from
 //   generation      decimal, 1 and up; only ever grows per registry
 //   created         decimal seconds since 1970
@@ -13,6 +13,11 @@
 //                   Both or neither; they only grow, and added - removed = keys
 //   requires        names of features, separated by a space, that a reader must know to decide rightly; else absent
 //   base            64 hex digits: seal hash of the base this head belongs to; absent in a complete file
+// From format 2 on, each of them optional; in a file of format 1 they mean nothing:
+//   hash_seed       32 hex digits, not all zero: random bytes of the registry, the same in all its snapshots
+//   name            what people call the registry's store, 1-32 of a-z 0-9 _ -
+//   audit_seq       decimal from 1: number of the newest entry of the registry's audit …
+//   audit_head      … and its hash, 64 hex digits. Both or neither
 // Other names are ignored, so that later builders may add some.
 #pragma once
 
@@ -27,11 +32,14 @@
 
 namespace apikey {
 
-inline constexpr std::uint32_t kFormatVersion = 1;
+inline constexpr std::uint32_t kOldestFormat = 1;    // that this build reads
+inline constexpr std::uint32_t kFormatVersion = 2;   // the newest, which it writes where nobody needs an older one
 inline constexpr std::size_t kMaxDigestMethods = 4;  // in one snapshot
 
 using RegistryId = std::array<std::uint8_t, 16>;
 using SealHash = std::array<std::uint8_t, 32>;
+using HashSeed = std::array<std::uint8_t, 16>;
+using AuditHash = std::array<std::uint8_t, 32>;
 
 inline constexpr std::size_t kMaxFeatures = 16;  // that one snapshot requires
 
@@ -56,6 +64,12 @@ struct Meta {
   std::size_t feature_count = 0;
   bool has_base = false;
   SealHash base{};
+  HashSeed hash_seed{};         // zero: not said
+  std::string_view name;        // empty: not said
+  std::uint64_t audit_seq = 0;  // 0: not said
+  bool has_audit_head = false;  // in a checked Meta the same as audit_seq != 0
+  AuditHash audit_head{};
+  const char* wrong_in_format_2 = nullptr;  // what is wrong with a name of format 2; of format 1 it is ignored
 };
 
 // Takes one name and value; unknown names are ok and ignored.
@@ -63,7 +77,10 @@ struct Meta {
 Status set_meta(Meta& meta, std::string_view name, std::string_view value) noexcept;
 
 // Called after the last name: damaged when one that is required was not there, or when two contradict each other.
-Status check_meta(const Meta& meta) noexcept;
+// Forgets what the format does not have.
+Status check_meta(Meta& meta) noexcept;
+
+[[nodiscard]] bool is_store_name(std::string_view text) noexcept;
 
 // Lower-case hex both ways. REQUIRES: out.size() == 2 * bytes.size().
 void to_hex(std::span<const std::uint8_t> bytes, std::span<char> out) noexcept;

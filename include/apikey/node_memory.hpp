@@ -57,6 +57,7 @@ enum class NodeRegion : std::uint32_t {
   texts = 10,
   client_buckets = 11,  // of subjects that clients choose
   client_flights = 12,
+  anchors = 13,
 };
 
 using NodeInstance = std::array<std::uint64_t, 2>;

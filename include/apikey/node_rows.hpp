@@ -38,7 +38,8 @@ inline constexpr std::size_t kStoreWordsSize = 256;
 //     1216  256 names of the digest methods that the latest configuration can decide by, separated by spaces
 //     1472  256 words of `requires` that it knows, likewise
 //     1728    8 min_keep of the latest configuration, percent + 1; 0: a module that did not say it
-//     1736  312 zero
+//     1736    8 newest snapshot format that it reads; 0: a module that did not say it reads format 1 only
+//     1744  304 zero
 //     2048    … Adoption
 struct alignas(64) StoreRow {
   std::atomic<std::uint64_t> key;
@@ -54,18 +55,21 @@ struct alignas(64) StoreRow {
   std::array<char, kStoreWordsSize> methods;
   std::array<char, kStoreWordsSize> features;
   std::atomic<std::uint64_t> min_keep;
-  std::array<std::uint64_t, 39> reserved_before_adoption;
+  std::atomic<std::uint64_t> newest_format;
+  std::array<std::uint64_t, 38> reserved_before_adoption;
   Adoption adoption;
 };
 static_assert(std::is_standard_layout_v<StoreRow> && std::is_trivially_destructible_v<StoreRow>);
 static_assert(offsetof(StoreRow, path) == 128 && offsetof(StoreRow, name) == 1152);
 static_assert(offsetof(StoreRow, methods) == 1216 && offsetof(StoreRow, min_keep) == 1728);
+static_assert(offsetof(StoreRow, newest_format) == 1736);
 static_assert(offsetof(StoreRow, adoption) == 2048);
 
 // REQUIRES: nobody else uses the row: its key is not set yet.
 void name_store_row(StoreRow& row, std::string_view path, std::string_view name) noexcept;
 // What the latest configuration can read. Where words do not fit a last one, `+`, says that there are more.
 void set_abilities(StoreRow& row, std::string_view methods, std::string_view features) noexcept;
+void set_newest_format(StoreRow& row, std::uint32_t format) noexcept;
 void set_min_keep(StoreRow& row, std::uint64_t percent) noexcept;
 
 [[nodiscard]] inline std::string_view node_text(std::span<const char> text) noexcept {
@@ -82,6 +86,7 @@ struct StoreReport {
   std::array<char, kStoreWordsSize> methods_text{};
   std::array<char, kStoreWordsSize> features_text{};
   std::optional<std::uint64_t> min_keep{};  // percent
+  std::uint32_t newest_format = 1;
   Adopted adopted;
   // Nobody writes to it, so whatever it says it says at once.
   alignas(Adoption) std::array<std::byte, sizeof(Adoption)> adoption_copy{};

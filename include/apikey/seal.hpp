@@ -3,7 +3,7 @@
 //
 //   offset size meaning
 //        0    8 magic "AKSEAL01"
-//        8    4 format version = 1
+//        8    4 format version, 1 or 2 (as in meta)
 //       12    4 page size of the file
 //       16    8 length of the file, this page included
 //       24   32 SHA-256 of every byte before this page

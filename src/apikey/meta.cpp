@@ -79,11 +79,52 @@ Status set_format(Meta& meta, std::string_view value) noexcept {
   if (!parse_count(value, format)) {
     return damaged("meta: `format` is not a number");
   }
-  if (format != kFormatVersion) {
-    return {StatusCode::unsupported, "the snapshot has format {0}; this build reads format {1}", format,
-            kFormatVersion};
+  if (format < kOldestFormat || format > kFormatVersion) {
+    static_assert(kOldestFormat == 1 && kFormatVersion == 2);
+    return {StatusCode::unsupported, "the snapshot has format {0}; this build reads formats 1 and 2", format};
   }
-  meta.format = kFormatVersion;
+  meta.format = static_cast<std::uint32_t>(format);
+  return {};
+}
+
+// The names of format 2. LMDB brings them before and after `format`, so what is wrong is only kept.
+// RETURNS: false for another name.
+bool set_meta_of_format_2(Meta& meta, std::string_view name, std::string_view value) noexcept {
+  const char* wrong = nullptr;
+  if (name == "hash_seed") {
+    const bool is_seed = from_hex(value, meta.hash_seed) && meta.hash_seed != HashSeed{};
+    wrong = is_seed ? nullptr : "meta: `hash_seed` is not 32 hex digits, or zero";
+  } else if (name == "name") {
+    meta.name = value;
+    wrong = is_store_name(value) ? nullptr : "meta: `name` is not 1 to 32 of a-z 0-9 _ -";
+  } else if (name == "audit_seq") {
+    wrong = parse_count(value, meta.audit_seq) ? nullptr : "meta: `audit_seq` is not a number from 1 up";
+  } else if (name == "audit_head") {
+    meta.has_audit_head = from_hex(value, meta.audit_head);
+    wrong = meta.has_audit_head ? nullptr : "meta: `audit_head` is not 64 hex digits";
+  } else {
+    return false;
+  }
+  meta.wrong_in_format_2 = wrong != nullptr ? wrong : meta.wrong_in_format_2;
+  return true;
+}
+
+Status check_format_2(Meta& meta) noexcept {
+  if (meta.format < 2) {
+    meta.wrong_in_format_2 = nullptr;
+    meta.hash_seed = {};
+    meta.name = {};
+    meta.audit_seq = 0;
+    meta.has_audit_head = false;
+    meta.audit_head = {};
+    return {};
+  }
+  if (meta.wrong_in_format_2 != nullptr) {
+    return damaged(meta.wrong_in_format_2);
+  }
+  if ((meta.audit_seq != 0) != meta.has_audit_head) {
+    return damaged("meta: `audit_seq` and `audit_head` go together, one of them is missing");
+  }
   return {};
 }
 
@@ -137,10 +178,17 @@ Status set_meta(Meta& meta, std::string_view name, std::string_view value) noexc
     meta.has_base = from_hex(value, meta.base);
     return meta.has_base ? Status{} : damaged("meta: `base` is not 64 hex digits");
   }
+  static_cast<void>(set_meta_of_format_2(meta, name, value));
   return {};
 }
 
-Status check_meta(const Meta& meta) noexcept {
+bool is_store_name(std::string_view text) noexcept {
+  return !text.empty() && text.size() <= 32 && std::all_of(text.begin(), text.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+  });
+}
+
+Status check_meta(Meta& meta) noexcept {
   if (meta.format == 0) {
     return damaged("meta: `format` is missing");
   }
@@ -166,7 +214,8 @@ Status check_meta(const Meta& meta) noexcept {
     return {StatusCode::damaged, "meta: generation {0} cannot be a rollback to generation {1}", meta.generation,
             meta.rolled_back_to};
   }
-  return check_counters(meta);
+  const Status status = check_format_2(meta);
+  return status.ok() ? check_counters(meta) : status;
 }
 
 void to_hex(std::span<const std::uint8_t> bytes, std::span<char> out) noexcept {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 
 namespace apikey {
 namespace {
@@ -51,6 +52,8 @@ void set_abilities(StoreRow& row, std::string_view methods, std::string_view fea
   put_words(row.features, features);
 }
 
+void set_newest_format(StoreRow& row, std::uint32_t format) noexcept { row.newest_format.store(format); }
+
 void set_min_keep(StoreRow& row, std::uint64_t percent) noexcept { row.min_keep.store(percent + 1); }
 
 const Adoption& StoreReport::adoption() const noexcept {
@@ -96,6 +99,8 @@ bool read_store_row(const std::byte* row, std::size_t row_size, StoreReport& out
     out.features_text = found.features;
     const std::uint64_t min_keep = found.min_keep.load();
     out.min_keep = min_keep == 0 ? std::nullopt : std::optional(min_keep - 1);
+    constexpr std::uint64_t most = std::numeric_limits<std::uint32_t>::max();
+    out.newest_format = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(found.newest_format.load(), 1, most));
     out.adoption_copy = {};
     std::memcpy(out.adoption_copy.data(), copy.data() + offsetof(StoreRow, adoption), sizeof(Adoption));
     out.adopted = out.adoption().read();

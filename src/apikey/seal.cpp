@@ -81,8 +81,9 @@ Status decode_seal(std::span<const std::byte> file, Seal& seal) noexcept {
             "there is no seal at the end of the {0} bytes: not sealed, cut off, or written to since", file.size()};
   }
   decode_fields(page, seal);
-  if (seal.format != kFormatVersion) {
-    return {StatusCode::unsupported, "snapshot format {0}; this build reads format {1}", seal.format, kFormatVersion};
+  if (seal.format < kOldestFormat || seal.format > kFormatVersion) {
+    static_assert(kOldestFormat == 1 && kFormatVersion == 2);
+    return {StatusCode::unsupported, "the snapshot has format {0}; this build reads formats 1 and 2", seal.format};
   }
   if (seal.length != file.size()) {
     return {StatusCode::damaged, "the seal is for {0} bytes, the file has {1}", seal.length, file.size()};

@@ -364,6 +364,9 @@ Status verify_snapshot(std::span<const std::byte> file, std::span<std::uint64_t>
   if (header.page_size != seal.page_size) {
     return damaged("the seal is for pages of {0} bytes, the file has pages of {1}", seal.page_size, header.page_size);
   }
+  if (seal.format != content.meta().format) {
+    return damaged("the seal says format {0}, meta says {1}", seal.format, content.meta().format);
+  }
   if (seal.generation != content.meta().generation || seal.base != content.meta().base) {
     return damaged("the seal is for generation {0}, meta says {1} (or another base)", seal.generation,
                    content.meta().generation);

@@ -264,6 +264,8 @@ Status check_content(Candidate& candidate) noexcept {
   file.added = meta.added;
   file.removed = meta.removed;
   file.configuration = candidate.configuration;
+  candidate.audit_seq = meta.audit_seq;
+  candidate.audit_head = meta.audit_head;
   file.flags = meta.has_added ? kAdoptedHasCounters : std::uint64_t{0};
   file.flags |= candidate.store->is_mapped ? kAdoptedIsMapped : std::uint64_t{0};
   candidate.lack = find_lack(*candidate.store, meta);

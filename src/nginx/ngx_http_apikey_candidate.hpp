@@ -40,7 +40,9 @@ struct Candidate {
 
   // What came of it. `status` is ok: `adopted` and `copy` are filled, the caller owns the copy.
   Status status;
-  AdoptedFile file;               // of a refused one as much as is known
+  AdoptedFile file;             // of a refused one as much as is known
+  std::uint64_t audit_seq = 0;  // as in Meta; 0: it says nothing of the audit
+  AuditHash audit_head{};
   Lack lack;                      // what nginx needs to decide by it and does not have; empty: nothing
   bool needs_permission = false;  // it may be adopted only by the permission that was found
   Copy copy;

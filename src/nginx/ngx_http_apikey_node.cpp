@@ -15,6 +15,7 @@
 #include <cstring>
 #include <utility>
 
+#include "apikey/anchors.hpp"
 #include "apikey/fold64.hpp"
 #include "apikey/policies.hpp"
 #include "apikey/version.hpp"
@@ -364,6 +365,8 @@ void take_over(Node& node, ngx_log_t* log) noexcept {
   }
   carry_stores(node);
   carry_counters(from, node.file->memory);
+  carry_anchors(from.region(NodeRegion::anchors, kAnchorsVersion),
+                node.file->memory.region(NodeRegion::anchors, kAnchorsVersion));
   if (is_of_this_boot(from, node.is_running)) {
     static_cast<void>(carry_buckets(from, node.file->memory, node.tables));
   }

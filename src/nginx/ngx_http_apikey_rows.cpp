@@ -112,6 +112,7 @@ void assign_stores(MainConf& main, Node& node) noexcept {
       name_store_row(row, view(stores[i]->path), view(stores[i]->name));
     }
     say_abilities(main, *stores[i], row);
+    set_newest_format(row, kFormatVersion);
     set_min_keep(row, stores[i]->min_keep_percent);
     row.last_configuration.store(node.configuration);
     attach_store_runtime(*stores[i], main, number);

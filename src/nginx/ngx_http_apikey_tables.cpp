@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "apikey/anchors.hpp"
 #include "apikey/policies.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_thread.hpp"
@@ -79,6 +80,7 @@ NodeRegions make_regions(std::uint64_t zone_size, std::size_t worker_rows, std::
       {NodeRegion::quotas, kQuotasVersion, quotas},
       {NodeRegion::usage, kUsageVersion, zone_size - quotas},
       {NodeRegion::policies, kPoliciesVersion, policies},
+      {NodeRegion::anchors, kAnchorsVersion, kAnchorsSize},
   }};
 }
 

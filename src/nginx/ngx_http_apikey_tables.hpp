@@ -29,7 +29,7 @@ struct NodeTables {
 };
 
 // The regions of a zone of that size, for so many worker rows and bytes of policies. One line for each table.
-using NodeRegions = std::array<NodeRegionSpec, 11>;
+using NodeRegions = std::array<NodeRegionSpec, 12>;
 [[nodiscard]] NodeRegions make_regions(std::uint64_t zone_size, std::size_t worker_rows,
                                        std::uint64_t policies) noexcept;
 

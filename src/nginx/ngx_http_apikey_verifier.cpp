@@ -8,6 +8,7 @@
 
 #include <atomic>
 
+#include "apikey/anchors.hpp"
 #include "ngx_http_apikey_decision.hpp"
 #include "ngx_http_apikey_node.hpp"
 #include "ngx_http_apikey_reserve.hpp"
@@ -208,6 +209,19 @@ bool take_in_bad(StoreConf& store, const Candidate& candidate, std::uint64_t ns)
   return is_final(result);
 }
 
+// Also of a veto: the node has seen it, and knows it when the registry tells another story later.
+void keep_anchor_of(const StoreConf& store, const Candidate& candidate) noexcept {
+  if (candidate.audit_seq != 0) {
+    keep_anchor(store.runtime->main->node->file->memory.region(NodeRegion::anchors, kAnchorsVersion),
+                {.store = store.runtime->key,
+                 .generation = candidate.file.generation,
+                 .audit_seq = candidate.audit_seq,
+                 .adopted_us = wall_us(),
+                 .registry_id = candidate.file.registry_id,
+                 .audit_head = candidate.audit_head});
+  }
+}
+
 bool take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noexcept {
   Adoption& adoption = slot_of(store).adoption;
   const AdoptedFile& file = candidate.file;
@@ -225,6 +239,7 @@ bool take_in_good(StoreConf& store, Candidate& candidate, std::uint64_t ns) noex
     return true;
   }
   slot_of(store).complaint.store(0);
+  keep_anchor_of(store, candidate);
   withdraw_permissions(store, file);
   if (is_veto) {
     count_adoption(*store.runtime->main, store, AdoptionResult::veto, ns);

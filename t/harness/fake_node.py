@@ -14,7 +14,7 @@ PREAMBLE = 4096
 PAGE = 4096
 STORE_ROWS, STORE_ROW = 32, 2048 + 8192
 WORKER_ROWS, WORKER_ROW = 64, 704
-PATH, NAME, METHODS, ADOPTION = 128, 1152, 1216, 2048
+PATH, NAME, METHODS, FEATURES, NEWEST_FORMAT, ADOPTION = 128, 1152, 1216, 1472, 1736, 2048
 ADOPTED_WORDS, REFUSED_WORDS = 80, 64
 OPEN, FENCED, VETOED, UNCHECKED = 1, 2, 3, 4
 F_OFD_SETLK = 37
@@ -26,7 +26,8 @@ def _round_up(size):
 
 
 class FakeNode:
-    def __init__(self, runtime, store, *, name="api-0123456789abcdef", pid=4242, workers=(4243, 4244), methods="sha256"):
+    def __init__(self, runtime, store, *, name="api-0123456789abcdef", pid=4242, workers=(4243, 4244), methods="sha256",
+                 newest_format=2):
         self.workers = workers
         runtime.mkdir(exist_ok=True)
         self.state, self.inbox = runtime / f"{name}.state", runtime / f"{name}.inbox"
@@ -46,6 +47,7 @@ class FakeNode:
         self._text(self.store + PATH, 1024, str(store))
         self._text(self.store + NAME, 64, "keys")
         self._text(self.store + METHODS, 256, methods)
+        self.reads_format(newest_format)
         for row, worker in enumerate(workers):
             struct.pack_into("<QQQ", self.map, self._worker(row), worker, 1, 1)
         inbox = bytearray(65536)
@@ -67,6 +69,13 @@ class FakeNode:
 
     def _text(self, at, size, text):
         self.map[at : at + size] = text.encode()[:size].ljust(size, b"\0")
+
+    def reads_format(self, newest):
+        """0: a module of before it was said."""
+        struct.pack_into("<Q", self.map, self.store + NEWEST_FORMAT, newest)
+
+    def knows_features(self, words):
+        self._text(self.store + FEATURES, 256, words)
 
     def _worker(self, row):
         return self.rows + 64 + row * WORKER_ROW

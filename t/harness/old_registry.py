@@ -22,8 +22,16 @@ def all_entries(database):
         "SELECT seq, time, actor, action, object, before, after FROM audit ORDER BY seq").fetchall()
 
 
+def to_schema_7(database):
+    """Before names and hash seeds."""
+    for column in ("store_name", "hash_seed"):
+        database.execute(f"ALTER TABLE info DROP COLUMN {column}")
+    database.execute("DELETE FROM schema_versions WHERE version > 7")
+
+
 def to_schema_6(database):
     """Before reserved scopes, hints, refs and a prefix of the registry."""
+    to_schema_7(database)
     database.execute("DROP VIEW key_rows")
     for index in ("keys_by_ref", "keys_by_hint"):
         database.execute(f"DROP INDEX {index}")

@@ -72,6 +72,7 @@ class Server:
         self.pid_path = prefix / "nginx.pid"
         self.process = None
         self.environment = None  # of nginx; None: the test's own
+        self.module = MODULE
         self._allowed = []
         self._client = httpx.Client(base_url=self.url, trust_env=False, timeout=20, transport=UntilItIsOver())
         self._streams = httpx.Client(base_url=self.url, trust_env=False, timeout=20,
@@ -81,7 +82,7 @@ class Server:
         self.write_config()
 
     def config(self, *, locations, http, server, main, store, workers, listen, log_level) -> str:
-        head = f"load_module {MODULE};\n" if MODULE else ""
+        head = f"load_module {self.module};\n" if self.module else ""
         head += f"user {worker_user()};\n" if IS_ROOT else ""
         temporary = "\n".join(f"  {kind}_temp_path {self.prefix}/{kind};"
                               for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))

@@ -17,7 +17,8 @@ from harness.waiting import wait_until
 
 MASK = 2**64 - 1
 PAGE = 4096
-KINDS = {1: "head", 2: "stores", 3: "workers", 4: "buckets", 5: "flights", 6: "quotas", 7: "usage", 8: "counters"}
+KINDS = {1: "head", 2: "stores", 3: "workers", 4: "buckets", 5: "flights", 6: "quotas", 7: "usage", 8: "counters",
+         13: "anchors"}
 
 
 def is_memory(path: Path) -> bool:

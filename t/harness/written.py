@@ -28,12 +28,14 @@ class Written:
         self._dir.mkdir()
         self._count = 0
 
-    def __call__(self, generation, keys, *, counters=None, requires=None, registry=REGISTRY, **changes) -> bytes:
-        """`keys`: their texts. `changes`: fields of single keys by their number, as k3={"revoked": True}."""
+    def __call__(self, generation, keys, *, counters=None, requires=None, registry=REGISTRY, format=2, meta=None,
+                 **changes) -> bytes:
+        """`keys`: their texts. `meta`: more names of it. `changes`: fields of single keys by their number, as k3={"revoked": True}."""
         self._count += 1
         lines = [{"key": key, "owner": "tester"} | changes.get(f"k{i}", {}) for i, key in enumerate(keys)]
         unsealed, sealed = self._dir / f"{self._count}.mdb", self._dir / f"{self._count}.sealed"
-        arguments = ["--generation", generation, "--registry-id", registry]
+        arguments = ["--generation", generation, "--registry-id", registry, "--format", format]
+        arguments += [word for name, value in (meta or {}).items() for word in ("--meta", f"{name}={value}")]
         arguments += ["--counters", ",".join(map(str, counters))] if counters else []
         arguments += ["--requires", requires] if requires else []
         subprocess.run([WRITER, unsealed, *map(str, arguments)], input="".join(json.dumps(one) + "\n" for one in lines),

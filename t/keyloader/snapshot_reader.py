@@ -5,6 +5,7 @@
 """
 import hashlib
 import json
+import re
 import struct
 import sys
 
@@ -36,7 +37,8 @@ class Snapshot:
                               for name in dict(txn.cursor())}
         env.close()
         self.meta = {name.decode(): value.decode() for name, value in self.databases["meta"].items()}
-        require(self.meta["format"] == "1", "another format")
+        require(self.meta["format"] == str(self.seal["format"]), "another format than in the seal")
+        self.check_names_of_version_2()
         require("base" not in self.meta, "a head with a base")
         require(int(self.meta["generation"]) == self.seal["generation"], "seal and meta disagree")
         require(int(self.meta["keys"]) == len(self.databases["keys"]), "wrong number of keys")
@@ -52,6 +54,15 @@ class Snapshot:
             difference = int(self.meta["added"]) - int(self.meta["removed"])
             require(difference == int(self.meta["keys"]), "keys are not added less removed")
 
+    def check_names_of_version_2(self):
+        patterns = {"hash_seed": r"(?!0{32})[0-9a-f]{32}", "name": "[a-z0-9_-]{1,32}", "audit_seq": "[1-9][0-9]*",
+                    "audit_head": "[0-9a-f]{64}"}
+        found = {name: self.meta[name] for name in patterns if name in self.meta and self.seal["format"] >= 2}
+        require(all(re.fullmatch(patterns[name], value) for name, value in found.items()), "a value of version 2")
+        require(("audit_seq" in found) == ("audit_head" in found), "half an audit entry")
+        self.hash_seed, self.name = bytes.fromhex(found.get("hash_seed", "")), found.get("name", "")
+        self.audit = (int(found["audit_seq"]), found["audit_head"]) if "audit_seq" in found else None
+
     def check_seal(self):
         for self.page_size in (4096, 8192, 16384, 32768):
             page = self.file[-self.page_size :]
@@ -61,7 +72,8 @@ class Snapshot:
             raise Damaged("no seal")
         names = "magic format page_size length sha256 generation base signatures zero".split()
         seal = dict(zip(names, SEAL.unpack_from(page)))
-        require(seal["format"] == 1 and seal["length"] == len(self.file), "the seal is for another file")
+        require(seal["format"] in (1, 2), "another format")
+        require(seal["length"] == len(self.file), "the seal is for another file")
         require(not any(page[100:128]) and not any(page[128 + 96 * seal["signatures"] :]), "no zeros in the seal")
         require(hashlib.sha256(self.file[: -self.page_size]).digest() == seal["sha256"], "the hash differs")
         return seal

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Writes a snapshot that is neither indexed nor sealed, from docs/snapshot-format.md alone.
 
-    snapshot_writer.py OUT [--generation N] [--registry-id HEX] [--counters ADDED,REMOVED] [--requires WORDS] < keys.ndjson
+    snapshot_writer.py OUT [--generation N] [--registry-id HEX] [--counters ADDED,REMOVED] [--requires WORDS]
+                       [--format N] [--meta NAME=VALUE] < keys.ndjson
     keyloader snapshot seal OUT --out SEALED
 
 One JSON object a line: key, owner, and if wanted env, name, scopes, rate {amount, period_ns, burst}, limits (a list of
@@ -109,7 +110,7 @@ class Builder:
 
     def meta(self, generation, registry_id):
         return {
-            "format": "1",
+            "format": "2",
             "registry_id": registry_id,
             "generation": str(generation),
             "created": str(int(time.time())),
@@ -126,8 +127,10 @@ def main():
     parser.add_argument("--registry-id", default="c0ffee" + "0" * 26)
     parser.add_argument("--counters")
     parser.add_argument("--requires")
+    parser.add_argument("--format", default="2")
+    parser.add_argument("--meta", action="append", default=[])
     arguments = parser.parse_args()
-    more_meta = {}
+    more_meta = {"format": arguments.format} | dict(pair.split("=", 1) for pair in arguments.meta)
     if arguments.counters:
         more_meta["added"], more_meta["removed"] = arguments.counters.split(",")
     if arguments.requires is not None:

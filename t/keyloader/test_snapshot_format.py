@@ -170,6 +170,39 @@ def test_required_features(tmp_path, words, is_good):
         assert Snapshot(tmp_path / "sealed.mdb").features == words.split()
 
 
+HEAD = "0123456789abcdef" * 4
+VERSION_2 = [
+    ({}, True), ({"hash_seed": "0f" * 16, "name": "eu-west_1", "audit_seq": "7", "audit_head": HEAD}, True),
+    ({"hash_seed": "0" * 32}, False), ({"hash_seed": "0F" * 16}, False), ({"name": ""}, False), ({"name": "A"}, False),
+    ({"name": "a" * 33}, False), ({"audit_seq": "7"}, False), ({"audit_head": HEAD}, False),
+    ({"audit_seq": "0", "audit_head": HEAD}, False), ({"audit_seq": "7", "audit_head": "00"}, False),
+]
+
+
+@pytest.mark.parametrize("names,is_good", VERSION_2, ids=str)
+@pytest.mark.parametrize("version", [1, 2])
+def test_names_of_version_2(tmp_path, version, names, is_good):
+    """In a file of version 1 they are names like any other."""
+    is_good = is_good or version == 1
+    more = [word for name, value in names.items() for word in ("--meta", f"{name}={value}")]
+    unsealed = write(tmp_path / "unsealed.mdb", KEYS[:1], "--format", version, *more)
+    keyloader(tmp_path, "snapshot", "seal", unsealed, "--out", tmp_path / "sealed.mdb", status=0 if is_good else 1)
+    if is_good:
+        snapshot = Snapshot(tmp_path / "sealed.mdb")
+        assert snapshot.seal["format"] == version
+        expected = names if version == 2 else {}
+        assert snapshot.name == expected.get("name", "")
+        shown = json.loads(keyloader(tmp_path, "--json", "snapshot", "show", tmp_path / "sealed.mdb").stdout)
+        assert (shown["format"], shown["name"]) == (version, expected.get("name"))
+        assert (shown["audit_seq"], shown["audit_head"]) == (snapshot.audit or (None, None))
+
+
+def test_a_later_version_is_refused_with_the_sentence_of_the_page(tmp_path):
+    unsealed = write(tmp_path / "unsealed.mdb", KEYS[:1], "--format", 3)
+    done = keyloader(tmp_path, "snapshot", "seal", unsealed, "--out", tmp_path / "sealed.mdb", status=1)
+    assert re.findall(r"^```sentence\n(.*?)\n```", PAGE, re.MULTILINE | re.DOTALL)[1] in done.stderr
+
+
 @pytest.mark.parametrize("limit", WRONG_LIMITS, ids=str)
 def test_refuses_limits_the_page_does_not_allow(tmp_path, limit):
     unsealed = write(tmp_path / "unsealed.mdb", [{"key": "an imported key", "owner": "acme", "limits": [limit]}])

@@ -42,7 +42,7 @@ StatusCode code_of(std::string_view name, std::string_view value) {
 }
 
 void a_whole_meta(void**) {
-  const Meta meta = whole();
+  Meta meta = whole();
   assert_true(check_meta(meta).ok());
   assert_int_equal(meta.format, 1);
   assert_int_equal(meta.registry_id[15], 15);
@@ -60,7 +60,8 @@ void a_whole_meta(void**) {
 
 void nothing_required_may_be_missing(void**) {
   for (const auto& [name, value] : kRequired) {
-    assert_true(check_meta(whole(name)).code == StatusCode::damaged);
+    Meta meta = whole(name);
+    assert_true(check_meta(meta).code == StatusCode::damaged);
   }
 }
 
@@ -87,18 +88,20 @@ Meta counted(std::string_view keys, std::string_view added, std::string_view rem
   return meta;
 }
 
+StatusCode code_of_meta(Meta meta) { return check_meta(meta).code; }
+
 void keys_are_what_was_added_less_what_was_removed(void**) {
   assert_false(whole().has_added);
-  assert_true(check_meta(counted("4", "10", "6")).ok());
-  assert_true(check_meta(counted("0", "0", "0")).ok());
-  assert_true(check_meta(counted("0", "18446744073709551615", "18446744073709551615")).ok());
+  assert_int_equal(code_of_meta(counted("4", "10", "6")), StatusCode::ok);
+  assert_int_equal(code_of_meta(counted("0", "0", "0")), StatusCode::ok);
+  assert_int_equal(code_of_meta(counted("0", "18446744073709551615", "18446744073709551615")), StatusCode::ok);
   const Meta meta = counted("4", "10", "6");
   assert_true(meta.has_added && meta.has_removed);
   assert_int_equal(meta.added, 10);
   assert_int_equal(meta.removed, 6);
   for (const Meta& bad : {counted("5", "10", "6"), counted("3", "10", "6"), counted("4", "10", ""),
                           counted("4", "", "6"), counted("4", "2", "18446744073709551614")}) {
-    assert_int_equal(check_meta(bad).code, StatusCode::damaged);
+    assert_int_equal(code_of_meta(bad), StatusCode::damaged);
   }
 }
 
@@ -123,10 +126,66 @@ void unknown_names_are_ignored(void**) {
 }
 
 void another_format_is_unsupported(void**) {
-  assert_true(code_of("format", "2") == StatusCode::unsupported);
+  assert_true(code_of("format", "1") == StatusCode::ok && code_of("format", "2") == StatusCode::ok);
+  assert_true(code_of("format", "3") == StatusCode::unsupported);
   assert_true(code_of("format", "18446744073709551615") == StatusCode::unsupported);
   assert_true(code_of("format", "0") == StatusCode::damaged);
   assert_true(code_of("format", "one") == StatusCode::damaged);
+}
+
+constexpr std::string_view kHead = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+Meta of_format(std::string_view format, const std::vector<Pair>& more) {
+  Meta meta = whole();
+  for (const auto& [name, value] : more) {
+    assert_true(set_meta(meta, name, value).ok());
+  }
+  assert_true(set_meta(meta, "format", format).ok());
+  return meta;
+}
+
+void names_of_format_2(void**) {
+  const std::vector<Pair> all = {{"hash_seed", "000102030405060708090a0b0c0d0e0f"},
+                                 {"name", "eu-west_1"},
+                                 {"audit_seq", "18446744073709551615"},
+                                 {"audit_head", kHead}};
+  Meta meta = of_format("2", all);
+  assert_true(check_meta(meta).ok());
+  assert_int_equal(meta.format, 2);
+  assert_int_equal(meta.hash_seed[15], 15);
+  expect_text(meta.name, "eu-west_1");
+  assert_true(meta.audit_seq == UINT64_MAX && meta.has_audit_head);
+  assert_int_equal(meta.audit_head[31], 0xff);
+  assert_int_equal(code_of_meta(of_format("2", {})), StatusCode::ok);
+  assert_int_equal(code_of_meta(of_format("2", {{"audit_seq", "7"}})), StatusCode::damaged);
+  assert_int_equal(code_of_meta(of_format("2", {{"audit_head", kHead}})), StatusCode::damaged);
+  // In a file of format 1 nobody promised anything by these names.
+  meta = of_format("1", all);
+  assert_true(check_meta(meta).ok());
+  assert_true(meta.name.empty() && meta.hash_seed == apikey::HashSeed{} && meta.audit_seq == 0);
+  assert_false(meta.has_audit_head);
+}
+
+void values_of_format_2_that_do_not_parse(void**) {
+  const std::vector<Pair> bad = {
+      {"hash_seed", ""},
+      {"hash_seed", "00000000000000000000000000000000"},
+      {"hash_seed", "000102030405060708090A0B0C0D0E0F"},
+      {"hash_seed", "000102030405060708090a0b0c0d0e"},
+      {"name", ""},
+      {"name", "Upper"},
+      {"name", "a b"},
+      {"name", "0123456789012345678901234567890123"},
+      {"audit_seq", "0"},
+      {"audit_seq", "01"},
+      {"audit_seq", "18446744073709551616"},
+      {"audit_head", "00"},
+      {"audit_head", ""},
+  };
+  for (const auto& one : bad) {
+    assert_int_equal(code_of_meta(of_format("2", {one})), StatusCode::damaged);
+    assert_int_equal(code_of_meta(of_format("1", {one})), StatusCode::ok);
+  }
 }
 
 void values_that_do_not_parse(void**) {
@@ -213,6 +272,8 @@ int main() {
       cmocka_unit_test(required_features),
       cmocka_unit_test(unknown_names_are_ignored),
       cmocka_unit_test(another_format_is_unsupported),
+      cmocka_unit_test(names_of_format_2),
+      cmocka_unit_test(values_of_format_2_that_do_not_parse),
       cmocka_unit_test(values_that_do_not_parse),
       cmocka_unit_test(four_digest_methods),
       cmocka_unit_test(hex_both_ways),

@@ -41,7 +41,9 @@ void test_a_store_row_is_read(void**) {
   set_abilities(row, "sha256 hmac-sha256:2026", "base deny");
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_false(report->min_keep.has_value());
+  assert_int_equal(report->newest_format, 1);  // a module that did not say it
   set_min_keep(row, 0);
+  set_newest_format(row, 2);
 
   assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
   assert_int_equal(report->key, 77);
@@ -59,6 +61,10 @@ void test_a_store_row_is_read(void**) {
   expect_text(report->methods(), "sha256 hmac-sha256:2026");
   expect_text(report->features(), "base deny");
   assert_true(report->min_keep == std::uint64_t{0});
+  assert_int_equal(report->newest_format, 2);
+  row.newest_format.store(UINT64_MAX);  // anybody may have written it
+  assert_true(read_store_row(stored->bytes.data(), sizeof row, *report));
+  assert_true(report->newest_format == UINT32_MAX);
 }
 
 void test_texts_that_fill_their_place_are_read_whole(void**) {

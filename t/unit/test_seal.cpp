@@ -58,7 +58,7 @@ void stands_where_the_page_says(void** /*state*/) {
   const Bytes file = file_with(some_seal(4096, 1));
   const std::byte* page = file.data() + 3 * 4096;
   assert_memory_equal(page, "AKSEAL01", 8);
-  assert_int_equal(std::to_integer<int>(page[8]), 1);
+  assert_int_equal(std::to_integer<int>(page[8]), 2);
   assert_int_equal(std::to_integer<int>(page[13]), 0x10);  // 4096
   assert_int_equal(std::to_integer<int>(page[17]), 0x40);  // 16384
   assert_int_equal(std::to_integer<int>(page[24]), 0xab);
@@ -94,8 +94,18 @@ void refuses_another_length(void** /*state*/) {
 
 void says_so_of_another_format(void** /*state*/) {
   Seal seal = some_seal(4096, 0);
-  seal.format = 2;
-  assert_int_equal(code_of(file_with(seal)), StatusCode::unsupported);
+  for (const std::uint32_t format : {0U, 3U, UINT32_MAX}) {
+    seal.format = format;
+    assert_int_equal(code_of(file_with(seal)), StatusCode::unsupported);
+  }
+}
+
+void reads_the_format_before(void** /*state*/) {
+  Seal seal = some_seal(4096, 0);
+  seal.format = 1;
+  Seal found;
+  assert_true(apikey::decode_seal(file_with(seal), found).ok());
+  assert_int_equal(found.format, 1);
 }
 
 void refuses_a_number_of_signatures_that_does_not_fit(void** /*state*/) {
@@ -132,6 +142,7 @@ int main() {
       cmocka_unit_test(refuses_what_is_no_seal),
       cmocka_unit_test(refuses_another_length),
       cmocka_unit_test(says_so_of_another_format),
+      cmocka_unit_test(reads_the_format_before),
       cmocka_unit_test(refuses_a_number_of_signatures_that_does_not_fit),
       cmocka_unit_test(refuses_flipped_bits_of_what_it_checks_itself),
   };

@@ -238,11 +238,34 @@ void seals_what_others_wrote(void** /*state*/) {
   assert_true(seal_foreign([](const Foreign& f) { f.put("notes", "a", "of a later version"); }).ok());
 }
 
+void seals_the_format_that_meta_says(void** /*state*/) {
+  Verified verified;
+  assert_true(seal_foreign([](const Foreign& f) { f.put("meta", "format", "1"); }, &verified).ok());
+  assert_int_equal(verified.meta.format, 1);
+  assert_int_equal(verified.seal.format, 1);
+  assert_true(seal_foreign([](const Foreign& f) { f.put("meta", "format", "2"); }, &verified).ok());
+  assert_int_equal(verified.meta.format, 2);
+  assert_int_equal(verified.seal.format, 2);
+}
+
+void one_format_in_seal_and_meta(void** /*state*/) {
+  const fixture::TempDir dir;
+  Bytes file = fixture::read_file(fixture::build(dir, 3));
+  apikey::Seal seal;
+  assert_true(apikey::decode_seal(file, seal).ok());
+  seal.format = 1;
+  apikey::encode_seal(seal, std::span(file).last(kPage));
+  std::vector<std::uint64_t> scratch(apikey::verify_scratch_words(file.size()));
+  Verified verified;
+  assert_int_equal(apikey::verify_snapshot(file, scratch, {}, verified).code, StatusCode::damaged);
+}
+
 void seals_nothing_that_is_wrong(void** /*state*/) {
   const auto code = [](auto change) { return seal_foreign(change).code; };
   assert_int_equal(code([](const Foreign& f) { f.del("meta", "generation"); }), StatusCode::damaged);
   assert_int_equal(code([](const Foreign& f) { f.put("meta", "keys", "21"); }), StatusCode::damaged);
-  assert_int_equal(code([](const Foreign& f) { f.put("meta", "format", "2"); }), StatusCode::unsupported);
+  assert_int_equal(code([](const Foreign& f) { f.put("meta", "format", "3"); }), StatusCode::unsupported);
+  assert_int_equal(code([](const Foreign& f) { f.put("meta", "audit_seq", "7"); }), StatusCode::damaged);
   assert_int_equal(code([](const Foreign& f) { f.put("meta", "base", std::string(64, 'a')); }),
                    StatusCode::unsupported);
   assert_int_equal(code([](const Foreign& f) { f.put("keys", std::string(31, 'k'), std::string(96, 'r')); }),
@@ -386,6 +409,8 @@ int main() {
       cmocka_unit_test(refuses_an_index_that_disagrees),
       cmocka_unit_test(refuses_seal_and_meta_that_disagree),
       cmocka_unit_test(seals_what_others_wrote),
+      cmocka_unit_test(seals_the_format_that_meta_says),
+      cmocka_unit_test(one_format_in_seal_and_meta),
       cmocka_unit_test(seals_nothing_that_is_wrong),
       cmocka_unit_test(wants_an_index),
       cmocka_unit_test(ends_when_told),

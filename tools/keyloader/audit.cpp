@@ -25,13 +25,14 @@ std::string actor_text(const Json& actor) {
 namespace {
 
 // All that an entry can say was done. --action takes one of them, or the part before the dot.
-constexpr std::array<std::string_view, 37> kActions = {
-    "registry.init", "registry.set", "registry.owner", "key.admin",         "key.adopt",     "role.adopt",    "registry.adopt",
-    "owner.create",  "owner.set",    "owner.suspend",     "owner.resume",  "owner.revert",  "owner.delete",
-    "plan.create",   "plan.set",     "plan.revert",       "plan.delete",   "role.create",   "role.set",
-    "role.revert",   "role.delete",  "key.create",        "key.import",    "key.set",       "key.suspend",
-    "key.resume",    "key.revoke",   "key.revert",        "key.delete",    "pepper.create", "quota.grant",
-    "quota.reset",   "publish",      "snapshot.rollback", "audit.archive", "audit.version", "owner.erase"};
+constexpr std::array<std::string_view, 38> kActions = {
+    "registry.init", "registry.set",   "registry.owner", "registry.rename", "key.admin",         "key.adopt",
+    "role.adopt",    "registry.adopt", "owner.create",   "owner.set",       "owner.suspend",     "owner.resume",
+    "owner.revert",  "owner.delete",   "plan.create",    "plan.set",        "plan.revert",       "plan.delete",
+    "role.create",   "role.set",       "role.revert",    "role.delete",     "key.create",        "key.import",
+    "key.set",       "key.suspend",    "key.resume",     "key.revoke",      "key.revert",        "key.delete",
+    "pepper.create", "quota.grant",    "quota.reset",    "publish",         "snapshot.rollback", "audit.archive",
+    "audit.version", "owner.erase"};
 
 struct AuditOptions {
   AuditFilter filter;

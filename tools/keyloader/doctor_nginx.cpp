@@ -152,7 +152,7 @@ void peppers(Examined& examined, Findings& findings) {
   if (examined.registry == nullptr) {
     return;
   }
-  if (const auto lack = examined.nodes.lack_of(examined.registry->methods_in_use())) {
+  if (const auto lack = examined.nodes.lack_of({.methods = examined.registry->methods_in_use()})) {
     wrong(findings, *lack, {});
   }
 }
@@ -166,6 +166,14 @@ void versions(Examined& examined, Findings& findings) {
              "Upgrade the older one; the module first");
     }
   });
+}
+
+void snapshot_format(Examined& examined, Findings& findings) {
+  if (const KnownStore* const oldest = examined.nodes.oldest_reader();
+      oldest != nullptr && oldest->newest_format < apikey::kFormatVersion) {
+    notice(findings, Nodes::old_format_sentence(oldest->node, oldest->newest_format),
+           "Upgrade its module and restart it; the next publish writes the newest format");
+  }
 }
 
 void tables(Examined& examined, Findings& findings) {
@@ -302,6 +310,7 @@ constexpr std::array kChecks = {
     Check{"nginx-veto", "every nginx knows what the snapshot needs", veto},
     Check{"nginx-peppers", "every nginx is configured for the peppers in use", peppers},
     Check{"nginx-version", "module and keyloader have one version", versions},
+    Check{"snapshot-format", "every nginx reads the newest format of snapshots", snapshot_format},
     Check{"min-keep", "every nginx refuses a snapshot that has lost its keys", min_keep},
     Check{"debug-log", "no nginx writes keys to a log at level debug", debug_log},
     Check{"tables", "no table of node memory is nearly full", tables},

@@ -327,7 +327,7 @@ void add_init_command(Command& app, Session& session) {
   command.option("--pepper", options->pepper, "ID",
                  "Keep keys as HMAC-SHA-256 with a secret of this name, made in peppers/");
   command.option("--prefix", options->prefix, "PREFIX", "How keys begin: 2-16 of a-z 0-9 (default: ak)");
-  command.flag("--yes", options->is_sure, "Take a prefix that keys of others are known by");
+  command.flag("--yes", options->is_sure, "Allow a prefix that another vendor uses");
   command.option("--group", options->group, "GROUP", "Group of nginx's workers (default: www-data or nginx)");
   command.option("--user", options->user, "USER",
                  "Give the directory and what is in it to this user; only root can do that");

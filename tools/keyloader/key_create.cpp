@@ -134,7 +134,7 @@ void add_create_options(Command& command, CreateOptions& options) {
   command.required_option("--owner", options.owner, "OWNER", "Whose key it is");
   command.flag("--create-owner", options.creates_owner, "Make the owner when it is not there");
   command.option("--prefix", options.prefix, "PREFIX", "How the key begins (default: the registry's)");
-  command.flag("--yes", options.is_sure, "Take a prefix that keys of others are known by");
+  command.flag("--yes", options.is_sure, "Allow a prefix that another vendor uses");
 }
 
 void add_key_create(Command& group, Session& session) {

@@ -71,6 +71,7 @@ std::vector<StoreView> stores_of(const Node& node) {
                    .name = std::string{report->name()},
                    .last_configuration = report->last_configuration,
                    .min_keep = report->min_keep,
+                   .newest_format = report->newest_format,
                    .adopted = report->adopted,
                    .refusal = std::nullopt};
     apikey::Refusal refusal;
@@ -123,6 +124,18 @@ std::vector<TableFill> fills_of(const Node& node) {
              }
            });
   return fills;
+}
+
+std::vector<apikey::Anchor> anchors_of(const Node& node) {
+  std::vector<apikey::Anchor> anchors;
+  const auto region = node.memory().region(apikey::NodeRegion::anchors, apikey::kAnchorsVersion);
+  apikey::Anchor anchor;
+  for (std::size_t i = 0; i < apikey::kMaxAnchors; ++i) {
+    if (apikey::read_anchor(region, i, anchor)) {
+      anchors.push_back(anchor);
+    }
+  }
+  return anchors;
 }
 
 }  // namespace keyloader

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "apikey/adoption.hpp"
+#include "apikey/anchors.hpp"
 #include "apikey/node_rows.hpp"
 #include "nodes.hpp"
 
@@ -20,6 +21,7 @@ struct StoreView {
   std::string name;
   std::uint64_t last_configuration = 0;
   std::optional<std::uint64_t> min_keep{};  // percent; none: the module does not say it
+  std::uint32_t newest_format = 1;          // of snapshots that it reads
   apikey::Adopted adopted;
   std::optional<apikey::Refusal> refusal;  // the last one, of whatever file
 
@@ -47,5 +49,7 @@ struct TableFill {
 // Those whose byte is locked. `store`: whose acknowledgement.
 [[nodiscard]] std::vector<WorkerView> workers_of(const Node& node, std::size_t store);
 [[nodiscard]] std::vector<TableFill> fills_of(const Node& node);
+// Ends of the audit that it has seen, oldest first; of all its stores, whatever registry they are of.
+[[nodiscard]] std::vector<apikey::Anchor> anchors_of(const Node& node);
 
 }  // namespace keyloader

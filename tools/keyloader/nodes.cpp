@@ -206,6 +206,13 @@ Texts words_of(std::string_view text) {
   return words;
 }
 
+std::optional<std::string> first_missing(const Texts& wanted, const Texts& known) {
+  const auto found = std::find_if(wanted.begin(), wanted.end(), [&](const std::string& word) {
+    return std::find(known.begin(), known.end(), word) == known.end();
+  });
+  return found == wanted.end() ? std::nullopt : std::optional(*found);
+}
+
 // The directory may belong to somebody with fewer rights than ours: nothing in it is followed.
 FileDescriptor open_announcements(const fs::path& directory) {
   return FileDescriptor(open((directory / "nodes").c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
@@ -345,12 +352,16 @@ Nodes::Nodes(const DataDir& directory, const fs::path& runtime)
         continue;
       }
       const Texts methods = words_of(report->methods());
+      const Texts features = words_of(report->features());
       stores_.push_back({.node = node.name(),
                          .is_live = node.is_live(),
                          .registry_id = report->adopted.registry_id,
                          .highest_generation = report->adopted.highest_generation,
                          .knows_methods = !methods.empty() && methods.back() != kMoreWords,
-                         .methods = methods});
+                         .methods = methods,
+                         .knows_features = features.empty() || features.back() != kMoreWords,
+                         .features = features,
+                         .newest_format = report->newest_format});
     }
     if (!rows.empty() && !is_known(place)) {
       announce(directory.path(), node);
@@ -392,16 +403,34 @@ std::uint64_t Nodes::highest_generation(const apikey::RegistryId& registry) cons
   return highest;
 }
 
-std::optional<std::string> Nodes::lack_of(const Texts& methods) const {
+const KnownStore* Nodes::oldest_reader() const {
+  const KnownStore* oldest = nullptr;
   for (const KnownStore& store : stores_) {
-    if (!store.is_live || !store.knows_methods) {
+    if (store.is_live && (oldest == nullptr || store.newest_format < oldest->newest_format)) {
+      oldest = &store;
+    }
+  }
+  return oldest;
+}
+
+std::string Nodes::old_format_sentence(const std::string& node, std::uint32_t newest_format) {
+  return fmt::format("{} reads snapshot format {} only; keys.mdb is written in format {} until it is replaced", node,
+                     newest_format, newest_format);
+}
+
+std::optional<std::string> Nodes::lack_of(const Needs& needs) const {
+  for (const KnownStore& store : stores_) {
+    if (!store.is_live) {
       continue;
     }
-    for (const std::string& method : methods) {
-      if (std::find(store.methods.begin(), store.methods.end(), method) != store.methods.end()) {
-        continue;
-      }
-      const std::string id = method.substr(std::min(method.find(':') + 1, method.size()));
+    if (const auto feature = store.knows_features ? first_missing(needs.features, store.features) : std::nullopt) {
+      return fmt::format(
+          "{} does not know the feature \"{}\", which this snapshot requires: it could not decide by it. Install a "
+          "newer module there and restart it",
+          store.node, *feature);
+    }
+    if (const auto method = store.knows_methods ? first_missing(needs.methods, store.methods) : std::nullopt) {
+      const std::string id = method->substr(std::min(method->find(':') + 1, method->size()));
       return fmt::format(
           "{} does not know the pepper \"{}\", which keys of this registry use: it could not take this snapshot. Add "
           "pepper={}:{} to its apikey_store and reload it, then run `keyloader publish`",

@@ -74,6 +74,15 @@ struct KnownStore {
   std::uint64_t highest_generation = 0;  // 0: it has adopted nothing yet
   bool knows_methods = false;            // it says which digest methods it is configured for
   Texts methods{};
+  bool knows_features = false;  // its list of features is complete
+  Texts features{};
+  std::uint32_t newest_format = 1;  // of snapshots that it reads
+};
+
+// What a snapshot asks of its readers.
+struct Needs {
+  Texts methods;
+  Texts features{};
 };
 
 class Nodes {
@@ -93,8 +102,12 @@ class Nodes {
   // The first that is hidden; null: none is.
   [[nodiscard]] const Node* hidden() const;
   [[nodiscard]] std::uint64_t highest_generation(const apikey::RegistryId& registry) const;
-  // A sentence about the first live instance that lacks one of these digest methods.
-  [[nodiscard]] std::optional<std::string> lack_of(const Texts& methods) const;
+  // A sentence about the first live instance that lacks one of these digest methods or features.
+  [[nodiscard]] std::optional<std::string> lack_of(const Needs& needs) const;
+  // The live instance that reads the oldest format of snapshots only; null: none is live.
+  [[nodiscard]] const KnownStore* oldest_reader() const;
+  // What follows from an instance that does not read the newest one.
+  [[nodiscard]] static std::string old_format_sentence(const std::string& node, std::uint32_t newest_format);
   // Lets each instance that has our keys.mdb take this one file. Throws when one that lives cannot be told. RETURNS: a
   // sentence for each that is gone and could not be told.
   [[nodiscard]] Texts permit(const apikey::SealHash& seal, const apikey::RegistryId& registry,

@@ -107,16 +107,43 @@ void check_counts(Registry& registry, const SnapshotFile* old, const RegistryInf
                   keys, info.added, info.removed));
 }
 
-apikey::publish::MetaValues meta_values(const RegistryInfo& info, std::uint64_t generation, bool allows_shrink) {
+// The newest format that every nginx which runs here reads: in a newer one no revocation would reach the oldest.
+std::uint32_t format_read_by(const Nodes& nodes) {
+  const KnownStore* const oldest = nodes.oldest_reader();
+  return oldest == nullptr ? apikey::kFormatVersion : std::min(oldest->newest_format, apikey::kFormatVersion);
+}
+
+std::uint32_t format_for(const Nodes& nodes) {
+  const std::uint32_t format = format_read_by(nodes);
+  if (format < apikey::kFormatVersion) {
+    print_note("keyloader: " + Nodes::old_format_sentence(nodes.oldest_reader()->node, format));
+  }
+  return format;
+}
+
+// What is the same in a publication and in a rollback.
+struct NewSnapshot {
+  std::uint64_t generation = 0;
+  AuditEnd audit{};  // the entry of this very generation
+  std::uint32_t format = apikey::kFormatVersion;
+  bool allows_shrink = false;
+};
+
+apikey::publish::MetaValues meta_values(const RegistryInfo& info, const NewSnapshot& made) {
   apikey::publish::MetaValues meta;
+  meta.format = made.format;
   meta.registry_id = info.id;
-  meta.generation = generation;
+  meta.generation = made.generation;
   meta.created = {wall_clock()};
   meta.builder = "keyloader " KEYLOADER_VERSION;
-  meta.allow_shrink = allows_shrink;
+  meta.allow_shrink = made.allows_shrink;
   meta.has_counters = true;
   meta.added = info.added;
   meta.removed = info.removed;
+  meta.hash_seed = info.hash_seed;
+  meta.name = info.name;
+  meta.audit_seq = made.audit.seq;
+  meta.audit_head = made.audit.hash;
   return meta;
 }
 
@@ -156,7 +183,7 @@ void check_nodes(const Nodes& nodes, Registry& registry, const RegistryInfo& inf
   if (request.only_restricts) {
     return;
   }
-  if (const auto lack = nodes.lack_of(methods_of_snapshot(registry))) {
+  if (const auto lack = nodes.lack_of({.methods = methods_of_snapshot(registry)})) {
     throw Failure(*lack);
   }
 }
@@ -175,13 +202,13 @@ Json take_over_note(const std::string& reason, const SnapshotFile* old, const No
 
 struct Begun {
   RegistryInfo info;
-  std::uint64_t generation = 0;
+  NewSnapshot made;
 };
 
 // Counts, numbers and books the next generation.
 Begun begin_generation(Registry& registry, Change& change, const Nodes& nodes, const SnapshotFile* old,
                        bool allows_shrink, const PublishRequest& request) {
-  Begun begun{.info = registry.info()};
+  Begun begun{.info = registry.info(), .made = {.allows_shrink = allows_shrink}};
   const std::uint64_t keys = registry.key_count();
   if (old != nullptr && !request.take_over) {
     check_may_replace(*old, begun.info);
@@ -200,7 +227,9 @@ Begun begin_generation(Registry& registry, Change& change, const Nodes& nodes, c
     at_least = std::max(at_least, nodes.highest_generation(begun.info.id));
   }
   change.settle(keys);
-  begun.generation = change.next_generation(at_least, Change::Generation::publish, note);
+  begun.made.generation = change.next_generation(at_least, Change::Generation::publish, note);
+  begun.made.audit = change.audit_end();
+  begun.made.format = format_for(nodes);
   return begun;
 }
 
@@ -221,11 +250,11 @@ Published publish_locked(const DataDir& directory, Registry& registry, const Nod
       check_nothing_lost(registry, *old, built.kept, now);
     }
     published.keys = built.keys;
-    published.generation = begun.generation;
+    published.generation = begun.made.generation;
     if (request.is_dry_run) {
       return;
     }
-    apikey::publish::MetaValues meta = meta_values(registry.info(), begun.generation, allows_shrink);
+    apikey::publish::MetaValues meta = meta_values(registry.info(), begun.made);
     meta.digests = std::move(built.methods);
     finish_and_swap(directory, writer, meta, request.take_over ? &nodes : nullptr, published);
   };
@@ -255,10 +284,13 @@ std::filesystem::path find_in_history(const DataDir& directory, std::uint64_t ge
       fmt::format("history/ holds no generation {}; `keyloader snapshot list` shows what it holds", generation));
 }
 
-std::optional<Published> unless_behind(const DataDir& directory, Registry& registry, const PublishRequest& request) {
+std::optional<Published> unless_behind(const DataDir& directory, Registry& registry, const Nodes& nodes,
+                                       const PublishRequest& request) {
   apikey::Status status;
   const std::unique_ptr<SnapshotFile> file = open_current(directory, status);
-  if (request.take_over || is_behind(file.get(), registry.info(), registry.key_count(), request.keeps_rollback)) {
+  const bool is_too_new = file != nullptr && file->meta().format > format_read_by(nodes);
+  if (request.take_over || is_too_new ||
+      is_behind(file.get(), registry.info(), registry.key_count(), request.keeps_rollback)) {
     return std::nullopt;
   }
   return published_of(*file);
@@ -288,14 +320,14 @@ std::optional<std::string> why_refused(const Nodes& nodes, const RegistryInfo& i
 }
 
 Published publish(const DataDir& directory, Registry& registry, const Nodes& nodes, const PublishRequest& request) {
-  std::optional<Published> current = unless_behind(directory, registry, request);
+  std::optional<Published> current = unless_behind(directory, registry, nodes, request);
   if (current && !request.renews) {
     return *current;
   }
   apikey::publish::PublishLock publish_lock;
   lock(directory, publish_lock);
   // Somebody may have published while we waited.
-  current = unless_behind(directory, registry, request);
+  current = unless_behind(directory, registry, nodes, request);
   if (current && !request.renews) {
     return *current;
   }
@@ -351,10 +383,12 @@ Published rollback(const DataDir& directory, Registry& registry, const Nodes& no
     published.generation = next;
     return published;
   }
+  NewSnapshot made{.generation = next, .audit = change->audit_end(), .format = format_for(nodes)};
   info = registry.info();
   change->commit();
   const bool has_shrunk = current != nullptr && is_below_half(current->meta().keys, published.keys);
-  apikey::publish::MetaValues meta = meta_values(info, next, request.allows_shrink || has_shrunk);
+  made.allows_shrink = request.allows_shrink || has_shrunk;
+  apikey::publish::MetaValues meta = meta_values(info, made);
   meta.rolled_back_to = published.rolled_back_to;
   const auto digests = std::span{old.meta().digests}.first(old.meta().digest_count);
   meta.digests.assign(digests.begin(), digests.end());

@@ -12,6 +12,7 @@ namespace {
 struct SetOptions {
   std::string prefix;
   bool is_sure = false;
+  std::string name;
   std::string reason;
   DeliveryOptions delivery;
 };
@@ -31,9 +32,14 @@ Json to_json(const Home& home) {
 }
 
 Json to_json(const RegistryInfo& info, const Home& here) {
-  return {{"registry_id", hex(info.id)},   {"home", to_json(info.home)},    {"at_home", is_at_home(info.home, here)},
-          {"generation", info.generation}, {"schema", info.schema_version}, {"created", time_json(info.created)},
-          {"prefix", prefix_of(info)}};
+  return {{"registry_id", hex(info.id)},
+          {"home", to_json(info.home)},
+          {"at_home", is_at_home(info.home, here)},
+          {"generation", info.generation},
+          {"schema", info.schema_version},
+          {"created", time_json(info.created)},
+          {"prefix", prefix_of(info)},
+          {"name", info.name}};
 }
 
 void show(const Session& session) {
@@ -41,9 +47,10 @@ void show(const Session& session) {
   const RegistryInfo info = registry->info();
   const Home here = registry->here();
   std::string text = fmt::format(
-      "id:         {}\nbelongs to: {}\ngeneration: {}\nkeys:       {}\nprefix:     {}\nschema:     {}\ncreated:    {}",
-      hex(info.id), home_text(info.home), info.generation, registry->key_count(), prefix_of(info), info.schema_version,
-      time_text(info.created));
+      "id:         {}\nname:       {}\nbelongs to: {}\ngeneration: {}\nkeys:       {}\nprefix:     {}\nschema:     "
+      "{}\ncreated:    {}",
+      hex(info.id), info.name, home_text(info.home), info.generation, registry->key_count(), prefix_of(info),
+      info.schema_version, time_text(info.created));
   if (!is_at_home(info.home, here)) {
     text += fmt::format("\n{}", elsewhere_text(info.home, here));
   }
@@ -52,23 +59,48 @@ void show(const Session& session) {
   session.report(text, json);
 }
 
-// No snapshot has it, so nothing is published.
-void set(const Session& session, const SetOptions& options) {
+void check(const SetOptions& options) {
+  check(options.delivery);
   check_reason(options.reason);
-  check_prefix(options.prefix, options.is_sure);
+  if (options.prefix.empty() && options.name.empty()) {
+    throw UsageError("nothing to set; give --prefix, --name or both");
+  }
+  if (!options.prefix.empty()) {
+    check_prefix(options.prefix, options.is_sure);
+  }
+  if (!options.name.empty() && !apikey::is_store_name(options.name)) {
+    throw UsageError(fmt::format("\"{}\" is not a name for a store: write 1 to 32 of a-z 0-9 _ -", options.name));
+  }
+}
+
+// The name stands in snapshots, the prefix does not: where only that changes, nothing is published.
+void set(const Session& session, const SetOptions& options) {
+  check(options);
   const auto registry = session.dir().open_registry();
   const Home here = registry->here();
   const auto change = registry->begin_change();
   change->because(options.reason);
-  if (registry->info().prefix == options.prefix) {
-    session.report(fmt::format("new keys begin with {} already", options.prefix), to_json(registry->info(), here));
-    return;
+  const RegistryInfo before = registry->info();
+  const bool has_prefix = !options.prefix.empty() && before.prefix != options.prefix;
+  const bool has_name = !options.name.empty() && before.name != options.name;
+  Texts sentences;
+  if (!options.prefix.empty()) {
+    sentences.push_back(
+        fmt::format("new keys begin with {} {}", options.prefix, has_prefix ? "from now on" : "already"));
   }
-  change->set_prefix(options.prefix);
-  const std::string sentence = fmt::format("new keys begin with {} from now on", options.prefix);
+  if (!options.name.empty()) {
+    sentences.push_back(fmt::format("the store is called {} {}", options.name, has_name ? "now" : "already"));
+  }
+  if (has_prefix) {
+    change->set_prefix(options.prefix);
+  }
+  if (has_name) {
+    change->rename_store(options.name);
+  }
+  const std::string sentence = fmt::format("{}", fmt::join(sentences, "\n"));
   const Json json = to_json(registry->info(), here);
-  if (options.delivery.is_dry_run) {
-    report(session, sentence, json, dry_run());
+  if (has_name || options.delivery.is_dry_run) {
+    report(session, sentence, json, deliver(session, *registry, *change, options.delivery));
     return;
   }
   change->commit();
@@ -105,12 +137,16 @@ void add_registry_commands(Command& app, Session& session) {
   one.read([&session] { show(session); });
 
   auto settings = std::make_shared<SetOptions>();
-  Command edit = group.add("set", "Choose how new keys begin");
-  edit.required_option("--prefix", settings->prefix, "PREFIX", "2-16 of a-z 0-9, such as the name of your company");
-  edit.flag("--yes", settings->is_sure, "Take a prefix that keys of others are known by");
+  Command edit = group.add("set", "Choose how new keys begin, and what the store is called");
+  edit.option("--prefix", settings->prefix, "PREFIX", "2-16 of a-z 0-9, such as the name of your company");
+  edit.flag("--yes", settings->is_sure, "Allow a prefix that another vendor uses");
+  edit.option("--name", settings->name, "NAME", "Of the store, in every snapshot: 1-32 of a-z 0-9 _ -");
   edit.option("--reason", settings->reason, "TEXT", "Kept in the audit");
   edit.tries(settings->delivery);
-  edit.footer("Keys that are there stay as they are.\n\n  keyloader registry set --prefix acme");
+  edit.delivers(settings->delivery);
+  edit.footer(
+      "Keys that are there stay as they are. The name is for people; nginx goes by the registry's id.\n\n"
+      "  keyloader registry set --prefix acme --name production");
   edit.run([&session, settings] { set(session, *settings); });
 
   auto options = std::make_shared<AdoptOptions>();

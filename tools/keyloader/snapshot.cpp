@@ -35,6 +35,7 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
   }
   Json json{{"path", path.string()},
             {"format", seal.format},
+            {"name", meta.name.empty() ? Json(nullptr) : Json(meta.name)},
             {"registry_id", hex(meta.registry_id)},
             {"generation", meta.generation},
             {"created", time_text(meta.created.value)},
@@ -44,6 +45,8 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
             {"removed", meta.has_removed ? Json(meta.removed) : Json(nullptr)},
             {"digests", Texts(methods.begin(), methods.end())},
             {"requires", Texts(features.begin(), features.end())},
+            {"audit_seq", meta.audit_seq == 0 ? Json(nullptr) : Json(meta.audit_seq)},
+            {"audit_head", meta.has_audit_head ? Json(hex(meta.audit_head)) : Json(nullptr)},
             {"allow_shrink", meta.allow_shrink},
             {"rolled_back_to", meta.rolled_back_to == 0 ? Json(nullptr) : Json(meta.rolled_back_to)},
             {"length", seal.length},
@@ -57,8 +60,9 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
 
 std::string text_of_snapshot(const Json& json) {
   std::vector<Texts> rows;
-  for (const char* name : {"registry_id", "generation", "created", "builder", "keys", "added", "removed", "digests",
-                           "rolled_back_to", "rows", "length", "page_size", "sha256", "signatures"}) {
+  for (const char* name :
+       {"format", "name", "registry_id", "generation", "created", "builder", "keys", "added", "removed", "digests",
+        "audit_seq", "audit_head", "rolled_back_to", "rows", "length", "page_size", "sha256", "signatures"}) {
     const Json& value = json.at(name);
     rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : json_text(value)});
   }

@@ -109,6 +109,13 @@ apikey::InService active_on(const DataDir& directory, apikey::SealHash& seal) {
 // Both ways to what nginx knows: what may_follow() says of the newest file it has seen, and the permission to ignore
 // that.
 void check_nodes(const Nodes& nodes, const apikey::Meta& next) {
+  if (const KnownStore* const oldest = nodes.oldest_reader();
+      oldest != nullptr && oldest->newest_format < next.format) {
+    throw Failure(
+        fmt::format("{} reads snapshot format {} only, this one has format {}: not even its revocations would count "
+                    "there. Install a newer module there and restart it, then install the snapshot",
+                    oldest->node, oldest->newest_format, next.format));
+  }
   for (const KnownStore& known : nodes.stores()) {
     const bool is_other = known.registry_id != next.registry_id;
     if (known.highest_generation != 0 && (is_other || known.highest_generation > next.generation)) {
@@ -119,7 +126,9 @@ void check_nodes(const Nodes& nodes, const apikey::Meta& next) {
     }
   }
   const auto methods = std::span{next.digests}.first(next.digest_count);
-  if (const auto lack = nodes.lack_of(Texts(methods.begin(), methods.end()))) {
+  const auto features = std::span{next.features}.first(next.feature_count);
+  if (const auto lack = nodes.lack_of(
+          {.methods = {methods.begin(), methods.end()}, .features = {features.begin(), features.end()}})) {
     Session::warn(*lack);  // its revocations still count there
   }
 }

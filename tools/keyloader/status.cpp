@@ -167,8 +167,12 @@ Json report_store(const Node& node, const StoreView& store, Report& report) {
             {"lacks", adopted.has_veto() ? Json(shown(adopted.lack.name())) : Json(nullptr)},
             {"highest_generation", adopted.highest_generation},
             {"since", adopted.since_us == 0 ? Json(nullptr) : Json(time_of(adopted.since_us))},
+            {"newest_format", store.newest_format},
             {"last_refusal", nullptr}};
   json["workers"] = report_workers(node, store, report);
+  if (node.is_live() && store.newest_format < apikey::kFormatVersion) {
+    report.line("", Nodes::old_format_sentence(node.name(), store.newest_format));
+  }
   if (store.refusal) {
     const std::string sentence = shown(store.refusal->text());
     report.line("", fmt::format("last refused a file at {}: {}", time_of(store.refusal->wall_us), sentence));
@@ -216,7 +220,8 @@ void report_nginx(const Session& session, Report& report) {
                  {"live", node->is_live()},
                  {"module", shown(node->memory().module_version())},
                  {"nginx", shown(node->memory().server_version())},
-                 {"stores", Json::array()}});
+                 {"stores", Json::array()},
+                 {"audit_anchors", anchors_of(*node).size()}});
     for (const StoreView& store : stores_of(*node)) {
       if (std::find(rows.begin(), rows.end(), store.row) != rows.end()) {
         json["stores"].push_back(report_store(*node, store, report));

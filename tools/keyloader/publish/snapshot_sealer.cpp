@@ -119,6 +119,7 @@ Status check_unsealed(const fs::path& path, Seal& seal) {
   status = read_lmdb_header(file.bytes(), header);
   if (!status.ok()) return status;
   seal = Seal{};
+  seal.format = meta.format;
   seal.page_size = header.page_size;
   seal.length = file.bytes().size() + header.page_size;
   seal.generation = meta.generation;

@@ -43,7 +43,7 @@ std::vector<std::pair<std::string, std::string>> meta_rows(const MetaValues& met
       {"builder", meta.builder},
       {"created", std::to_string(meta.created.value)},
       {"digests", digests},
-      {"format", std::to_string(kFormatVersion)},
+      {"format", std::to_string(meta.format)},
       {"generation", std::to_string(meta.generation)},
       {"keys", std::to_string(keys)},
       {"registry_id", hex(meta.registry_id)},
@@ -53,6 +53,13 @@ std::vector<std::pair<std::string, std::string>> meta_rows(const MetaValues& met
   if (meta.has_counters) {
     rows.emplace_back("added", std::to_string(meta.added));
     rows.emplace_back("removed", std::to_string(meta.removed));
+  }
+  if (meta.format < 2) return rows;
+  if (meta.hash_seed != HashSeed{}) rows.emplace_back("hash_seed", hex(meta.hash_seed));
+  if (!meta.name.empty()) rows.emplace_back("name", meta.name);
+  if (meta.audit_seq != 0) {
+    rows.emplace_back("audit_seq", std::to_string(meta.audit_seq));
+    rows.emplace_back("audit_head", hex(meta.audit_head));
   }
   return rows;
 }

@@ -31,6 +31,7 @@
 namespace apikey::publish {
 
 struct MetaValues {
+  std::uint32_t format = kFormatVersion;
   RegistryId registry_id{};
   std::uint64_t generation = 0;
   UnixSec created;
@@ -41,6 +42,11 @@ struct MetaValues {
   bool has_counters = false;  // `added` and `removed` are written; added - removed is the number of keys
   std::uint64_t added = 0;
   std::uint64_t removed = 0;
+  // Not written into a file of format 1.
+  HashSeed hash_seed{};         // zero: not said
+  std::string name{};           // of the store; empty: not said
+  std::uint64_t audit_seq = 0;  // 0: not said
+  AuditHash audit_head{};
 };
 
 // As LimitRow, with the name itself.

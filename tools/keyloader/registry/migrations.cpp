@@ -235,8 +235,18 @@ CREATE VIEW key_rows AS
   FROM keys k CROSS JOIN owners o ON o.num = k.owner CROSS JOIN plans p ON p.num = k.plan;
 )sql";
 
-constexpr std::array kSteps = {kVersion1,       kVersion2,    kVersion3,           kDerivedBursts,
-                               kHomeAndArchive, kAuditValues, kAdminScopesAndNames};
+// What snapshots of format 2 say of their registry: what people call it, and a seed by which nodes that share it can
+// hash alike.
+constexpr const char* kNameAndHashSeed = R"sql(
+ALTER TABLE info ADD COLUMN store_name TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE info ADD COLUMN hash_seed BLOB NOT NULL CHECK(length(hash_seed) = 16)
+  DEFAULT x'00000000000000000000000000000000';
+UPDATE info SET hash_seed = randomblob(16);
+)sql";
+
+constexpr std::array kSteps = {
+    kVersion1,       kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive, kAuditValues, kAdminScopesAndNames,
+    kNameAndHashSeed};
 static_assert(kSteps[kAuditValuesSchema - 1] == kAuditValues);
 
 }  // namespace

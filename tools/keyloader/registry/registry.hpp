@@ -45,6 +45,8 @@ struct RegistryInfo {
   std::uint64_t removed = 0;
   std::int64_t withheld = 0;
   Seconds created = 0;
+  std::string name;              // of the store: what people call it
+  apikey::HashSeed hash_seed{};  // random, the same for ever
   Home home;
   std::string prefix;  // of new keys; empty: nobody chose one
   // The last audit entry that was archived; the first of those here follows it. 0: none was.
@@ -52,6 +54,12 @@ struct RegistryInfo {
   Seconds archived_time = 0;
   Hash archived_hash{};
   int schema_version = 0;
+};
+
+// Number and hash of an audit entry: all entries before it follow from them.
+struct AuditEnd {
+  std::uint64_t seq = 0;
+  Hash hash{};
 };
 
 // REQUIRES of all update_*: the object exists. Each call writes one audit entry; `action` is its second word
@@ -93,6 +101,7 @@ class Change {
 
   // How new keys begin, where nothing else is said.
   virtual void set_prefix(const std::string& prefix) = 0;
+  virtual void rename_store(const std::string& name) = 0;
 
   // Counts as added or removed what makes added - removed the number of keys in the next snapshot.
   virtual void settle(std::uint64_t keys_in_snapshot) = 0;
@@ -110,6 +119,8 @@ class Change {
   virtual std::uint64_t erase(const OwnerId& owner) = 0;
   // Writes down that the node's directory was given to another user. Nothing else changes.
   virtual void give_directory(const std::string& from, const std::string& to) = 0;
+  // The last audit entry of this change; REQUIRES: one was written.
+  [[nodiscard]] virtual AuditEnd audit_end() const = 0;
 
   // RETURNS: the number of the last audit entry written.
   virtual std::uint64_t commit() = 0;

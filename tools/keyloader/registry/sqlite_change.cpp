@@ -96,7 +96,10 @@ SqliteChange::SqliteChange(Database& database, Registry& registry)
       values_(database) {}
 
 void SqliteChange::found(const apikey::RegistryId& id, const Home& home) {
-  database_.query("INSERT INTO info(one, registry_id, created) VALUES(1, ?, ?)").bind(id).bind(wall_clock()).run();
+  database_.query("INSERT INTO info(one, registry_id, created, hash_seed) VALUES(1, ?, ?, randomblob(16))")
+      .bind(id)
+      .bind(wall_clock())
+      .run();
   set_home(home);
   audit("registry.init", hex(id), nullptr, {{"registry_id", hex(id)}, {"audit_version", kAuditVersion}});
 }
@@ -142,6 +145,13 @@ void SqliteChange::set_prefix(const std::string& prefix) {
 
 void SqliteChange::give_directory(const std::string& from, const std::string& to) {
   audit("registry.owner", hex(registry_.info().id), {{"user", from}}, {{"user", to}});
+}
+
+// The name stands in the snapshot, so this wants to be published.
+void SqliteChange::rename_store(const std::string& name) {
+  const RegistryInfo info = registry_.info();
+  database_.query("UPDATE info SET store_name = ?").bind(name).run();
+  audit("registry.rename", hex(info.id), {{"name", info.name}}, {{"name", name}});
 }
 
 void SqliteChange::load_chain_end() {

@@ -43,11 +43,13 @@ class SqliteChange final : public Change {
   void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
               const std::string& reason) override;
   void set_prefix(const std::string& prefix) override;
+  void rename_store(const std::string& name) override;
   void settle(std::uint64_t keys_in_snapshot) override;
   void give_directory(const std::string& from, const std::string& to) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
   void archive(const AuditEntry& last, const Json& note) override;
   std::uint64_t erase(const OwnerId& owner) override;
+  [[nodiscard]] AuditEnd audit_end() const override { return {.seq = last_seq_, .hash = last_hash_}; }
   std::uint64_t commit() override;
 
  private:

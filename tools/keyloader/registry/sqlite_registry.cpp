@@ -44,9 +44,10 @@ class SqliteRegistry final : public Registry {
     Query query = database_.query(
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
         " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive',"
-        "                                                          'audit.version', 'owner.erase', 'registry.set', 'registry.owner')"
+        "                                                          'audit.version', 'owner.erase', 'registry.set', "
+        "'registry.owner')"
         "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
-        " archived_seq, archived_time, archived_hash, prefix FROM info");
+        " archived_seq, archived_time, archived_hash, store_name, hash_seed, prefix FROM info");
     if (!query.step()) {
       throw Failure("registry.db is damaged (it has no id); restore it from a backup");
     }
@@ -64,7 +65,9 @@ class SqliteRegistry final : public Registry {
     info.archived_seq = query.count(12);
     info.archived_time = query.number(13);
     query.bytes(14, info.archived_hash);
-    info.prefix = query.text(15);
+    info.name = query.text(15);
+    query.bytes(16, info.hash_seed);
+    info.prefix = query.text(17);
     info.schema_version = schema_version(database_);
     return info;
   }
