@@ -2,10 +2,14 @@
 // chain of hashes stays whole (registry/audit_values.hpp).
 #include <fmt/format.h>
 
+#include <map>
+
 #include "delivery.hpp"
+#include "nearest.hpp"
 #include "owner.hpp"
 #include "session.hpp"
 #include "terminal.hpp"
+#include "usage_counts.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -18,63 +22,112 @@ struct EraseOptions {
   bool is_dry_run = false;
 };
 
-// The deleted owners that are meant. Several may have had the name, one behind the other.
-std::vector<OwnerId> deleted_owners(Registry& registry, const std::string& name) {
-  std::vector<OwnerId> ids = registry.owners_in_audit(name);
-  for (const Owner& owner : registry.owners()) {
-    if (owner.name == name || hex(owner.id) == name) {
-      throw Failure(
-          fmt::format("owner {} exists. `keyloader owner delete {}` removes it, then its values can be erased; a "
-                      "deleted owner that had the same name is erased by its id, which `keyloader audit list --object "
-                      "{} --json` shows",
-                      owner.name, owner.name, owner.name));
+bool is_owner_id(std::string_view text) {
+  return text.size() == 2 * OwnerId{}.size() && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+// Who was deleted, by the entries that say so. An erased owner is known by its id only.
+struct DeletedOwner {
+  OwnerId id{};
+  std::string name;
+  bool is_erased = false;
+};
+
+std::vector<DeletedOwner> deleted_owners(Registry& registry) {
+  std::map<OwnerId, DeletedOwner> deleted;
+  registry.each_deletion("owner.delete", [&](const AuditEntry& entry) {
+    const Json id = field_of(entry.before, "id");
+    if (const auto bytes = id.is_string() ? bytes16_from_hex(id.get<std::string>()) : std::nullopt) {
+      deleted[*bytes] = {.id = *bytes, .name = entry.object, .is_erased = entry.has_erased};
     }
-    std::erase(ids, owner.id);
+  });
+  for (const Owner& owner : registry.owners()) {
+    deleted.erase(owner.id);
   }
-  return ids;
+  std::vector<DeletedOwner> owners;
+  for (auto& [id, owner] : deleted) {
+    owners.push_back(std::move(owner));
+  }
+  return owners;
+}
+
+// The one that is meant. Several may have had a name, one after the other.
+DeletedOwner require_deleted(Registry& registry, const std::string& wanted) {
+  const bool is_id = is_owner_id(wanted);
+  std::vector<DeletedOwner> found;
+  Texts ids;
+  Texts names;
+  for (const DeletedOwner& owner : deleted_owners(registry)) {
+    if (is_id ? hex(owner.id) == wanted : !owner.is_erased && owner.name == wanted) {
+      found.push_back(owner);
+      ids.push_back(hex(owner.id));
+    }
+    if (!owner.is_erased) {
+      names.push_back(owner.name);
+    }
+  }
+  for (const Owner& owner : registry.owners()) {
+    if (is_id ? hex(owner.id) == wanted : found.empty() && owner.name == wanted) {
+      throw Failure(
+          fmt::format("owner \"{}\" exists; only what the audit keeps of a deleted owner can be erased", owner.name));
+    }
+  }
+  if (found.empty()) {
+    throw Failure(
+        fmt::format("the audit knows no deleted owner \"{}\"; {}an erased one is known by its id, which "
+                    "`keyloader audit list --action owner.erase` shows",
+                    wanted, did_you_mean(wanted, names)));
+  }
+  if (found.size() > 1) {
+    throw Failure(fmt::format("{} deleted owners were called {}; give the id of one: {}", found.size(), wanted,
+                              fmt::join(ids, ", ")));
+  }
+  return found.front();
 }
 
 std::string remaining_text(std::uint64_t entries) {
   std::string text =
-      "Snapshots in history/ keep the name until as many generations have been published; so do backups, exports and "
-      "logs.";
+      "keys.mdb and history/ may hold the name until five more snapshots have been published; backups, exports and "
+      "logs keep it";
   if (entries != 0) {
-    text = fmt::format("{} entries from before version 2 of the audit still hold its values and cannot be erased. {}",
-                       entries, text);
+    text = fmt::format("{} {} from before version 2 of the audit still {} its values and cannot be erased. {}", entries,
+                       entries == 1 ? "entry" : "entries", entries == 1 ? "holds" : "hold", text);
   }
   return text;
+}
+
+void check_reason_names_nobody(const EraseOptions& options, const DeletedOwner& owner) {
+  if (!owner.is_erased && options.reason.find(owner.name) != std::string::npos) {
+    throw UsageError(
+        fmt::format("the reason names the owner ({}), and would stay in the audit for ever; write it without the name",
+                    owner.name));
+  }
 }
 
 void erase(const Session& session, const EraseOptions& options) {
   check_reason(options.reason);
   const auto registry = session.dir().open_registry();
-  const std::vector<OwnerId> known = deleted_owners(*registry, options.name);
-  if (!options.is_dry_run && !known.empty()) {
-    confirm(fmt::format("erase what the audit knows of {}? This cannot be undone", options.name), options.is_sure);
+  const DeletedOwner owner = require_deleted(*registry, options.name);
+  const std::string who = fmt::format("owner {} ({})", owner.name, hex(owner.id));
+  check_reason_names_nobody(options, owner);
+  if (!options.is_dry_run) {
+    confirm(fmt::format("erase what the audit keeps of {}? This cannot be undone", who), options.is_sure);
   }
   const auto change = registry->begin_change();
   change->because(options.reason);
-  std::uint64_t values = 0;
-  Json ids = Json::array();
-  for (const OwnerId& id : deleted_owners(*registry, options.name)) {
-    values += change->erase(id);
-    ids.push_back(hex(id));
-  }
-  const std::uint64_t entries = registry->unerasable_entries(options.name);
-  const Json json{
-      {"owners", ids}, {"values", values}, {"unerasable_entries", entries}, {"dry_run", options.is_dry_run}};
+  const std::uint64_t entries = owner.is_erased ? 0 : registry->unerasable_entries(owner.name);
+  const std::uint64_t values = change->erase(owner.id);
+  const Json json{{"owner_id", hex(owner.id)},
+                  {"values", values},
+                  {"unerasable_entries", entries},
+                  {"dry_run", options.is_dry_run}};
   if (values == 0) {
-    if (entries == 0) {
-      throw Failure(fmt::format(
-          "the audit has no values of a deleted owner \"{}\"; after an erasure only its id is known", options.name));
-    }
-    session.report(fmt::format("nothing was erased: {} entries name {}, all from before version 2 of the audit",
-                               entries, options.name),
+    session.report(entries == 0 ? fmt::format("{} was erased already; nothing is left", who)
+                                : fmt::format("nothing was erased of {}. {}", who, remaining_text(entries)),
                    json);
     return;
   }
-  const std::string sentence = fmt::format("erased {} values of owner {} ({}). {}", values, options.name,
-                                           fmt::join(ids.get<Texts>(), ", "), remaining_text(entries));
+  const std::string sentence = fmt::format("erased {} values of {}. {}", values, who, remaining_text(entries));
   if (options.is_dry_run) {
     report(session, sentence, json, dry_run());
     return;
@@ -93,8 +146,9 @@ void add_owner_erase(Command& group, Session& session) {
   gone.flag("--yes", options->is_sure, "Do not ask, on a terminal");
   gone.flag("--dry-run", options->is_dry_run, "Say what would be erased, and change nothing");
   gone.footer(
-      "Names, e-mail addresses, meta and reasons of the owner and its keys; `audit verify` still checks every entry.\n"
-      "Bills of its time show its id. Entries from before version 2 of the audit cannot be erased.\n\n"
+      "Erased are its name, e-mail address and meta, and of its keys name, ref, meta and reasons. Kept are the team,\n"
+      "networks, hosts, hints, ids, and who made a change. `audit verify` still checks every entry. Entries from\n"
+      "before version 2 of the audit cannot be erased.\n\n"
       "  keyloader owner erase acme --reason 'request of 12 May'");
   gone.run([&session, options] { erase(session, *options); });
 }

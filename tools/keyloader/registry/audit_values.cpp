@@ -38,6 +38,14 @@ bool is_about_owner(std::string_view action) {
   return action.starts_with("owner.") || action.starts_with("key.") || action.starts_with("quota.");
 }
 
+// Of a key the object is its id, as it is of a key's quota; of an erasure it is the owner's id.
+bool has_owner_as_object(const AuditEntry& entry) {
+  if (entry.action.starts_with("quota.")) {
+    return field_of(entry.after, "key").is_null();
+  }
+  return entry.action.starts_with("owner.") && entry.action != "owner.erase";
+}
+
 using Edit = std::function<void(std::string& text)>;
 
 void edit_texts(Json& json, const Edit& edit) {
@@ -72,8 +80,7 @@ void edit_state(Json& state, std::string_view action, const Edit& edit) {
 
 // What is personal of whom the entry is about, and of whoever made the change: the one list.
 void edit_subject(AuditEntry& entry, const Edit& edit) {
-  // Of a key the object is its id, and of an erasure the owner's.
-  if (is_about_owner(entry.action) && entry.action != "owner.erase" && !key_id_from(entry.object)) {
+  if (has_owner_as_object(entry)) {
     edit(entry.object);
   }
   edit_state(entry.before, entry.action, edit);
@@ -93,7 +100,8 @@ void edit_all(AuditEntry& entry, const Edit& edit) {
   edit_actor(entry, edit);
 }
 
-void keep(std::unordered_map<std::string, std::string>& kept, const std::string& name, const std::string& value) {
+template <typename Value>
+void keep(std::unordered_map<std::string, Value>& kept, const std::string& name, const Value& value) {
   if (kept.size() >= kMostKept) {
     kept.clear();
   }
@@ -137,62 +145,91 @@ ChainedTexts AuditValues::hide(const AuditEntry& entry, const OwnerId* owner) {
           .after = chained.after.dump()};
 }
 
-const std::string& AuditValues::value_of(const std::string& hashed) {
+const AuditValues::Shown& AuditValues::value_of(const std::string& hashed) {
   if (const auto found = values_.find(hashed); found != values_.end()) {
     return found->second;
   }
-  Query query = database_.query("SELECT coalesce(value, ?2) FROM audit_values WHERE hashed = ?1");
-  const std::string value = query.bind(hashed).bind(kErased).step() ? query.text(0) : hashed;
-  keep(values_, hashed, value);
+  Query query = database_.query("SELECT value, erased FROM audit_values WHERE hashed = ?");
+  Shown shown{.text = hashed};
+  if (query.bind(hashed).step()) {
+    shown.is_erased = query.number(1) != 0;
+    shown.text = shown.is_erased ? std::string{kErased} : query.text(0);
+  }
+  keep(values_, hashed, shown);
   return values_.at(hashed);
 }
 
 void AuditValues::show(AuditEntry& entry) {
+  if (entry.seq != 0 && entry.seq < first_hashed()) {
+    return;
+  }
   edit_all(entry, [&](std::string& text) {
     if (is_hashed(text)) {
-      text = value_of(text);
-      entry.has_erased = entry.has_erased || text == kErased;
+      const Shown& shown = value_of(text);
+      text = shown.text;
+      entry.has_erased = entry.has_erased || shown.is_erased;
     }
   });
+}
+
+// Entries of version 1 may hold any text, also one that looks like a hash. Where the entry between the versions was
+// archived, or a registry never had version 1, all that are here are of version 2.
+std::uint64_t AuditValues::first_hashed() {
+  if (!first_hashed_) {
+    Query query = database_.query("SELECT coalesce(max(seq), 0) FROM audit WHERE action = 'audit.version'");
+    query.step();
+    first_hashed_ = query.count(0);
+  }
+  return *first_hashed_;
 }
 
 void AuditValues::check(const AuditEntry& entry) {
+  if (entry.seq < first_hashed()) {
+    return;
+  }
   AuditEntry copy = entry;
   edit_all(copy, [&](const std::string& text) {
-    if (is_hashed(text) && checked_.find(text) == checked_.end()) {
+    if (is_hashed(text)) {
       check_value(text, entry.seq);
-      if (checked_.size() >= kMostKept) {
-        checked_.clear();
-      }
-      checked_.insert(text);
     }
   });
 }
 
+// That a value is what was hashed is checked of all at once (check_all).
 void AuditValues::check_value(const std::string& hashed, std::uint64_t seq) {
-  Query query = database_.query("SELECT salt, value, erased FROM audit_values WHERE hashed = ?");
+  Query query = database_.query("SELECT erased FROM audit_values WHERE hashed = ?");
   if (!query.bind(hashed).step()) {
     throw Failure(fmt::format("a value of entry {} of the audit has been removed", seq));
   }
-  if (query.number(2) != 0) {
-    return;
-  }
-  Salt salt{};
-  query.bytes(0, salt);
-  if (query.is_null(1) || hashed_text(salt, query.view(1)) != hashed) {
-    throw Failure(fmt::format("a value of entry {} of the audit has been altered", seq));
+  const std::uint64_t erased = query.count(0);
+  if (erased != 0 && erased <= seq) {
+    throw Failure(fmt::format("a value of entry {} of the audit is gone, and no later erasure accounts for it", seq));
   }
 }
 
-void AuditValues::check_erased(std::uint64_t archived_seq) {
-  Query query = database_.query(
-      "SELECT v.erased, count(*), coalesce(a.action = 'owner.erase', 0), coalesce(json_extract(a.after, '$.values'), 0)"
-      " FROM audit_values v LEFT JOIN audit a ON a.seq = v.erased WHERE v.erased > ? GROUP BY v.erased");
-  query.bind(archived_seq);
-  while (query.step()) {
-    if (query.number(2) == 0 || query.number(1) != query.number(3)) {
-      throw Failure(fmt::format("{} values of the audit are gone that no erasure accounts for (entry {})",
-                                query.number(1), query.number(0)));
+void AuditValues::check_all(std::uint64_t archived_seq) {
+  Query values = database_.query("SELECT hashed, salt, value FROM audit_values WHERE erased = 0");
+  while (values.step()) {
+    Salt salt{};
+    values.bytes(1, salt);
+    if (hashed_text(salt, values.view(2)) != values.view(0)) {
+      throw Failure("a value of the audit has been altered: it is not what was hashed");
+    }
+  }
+  // Each erasure says in its entry how many values there were, and it erases those of one owner.
+  Query erased = database_.query(
+      "SELECT v.erased, count(*), coalesce(a.action = 'owner.erase', 0),"
+      " coalesce(json_extract(a.after, '$.values'), 0), min(lower(hex(v.owner)) IS a.object)"
+      " FROM audit_values v LEFT JOIN audit a ON a.seq = v.erased WHERE v.erased <> 0 AND v.erased > ?"
+      " GROUP BY v.erased");
+  erased.bind(archived_seq);
+  while (erased.step()) {
+    if (erased.number(2) == 0 || erased.number(1) != erased.number(3) || erased.number(4) == 0) {
+      throw Failure(fmt::format(
+          "{} of the audit are gone, and no erasure accounts for them: entry {} is not the one that did it, "
+          "or the end of the audit was cut off",
+          erased.number(1) == 1 ? std::string{"a value"} : fmt::format("{} values", erased.number(1)),
+          erased.number(0)));
     }
   }
 }

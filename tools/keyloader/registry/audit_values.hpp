@@ -7,10 +7,11 @@
 // `owner.erase` whose number it holds.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "registry/registry.hpp"
 #include "registry/sqlite_db.hpp"
@@ -34,23 +35,31 @@ class AuditValues {
 
   // `owner`: whom the entry is about, so that its values can be erased; null: nobody.
   [[nodiscard]] ChainedTexts hide(const AuditEntry& entry, const OwnerId* owner);
-  // Puts the values back. An entry of version 1 holds its values itself and stays as it is.
+  // Puts the values back. An entry of version 1 holds its values itself and stays as it is. Number 0: a deletion whose
+  // entry was archived.
   void show(AuditEntry& entry);
 
-  // Throws Failure unless each value that the entry stands for is there and is what was hashed, or was erased.
+  // Throws Failure unless each value of this entry, which is as it is hashed, is there, or was erased later.
   void check(const AuditEntry& entry);
-  // The same of all that were erased: each entry `owner.erase` that is still here says how many there are.
-  void check_erased(std::uint64_t archived_seq);
+  // Throws Failure unless all values are what was hashed, and entries behind `archived_seq` account for those that were
+  // erased by one of them.
+  void check_all(std::uint64_t archived_seq);
 
  private:
+  struct Shown {
+    std::string text;  // the hash itself where there is no such value
+    bool is_erased = false;
+  };
+
   void check_value(const std::string& hashed, std::uint64_t seq);
   std::string hashed(const std::string& value, const OwnerId* owner);
-  const std::string& value_of(const std::string& hashed);  // kErased when it was erased, the text itself when unknown
+  const Shown& value_of(const std::string& hashed);
+  std::uint64_t first_hashed();  // number of the first entry of version 2, or below it
 
   Database& database_;
   std::unordered_map<std::string, std::string> hashes_;  // owner and value → hashed
-  std::unordered_map<std::string, std::string> values_;  // hashed → value
-  std::unordered_set<std::string> checked_;              // hashed
+  std::unordered_map<std::string, Shown> values_;        // by hash
+  std::optional<std::uint64_t> first_hashed_;
 };
 
 }  // namespace keyloader

@@ -208,7 +208,7 @@ CREATE TABLE audit_values(
   owner  BLOB    CHECK(owner IS NULL OR length(owner) = 16),
   salt   BLOB    CHECK(salt IS NULL OR length(salt) = 16),
   value  TEXT,
-  erased INTEGER NOT NULL DEFAULT 0,
+  erased INTEGER NOT NULL DEFAULT 0 CHECK(erased >= 0),
   CHECK((erased = 0) = (value IS NOT NULL) AND (value IS NULL) = (salt IS NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX audit_values_by_value ON audit_values(value, owner) WHERE value IS NOT NULL;
@@ -217,7 +217,8 @@ CREATE INDEX audit_values_by_erased ON audit_values(erased) WHERE erased <> 0;
 )sql";
 
 // Reserved scopes get a column of their own, which only `keyloader admin` writes: those that stand in `scopes` or in a
-// role from before do not count. And what a key is known by to people and programs, and how new keys begin.
+// role from before do not count, so where there is one the next snapshot is another one. And what a key is known by to
+// people and programs, and how new keys begin.
 constexpr const char* kAdminScopesAndNames = R"sql(
 ALTER TABLE keys ADD COLUMN admin_scopes TEXT NOT NULL DEFAULT '';
 ALTER TABLE keys ADD COLUMN hint TEXT NOT NULL DEFAULT '';
@@ -225,6 +226,8 @@ ALTER TABLE keys ADD COLUMN ref TEXT NOT NULL DEFAULT '';
 CREATE UNIQUE INDEX keys_by_ref ON keys(owner, ref) WHERE ref <> '';
 CREATE INDEX keys_by_hint ON keys(hint) WHERE hint <> '';
 ALTER TABLE info ADD COLUMN prefix TEXT NOT NULL DEFAULT '';
+UPDATE info SET published_seq = 0 WHERE EXISTS(SELECT 1 FROM keys WHERE ' ' || scopes LIKE '% apikey:%')
+  OR EXISTS(SELECT 1 FROM roles WHERE ' ' || scopes LIKE '% apikey:%');
 
 DROP VIEW key_rows;
 CREATE VIEW key_rows AS

@@ -176,8 +176,6 @@ class Registry {
   // All deletions of this kind, oldest first: of an entry object, time and before.
   virtual void each_deletion(std::string_view action, const std::function<void(const AuditEntry&)>& visit) = 0;
 
-  // Owners of this name, of now or of before, that the audit has values of; also one whose id, 32 hex digits, it is.
-  [[nodiscard]] virtual std::vector<OwnerId> owners_in_audit(std::string_view name_or_id) = 0;
   // Entries of before chain version 2 that name this owner; their values stand in the chain itself.
   [[nodiscard]] virtual std::uint64_t unerasable_entries(std::string_view owner) = 0;
   // Throws Failure unless the values beside this entry, which is as_chained, are those that were hashed, or were

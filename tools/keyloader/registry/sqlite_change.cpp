@@ -418,12 +418,28 @@ std::uint64_t SqliteChange::erase(const OwnerId& owner) {
   Query query =
       database_.query("UPDATE audit_values SET salt = NULL, value = NULL, erased = ? WHERE owner = ? AND erased = 0");
   query.bind(last_seq_).bind(owner).run();
+  has_erased_ = true;
   return values;
+}
+
+// What was erased stands in the database and its journal until the journal has been written back.
+void SqliteChange::write_over_erased() {
+  database_.execute("PRAGMA busy_timeout=2000");
+  Query query = database_.query("PRAGMA wal_checkpoint(TRUNCATE)");
+  query.step();
+  if (query.number(0) != 0) {
+    throw Failure(
+        "the audit does not have the values any more, but another process is reading registry.db, so they still stand "
+        "in its files. Any keyloader command removes them once that process has ended");
+  }
 }
 
 std::uint64_t SqliteChange::commit() {
   count_keys();
   transaction_.commit();
+  if (has_erased_) {
+    write_over_erased();
+  }
   return last_seq_;
 }
 

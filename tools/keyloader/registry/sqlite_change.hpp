@@ -60,11 +60,13 @@ class SqliteChange final : public Change {
   void set_home(const Home& home);
   void load_chain_end();
   void count_keys();
+  void write_over_erased();
 
   Database& database_;
   Registry& registry_;
   Transaction transaction_;
   bool knows_chain_end_ = false;
+  bool has_erased_ = false;
   std::uint64_t added_ = 0;  // keys, since count_keys()
   std::uint64_t removed_ = 0;
   std::uint64_t last_seq_ = 0;

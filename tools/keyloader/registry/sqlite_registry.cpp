@@ -137,6 +137,10 @@ class SqliteRegistry final : public Registry {
   }
 
   void each_key(const KeyFilter& filter, const std::function<bool(const Key&)>& visit) override {
+    if (!filter.owner.empty() && !filter.ref.empty()) {
+      key_of_ref(filter, visit);
+      return;
+    }
     Query query = database_.query(
         "SELECT * FROM key_rows k WHERE (?1 = '' OR owner = (SELECT num FROM owners WHERE name = ?1))"
         " AND (?2 = '' OR env = ?2)"
@@ -238,8 +242,8 @@ class SqliteRegistry final : public Registry {
 
   void each_deletion(std::string_view action, const std::function<void(const AuditEntry&)>& visit) override {
     Query query = database_.query(
-        "SELECT object, time, before FROM archived_deletions WHERE action = ?1"
-        " UNION ALL SELECT object, time, before FROM audit WHERE action = ?1 ORDER BY time");
+        "SELECT object, time, before, 0 FROM archived_deletions WHERE action = ?1"
+        " UNION ALL SELECT object, time, before, seq FROM audit WHERE action = ?1 ORDER BY time");
     query.bind(action);
     while (query.step()) {
       AuditEntry entry;
@@ -247,38 +251,25 @@ class SqliteRegistry final : public Registry {
       entry.object = query.text(0);
       entry.time = query.number(1);
       entry.before = Json::parse(query.view(2), nullptr, false);
+      entry.seq = query.count(3);
       values_.show(entry);
       visit(entry);
     }
   }
 
-  std::vector<OwnerId> owners_in_audit(std::string_view name_or_id) override {
-    // The first value of an owner that the audit has is its name, in the object of owner.create.
-    Query query = database_.query(
-        "SELECT DISTINCT v.owner FROM audit_values v WHERE v.owner IS NOT NULL AND lower(hex(v.owner)) = ?1"
-        " UNION SELECT v.owner FROM audit_values v WHERE v.owner IS NOT NULL AND v.value = ?1"
-        " AND EXISTS(SELECT 1 FROM audit a WHERE a.object = v.hashed)"
-        " UNION SELECT v.owner FROM audit_values v WHERE v.owner IS NOT NULL AND v.value = ?1"
-        " AND EXISTS(SELECT 1 FROM archived_deletions d WHERE d.object = v.hashed)");
-    query.bind(name_or_id);
-    std::vector<OwnerId> owners;
-    while (query.step()) {
-      query.bytes(0, owners.emplace_back());
-    }
-    return owners;
-  }
-
   std::uint64_t unerasable_entries(std::string_view owner) override {
     Query query = database_.query(
-        "SELECT count(*) FROM audit WHERE (object = ?1 AND substr(action, 1, 6) IN ('owner.', 'quota.') AND action <> "
-        "'owner.erase')"
-        " OR json_extract(before, '$.owner') = ?1 OR json_extract(after, '$.owner') = ?1");
+        "SELECT (SELECT count(*) FROM audit WHERE (object = ?1 AND substr(action, 1, 6) IN ('owner.', 'quota.')"
+        "                                          AND action <> 'owner.erase')"
+        "        OR json_extract(before, '$.owner') = ?1 OR json_extract(after, '$.owner') = ?1)"
+        " + (SELECT count(*) FROM archived_deletions WHERE (object = ?1 AND action = 'owner.delete')"
+        "    OR json_extract(before, '$.owner') = ?1)");
     query.bind(owner).step();
     return query.count(0);
   }
 
   void check_audit_values(const AuditEntry& entry) override { values_.check(entry); }
-  void check_audit_erasures() override { values_.check_erased(info().archived_seq); }
+  void check_audit_erasures() override { values_.check_all(info().archived_seq); }
 
   void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) override {
     Query query = database_.query(
@@ -301,6 +292,22 @@ class SqliteRegistry final : public Registry {
   }
 
  private:
+  // An import asks this for each line, so it has a statement of its own, which finds the key by its index.
+  void key_of_ref(const KeyFilter& filter, const std::function<bool(const Key&)>& visit) {
+    Query query = database_.query(
+        "SELECT * FROM key_rows WHERE owner = (SELECT num FROM owners WHERE name = ?) AND ref = ? AND ref <> ''");
+    if (!query.bind(filter.owner).bind(filter.ref).step()) {
+      return;
+    }
+    const Key key = whole_key(query);
+    const auto fits = [](const std::string& wanted, const std::string& is) { return wanted.empty() || wanted == is; };
+    const bool has_role =
+        filter.role.empty() || std::find(key.roles.begin(), key.roles.end(), filter.role) != key.roles.end();
+    if (has_role && fits(filter.env, key.env) && fits(filter.name, key.name) && fits(filter.hint, key.hint)) {
+      visit(key);
+    }
+  }
+
   static Adjustments read_adjustments(Query& query) {
     Adjustments adjustments;
     while (query.step()) {
