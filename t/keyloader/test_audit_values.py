@@ -81,8 +81,8 @@ def test_erased_values_are_gone_and_the_chain_is_whole(keyloader):
     assert keyloader.audit("--object", "globex")[0]["after"]["email"] == "g@globex.example"
     entry = keyloader.audit()[-1]
     assert (entry["action"], entry["after"]) == ("owner.erase", {"values": 5, "reason": "asked for it"})
-    assert "has no values of a deleted owner" in keyloader.refused("owner", "erase", SECRET["name"])
-    assert "has no values" in keyloader.refused("owner", "erase", entry["object"]), "its id is known, and nothing else"
+    assert "knows no deleted owner" in keyloader.refused("owner", "erase", SECRET["name"])
+    assert "was erased already; nothing is left" in keyloader("owner", "erase", entry["object"]).stdout
     assert "fine   audit-chain" in doctor(keyloader)
 
 
@@ -90,14 +90,70 @@ def test_what_is_there_is_not_erased(keyloader):
     make_and_delete(keyloader)
     keyloader("owner", "create", SECRET["name"])
     said = keyloader.refused("owner", "erase", SECRET["name"])
-    assert "exists" in said and "owner delete" in said and "by its id" in said
     old = keyloader.audit("--action", "owner.create")[0]["after"]["id"]
+    assert "exists; only what the audit keeps of a deleted owner" in said and f"give its id, {old}" in said
     assert "dry run" in keyloader("owner", "erase", old, "--dry-run").stdout
     assert keyloader.audit("--object", SECRET["name"])[0]["after"]["email"] == SECRET["email"]
     keyloader("owner", "erase", old)
     first, second = keyloader.audit("--action", "owner.create")
     assert first["after"]["name"] == "(erased)" and second["after"]["name"] == SECRET["name"]
-    assert "has no values" in keyloader.refused("owner", "erase", "nobody")
+    assert "knows no deleted owner" in keyloader.refused("owner", "erase", "nobody")
+
+
+def test_one_owner_at_a_time(keyloader):
+    make_and_delete(keyloader)
+    make_and_delete(keyloader)
+    said = keyloader.refused("owner", "erase", SECRET["name"])
+    assert "2 deleted owners were called Jana Nowak; give the id of one" in said
+    ids = [entry["after"]["id"] for entry in keyloader.audit("--action", "owner.create")]
+    keyloader("owner", "erase", ids[0])
+    assert [entry["object"] for entry in keyloader.audit("--action", "owner.create")] == ["(erased)", SECRET["name"]]
+    keyloader("owner", "create", ids[1])
+    keyloader("owner", "delete", ids[1])
+    keyloader("owner", "erase", ids[1])
+    assert [entry["object"] for entry in keyloader.audit("--action", "owner.create")] == ["(erased)", "(erased)", ids[1]]
+
+
+def test_a_name_that_looks_like_a_key(keyloader):
+    name = "key_06h1qu1ias0emhjpb94h"
+    make_and_delete(keyloader, name)
+    keyloader("owner", "erase", name)
+    assert name.encode() not in everything_on_disk(keyloader)
+
+
+def test_the_reason_must_not_name_the_owner(keyloader):
+    make_and_delete(keyloader)
+    said = keyloader.refused("owner", "erase", SECRET["name"], "--reason", "Jana Nowak asked for it", status=2)
+    assert "write it without the name" in said
+
+
+def test_what_cannot_be_written_over_yet_is_said(keyloader):
+    """Another process that reads the registry keeps the journal from being written back."""
+    make_and_delete(keyloader)
+    reader = sqlite3.connect(keyloader.dir / "registry.db")
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM audit").fetchall()
+    said = keyloader.refused("owner", "erase", SECRET["name"])
+    assert "another process is reading registry.db" in said
+    reader.close()
+    keyloader("owner", "list")
+    assert SECRET["name"].encode() not in everything_on_disk(keyloader)
+    assert keyloader.json("audit", "verify")["ok"]
+
+
+def test_a_text_that_looks_like_a_hash(keyloader):
+    """Before version 2 it was a text like any other; from then on it is hashed itself."""
+    name = "salted-sha256:" + 64 * "a"
+    make_and_delete(keyloader, name)
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        to_schema_5(database)
+    database.close()
+    make_and_delete(keyloader, name)
+    assert keyloader.json("audit", "verify")["ok"]
+    assert keyloader.audit("--action", "owner.create")[0]["object"] == name
+    keyloader("owner", "create", "x", "--meta", "a=(erased)")
+    keyloader("owner", "set", "x", "--meta", "b=2")
+    keyloader("audit", "revert", str(keyloader.audit("--action", "owner.set")[-1]["seq"]))
 
 
 def test_an_erased_entry_is_not_reverted(keyloader):
@@ -120,11 +176,21 @@ def test_archived_entries_are_erased_too(keyloader, tmp_path):
     assert keyloader.json("audit", "verify", "--archive", file)["ok"]
 
 
+def test_values_of_archived_entries_are_checked(keyloader, tmp_path):
+    make_and_delete(keyloader)
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        rechain(database, [(seq, when - 86400, *rest) for seq, when, *rest in all_entries(database)])
+    database.close()
+    keyloader("audit", "archive", tmp_path / "audit.ndjson", "--before", "1h")
+    change(keyloader, "UPDATE audit_values SET value = 'Somebody Else' WHERE value = 'Jana Nowak'")
+    assert "has been altered" in keyloader.refused("audit", "verify")
+
+
 @pytest.mark.parametrize("statement,said", [
     ("UPDATE audit_values SET value = 'x' WHERE value = 'Jana Nowak'", "has been altered"),
     ("UPDATE audit_values SET salt = zeroblob(16) WHERE value = 'Jana Nowak'", "has been altered"),
     ("DELETE FROM audit_values WHERE value = 'Jana Nowak'", "has been removed"),
-    ("UPDATE audit_values SET value = NULL, salt = NULL, erased = 2 WHERE value = 'Jana Nowak'", "no erasure accounts for"),
+    ("UPDATE audit_values SET value = NULL, salt = NULL, erased = 2 WHERE value = 'Jana Nowak'", "no later erasure"),
     ("UPDATE audit_values SET value = NULL, salt = NULL, erased = 999 WHERE value = 'Jana Nowak'", "no erasure accounts for"),
 ])
 def test_tampering_beside_the_chain_is_found(keyloader, statement, said):
@@ -141,6 +207,21 @@ def test_an_erasure_accounts_for_its_own_values_only(keyloader):
     erased = keyloader.audit()[-1]["seq"]
     change(keyloader, f"UPDATE audit_values SET value = NULL, salt = NULL, erased = {erased} WHERE value = 'g@globex.example'")
     assert "no erasure accounts for" in keyloader.refused("audit", "verify")
+
+
+def test_an_erasure_is_of_one_owner(keyloader):
+    """Another's value cannot take the place of one that was erased."""
+    make_and_delete(keyloader)
+    keyloader("owner", "create", "globex", "--email", "g@globex.example")
+    keyloader("owner", "erase", SECRET["name"])
+    erased = keyloader.audit()[-1]["seq"]
+    keyloader("owner", "set", "globex", "--team", "x")
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        database.execute("DELETE FROM audit_values WHERE hashed = (SELECT min(hashed) FROM audit_values WHERE erased <> 0)")
+        database.execute("UPDATE audit_values SET value = NULL, salt = NULL, erased = ? WHERE value = 'g@globex.example'",
+                         (erased,))
+    database.close()
+    keyloader.refused("audit", "verify")
 
 
 @pytest.fixture
@@ -164,7 +245,7 @@ def test_a_registry_of_before_goes_on_with_an_entry(older):
     said = older("owner", "erase", "Second Person").stdout
     assert "erased" in said and "cannot be erased" not in said
     said = older("owner", "erase", SECRET["name"]).stdout
-    assert "nothing was erased" in said and "all from before version 2" in said
+    assert "nothing was erased of owner Jana Nowak" in said and "from before version 2 of the audit" in said
     assert older.json("audit", "verify")["ok"]
     change(older, "UPDATE audit SET after = '{}' WHERE action = 'audit.version'")
     assert "altered" in older.refused("audit", "verify")

@@ -67,9 +67,12 @@ DeletedOwner require_deleted(Registry& registry, const std::string& wanted) {
     }
   }
   for (const Owner& owner : registry.owners()) {
-    if (is_id ? hex(owner.id) == wanted : found.empty() && owner.name == wanted) {
-      throw Failure(
-          fmt::format("owner \"{}\" exists; only what the audit keeps of a deleted owner can be erased", owner.name));
+    if (is_id ? hex(owner.id) == wanted : owner.name == wanted) {
+      throw Failure(fmt::format(
+          "owner \"{}\" exists; only what the audit keeps of a deleted owner can be erased{}", owner.name,
+          ids.empty()
+              ? ""
+              : fmt::format(". One that was deleted had the same name: give its id, {}", fmt::join(ids, " or "))));
     }
   }
   if (found.empty()) {
@@ -90,7 +93,7 @@ std::string remaining_text(std::uint64_t entries) {
       "keys.mdb and history/ may hold the name until five more snapshots have been published; backups, exports and "
       "logs keep it";
   if (entries != 0) {
-    text = fmt::format("{} {} from before version 2 of the audit still {} its values and cannot be erased. {}", entries,
+    text = fmt::format("{} {} from before version 2 of the audit still {} its values and cannot be erased; {}", entries,
                        entries == 1 ? "entry" : "entries", entries == 1 ? "holds" : "hold", text);
   }
   return text;
