@@ -9,6 +9,7 @@
 #include <set>
 #include <string_view>
 
+#include "audit_anchors.hpp"
 #include "change_words.hpp"
 #include "nearest.hpp"
 #include "session.hpp"
@@ -131,12 +132,13 @@ void list(const Session& session, const AuditOptions& options) {
   session.report_table({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows, json, "no entries");
 }
 
-AuditChain verify_chain(Registry& registry) {
+AuditChain verify_chain(Registry& registry, const std::function<void(const AuditEntry&)>& visit) {
   const RegistryInfo info = registry.info();
   AuditChain chain(info.archived_seq, info.archived_hash);
   registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) {
     chain.add(entry);
     registry.check_audit_values(entry);
+    visit(entry);
   });
   registry.check_audit_erasures();
   return chain;
@@ -152,24 +154,62 @@ std::string archived_text(const RegistryInfo& info, bool is_verified) {
                                  : "are archived, and were not looked at (--archive FILE does)");
 }
 
-void verify(const Session& session, const Texts& archives) {
+struct VerifyOptions {
+  Texts archives;
+  bool checks_anchors = false;
+};
+
+using Visit = std::function<void(const AuditEntry&)>;
+
+void verify_archived(Registry& registry, const RegistryInfo& info, const Texts& files, const Visit& visit) {
+  const AuditChain archived = verify_archives(files, [&](const AuditEntry& entry) {
+    registry.check_audit_values(entry);
+    visit(entry);
+  });
+  if (archived.seq() != info.archived_seq || archived.hash() != info.archived_hash) {
+    throw Failure(fmt::format(
+        "the files end with entry {}, and the registry goes on behind entry {}{}; give all of "
+        "them, the oldest first",
+        archived.seq(), info.archived_seq, archived.seq() == info.archived_seq ? ", which has another hash" : ""));
+  }
+}
+
+std::string anchors_text(const AuditAnchors& anchors) {
+  std::string text = fmt::format("; {} of its entries were seen by snapshots or nginx, and are the same",
+                                 anchors.checked() == 0 ? std::string{"none"} : std::to_string(anchors.checked()));
+  if (anchors.unchecked() != 0) {
+    text += fmt::format(", {} more are archived and were not looked at", anchors.unchecked());
+  }
+  return text;
+}
+
+void verify(const Session& session, const VerifyOptions& options) {
   const auto registry = session.dir().open_registry();
   const RegistryInfo info = registry->info();
-  const bool has_archives = !archives.empty();
-  if (has_archives) {
-    const AuditChain archived = verify_archives(archives);
-    if (archived.seq() != info.archived_seq || archived.hash() != info.archived_hash) {
-      throw Failure(fmt::format(
-          "the files end with entry {}, and the registry goes on behind entry {}{}; give all of "
-          "them, the oldest first",
-          archived.seq(), info.archived_seq, archived.seq() == info.archived_seq ? ", which has another hash" : ""));
-    }
+  std::optional<AuditAnchors> anchors;
+  if (options.checks_anchors) {
+    anchors.emplace(session, info.id);
   }
-  const AuditChain chain = verify_chain(*registry);
+  const Visit visit = [&](const AuditEntry& entry) {
+    if (anchors) {
+      anchors->check(entry.seq, entry.hash);
+    }
+  };
+  if (!options.archives.empty()) {
+    verify_archived(*registry, info, options.archives, visit);
+  }
+  const AuditChain chain = verify_chain(*registry, visit);
   const std::uint64_t entries = chain.seq() - info.archived_seq;
-  session.report(fmt::format("the audit is whole: {} entries, last hash {}{}", entries, hex(chain.hash()),
-                             archived_text(info, has_archives)),
-                 {{"ok", true}, {"entries", entries}, {"archived", info.archived_seq}, {"hash", hex(chain.hash())}});
+  std::string text = fmt::format("the audit is whole: {} entries, last hash {}{}", entries, hex(chain.hash()),
+                                 archived_text(info, !options.archives.empty()));
+  Json json{{"ok", true}, {"entries", entries}, {"archived", info.archived_seq}, {"hash", hex(chain.hash())}};
+  if (anchors) {
+    anchors->check_end(chain.seq());
+    text += anchors_text(*anchors);
+    json["anchors"] = anchors->checked();
+    json["anchors_not_checked"] = anchors->unchecked();
+  }
+  session.report(text, json);
 }
 
 }  // namespace
@@ -189,7 +229,7 @@ void AuditChain::add(const AuditEntry& entry) {
 
 std::string audit_problem(Registry& registry) {
   try {
-    static_cast<void>(verify_chain(registry));
+    static_cast<void>(verify_chain(registry, [](const AuditEntry&) {}));
   } catch (const Failure& failure) {
     return failure.what();
   }
@@ -216,12 +256,19 @@ void add_audit_commands(Command& app, Session& session) {
 
   Command check_it = group.add("verify", "Check the chain of hashes from the first entry to the last");
   check_it.footer(
-      "Each entry holds the SHA-256 of the one before it. Keep the last hash elsewhere to notice a cut-off end.\n\n"
+      "Each entry holds the SHA-256 of the one before it. Whoever can write registry.db can make a whole new chain or\n"
+      "cut off its end; --anchors compares it with keys.mdb, history/ and nginx's memory, which name entries they "
+      "saw.\n"
+      "Keep the last hash elsewhere to be sure.\n\n"
+      "  keyloader audit verify --anchors\n"
       "  keyloader audit verify --json | jq -r .hash\n"
       "  keyloader audit verify --archive audit-2025.ndjson");
-  auto archives = std::make_shared<Texts>();
-  check_it.words("--archive", *archives, "FILE", "Also this file of archived entries (again for more, oldest first)");
-  check_it.read([&session, archives] { verify(session, *archives); });
+  auto verifying = std::make_shared<VerifyOptions>();
+  check_it.words("--archive", verifying->archives, "FILE",
+                 "Also this file of archived entries (again for more, oldest first)");
+  check_it.flag("--anchors", verifying->checks_anchors,
+                "Also compare with what snapshots and nginx have seen of the audit");
+  check_it.read([&session, verifying] { verify(session, *verifying); });
 
   add_audit_archive(group, session);
 

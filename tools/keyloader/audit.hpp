@@ -2,6 +2,7 @@
 // `audit` (by file: audit.cpp, audit_archive.cpp, audit_revert.cpp), by `usage statement` and `doctor`.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "command.hpp"
@@ -31,8 +32,9 @@ class AuditChain {
 };
 
 void add_audit_archive(Command& group, Session& session);
-// Each file's entries follow those of the file before. RETURNS: the chain behind the last of them.
-[[nodiscard]] AuditChain verify_archives(const Texts& files);
+// Each file's entries follow those of the file before; `visit` has each that is right. RETURNS: the chain behind the
+// last of them.
+[[nodiscard]] AuditChain verify_archives(const Texts& files, const std::function<void(const AuditEntry&)>& visit);
 
 void add_audit_revert(Command& group, Session& session);
 

@@ -185,7 +185,7 @@ std::optional<AuditEntry> entry_from(const std::string& line) {
   }
 }
 
-void verify_archive(const fs::path& path, AuditChain& chain) {
+void verify_archive(const fs::path& path, AuditChain& chain, const std::function<void(const AuditEntry&)>& visit) {
   std::ifstream file;
   {
     const AsCaller named_by_the_caller;
@@ -203,6 +203,7 @@ void verify_archive(const fs::path& path, AuditChain& chain) {
     }
     try {
       chain.add(*entry);
+      visit(*entry);
     } catch (const Failure& failure) {
       throw Failure(fmt::format("{}, line {}: {}", path.string(), number, failure.what()));
     }
@@ -211,10 +212,10 @@ void verify_archive(const fs::path& path, AuditChain& chain) {
 
 }  // namespace
 
-AuditChain verify_archives(const Texts& files) {
+AuditChain verify_archives(const Texts& files, const std::function<void(const AuditEntry&)>& visit) {
   AuditChain chain;
   for (const std::string& file : files) {
-    verify_archive(file, chain);
+    verify_archive(file, chain, visit);
   }
   return chain;
 }
