@@ -25,7 +25,8 @@ AuditAnchors::AuditAnchors(const Session& session, const apikey::RegistryId& reg
           fmt::format("generation {} ({})", file.meta().generation, path.string()));
     }
   }
-  for (const auto& node : Nodes(directory, session.runtime).all()) {
+  const Nodes nodes(directory, session.runtime);
+  for (const auto& node : nodes.all()) {
     for (const apikey::Anchor& anchor : anchors_of(*node)) {
       if (anchor.registry_id == registry) {
         add(anchor.audit_seq, anchor.audit_head, fmt::format("{} with generation {}", node->name(), anchor.generation));
