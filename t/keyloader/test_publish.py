@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from harness.old_registry import to_schema_5
 from harness.paths import CAN_MOUNT, KEYLOADER
 from snapshot_reader import Snapshot
 
@@ -331,3 +332,16 @@ def test_a_progress_bar_on_a_terminal_only(keyloader):
     assert b"importing" in shown[0] and shown[1] == b""
     os.close(ours)
     os.close(terminal)
+
+
+def test_a_snapshot_from_before_scopes_were_reserved_is_replaced(keyloader):
+    """nginx goes by the file: until there is another one, the key has what it had."""
+    key = keyloader.key("acme", "--scope", "x")["id"]
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        to_schema_5(database)
+        database.execute("UPDATE keys SET scopes = 'apikey:admin'")
+    database.close()
+    before = keyloader.generation()
+    assert keyloader.json("key", "show", key)["effective_scopes"] == []
+    assert "changes that are not published" in keyloader("status", status=3).stderr
+    assert keyloader.json("publish")["generation"] == before + 1

@@ -45,6 +45,7 @@ std::vector<DeletedOwner> deleted_owners(Registry& registry) {
     deleted.erase(owner.id);
   }
   std::vector<DeletedOwner> owners;
+  owners.reserve(deleted.size());
   for (auto& [id, owner] : deleted) {
     owners.push_back(std::move(owner));
   }
