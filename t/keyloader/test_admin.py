@@ -68,9 +68,49 @@ def test_set(keyloader):
     assert held("--add-role", "admin") == ["apikey:admin"]  # as it was
     assert held("--role", "none") == []
     assert len(keyloader.audit("--action", "key.admin")) == 4
-    for arguments in ([], ["--role", "view", "--add-role", "issue"]):
-        keyloader.refused("admin", "set", key, *arguments, status=2)
+    assert "--role, or --add-role or --remove-role" in keyloader.refused("admin", "set", key, status=2)
+    for arguments, words in ((["--role", "view", "--add-role", "issue"], "either --role"),
+                             (["--add-role", "view", "--remove-role", "apikey:view"], "view is in both"),
+                             (["--add-role", "none"], 'no role "none" of administrators; there are')):
+        assert words in keyloader.refused("admin", "set", key, *arguments, status=2)
     assert 'there is no role "viw"' in keyloader.refused("admin", "set", key, "--remove-role", "viw", status=2)
+
+
+def test_set_of_a_revoked_key(keyloader):
+    key = admin(keyloader, "view")["id"]
+    keyloader("key", "revoke", key)
+    for changes, arguments in ((True, ["--add-role", "issue"]), (False, ["--add-role", "issue"])):
+        before = keyloader.generation()
+        assert "stays refused" in keyloader("admin", "set", key, *arguments).stderr
+        assert (keyloader.generation() != before) == changes
+
+
+def test_a_key_that_never_expires(keyloader):
+    def said(*arguments):
+        return keyloader("admin", "create", "--owner", "alice", "--create-owner", "--role", "view", *arguments).stderr
+
+    assert "never expires; give such keys an end" in said()
+    for arguments in (["--expires", "90d"], ["--expires", "none"]):
+        assert "give such keys an end" not in said(*arguments)
+
+
+def test_what_is_said_of_reserved_scopes(keyloader):
+    key = keyloader.key("acme")["id"]
+    for command in (["key", "set", key], ["key", "create", "--owner", "acme"], ["role", "create", "staff"]):
+        said = keyloader.refused(*command, "--scope", "apikey:view", status=2)
+        assert "keyloader admin create … --role view" in said and "keyloader admin set key_… --add-role view" in said
+        for unknown in ("apikey:foo", "apikey:*"):
+            said = keyloader.refused(*command, "--scope", unknown, status=2)
+            assert f'there is no "{unknown}"; there are view, support,' in said
+
+
+def test_words_that_are_no_roles_of_the_registry(keyloader):
+    keyloader.key("acme")
+    for command in (["key", "create", "--owner", "acme", "--role"], ["key", "list", "--role"], ["role", "delete"],
+                    ["admin", "adopt", "--reason", "x", "--role"]):
+        assert "keyloader admin set key_… --add-role issue" in keyloader.refused(*command, "issue")
+    assert "needs another name" in keyloader.refused("role", "create", "admin", "--scope", "x", status=2)
+    assert keyloader.json("role", "list") == []
 
 
 def test_key_set_leaves_them_alone(keyloader):
@@ -84,7 +124,9 @@ def test_list(keyloader):
     keyloader.key("acme", "--scope", "*")
     key = admin(keyloader, "portal")["id"]
     assert [one["id"] for one in keyloader.json("admin", "list")] == [key]
-    assert "apikey:portal" in keyloader("admin", "list").stdout
+    head, line = keyloader("admin", "list").stdout.splitlines()
+    assert head.split() == ["ID", "OWNER", "STATE", "ROLES", "EXPIRES", "NAME"]
+    assert line.split() == [key, "alice", "active", "portal", "never", "-"]
     assert keyloader("key", "list", "--columns", "id,admin_scopes", "-o", "csv", "--owner", "alice").stdout.split() == [
         "id,admin_scopes", f"{key},apikey:portal"]
 
@@ -112,10 +154,41 @@ def test_what_is_from_before_does_not_count_and_is_named(keyloader, old):
     assert [effective(keyloader, key) for key in old.values()] == [["orders:read"]] * 3
     found = checks(keyloader)
     assert [one["result"] for one in found] == ["wrong", "wrong"]
-    assert found[0]["sentence"] == "role staff has apikey:view, which does not count"
-    assert "`keyloader admin adopt --role staff --reason …`" in found[0]["remedy"]
-    assert found[1]["sentence"] == f"{old['own']} of acme has apikey:issue, which does not count"
-    assert f"`keyloader admin adopt {old['own']} --reason …`" in found[1]["remedy"]
+    assert found[0]["sentence"] == (
+        "role staff has apikey:view, which gives nothing since scopes that begin with apikey: are reserved")
+    assert found[0]["remedy"] == (
+        "`keyloader admin adopt --role staff --reason …` gives the admin scopes to the 1 key that has the role; "
+        "`keyloader role set staff --scope orders:read` takes it away")
+    assert found[1]["sentence"].startswith(f"{old['own']} of acme has apikey:issue, which gives nothing since")
+    assert found[1]["remedy"] == (
+        f"`keyloader admin adopt {old['own']} --reason …` makes it count; "
+        f"`keyloader key set {old['own']} --scope orders:read` takes it away")
+    assert "apikey:issue (does not count; see `keyloader doctor`)" in keyloader("key", "show", old["own"]).stdout
+
+
+def give(keyloader, key, scopes):
+    """As a registry from before holds them."""
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        database.execute("UPDATE keys SET scopes = ? WHERE scopes = 'apikey:issue orders:read' AND revoked = 0", (scopes,))
+    database.close()
+
+
+def test_what_an_adoption_leaves(keyloader, old):
+    give(keyloader, old["own"], "apikey:* apikey:foo apikey:view orders:*")
+    key = old["own"]
+    remedy = checks(keyloader)[1]["remedy"]
+    assert f"admin adopt {key} --all --reason …` makes them count" in remedy
+    assert f"`keyloader key set {key} --scope 'orders:*'` takes them away" in remedy
+    said = keyloader("admin", "adopt", key, "--reason", "known").stdout
+    assert "apikey:* of " in said and "--all" in said and "apikey:foo of " in said
+    assert keyloader.json("key", "show", key)["admin_scopes"] == ["apikey:view"]
+    keyloader("admin", "adopt", key, "--all", "--reason", "known")
+    shown = keyloader.json("key", "show", key)
+    assert (shown["admin_scopes"], shown["scopes"]) == (["apikey:*", "apikey:view"], ["apikey:foo", "orders:*"])
+    assert "admin adopt" not in checks(keyloader)[1]["remedy"]
+    said = keyloader.refused("admin", "set", key, "--remove-role", "view")
+    assert f"{key} still has view by apikey:*" in said and "--role …" in said
+    assert keyloader.json("admin", "set", key, "--remove-role", "*")["admin_scopes"] == ["apikey:view"]
 
 
 def test_adopting_keys(keyloader, old):

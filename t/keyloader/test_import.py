@@ -112,6 +112,18 @@ def test_plaintext_keys_get_the_current_pepper(bare):
     assert bare.json("find", stdin=secret())["digest_method"] == "hmac-sha256:2026"
 
 
+@pytest.mark.parametrize("column,value,reason", [
+    ("roles", "staff nosuch", "word 2 is no role; make it with `keyloader role create`"),
+    ("scopes", "orders:read apikey:view",
+     "word 2 begins with apikey:, which is reserved; import without it, then use `keyloader admin set`"),
+    ("scopes", "*:a", "word 1 is no scope: segments of"), ("plan", "nosuch", "there is no such plan; make it with")])
+def test_what_is_said_without_the_value(keyloader, column, value, reason):
+    keyloader("role", "create", "staff", "--scope", "orders:read")
+    said = keyloader("import", "-", "--format", "csv", "--create-owners", status=1,
+                     stdin=text_of([["key", "owner", column], [secret(), "acme", value]])).stderr
+    assert f"line 2, {column}: {reason}" in said and value.split()[-1] not in said
+
+
 @pytest.mark.parametrize("column,value", [
     ("key", "short"), ("key", "with a space in it"), ("key", "x" * 257), ("key", ""), ("owner", ""), ("owner", "two\nlines"),
     ("name", "bell\a"), ("scopes", "*:a"), ("roles", "nosuch"), ("plan", "nosuch"), ("env", "Live"), ("expires", "tomorrow"),

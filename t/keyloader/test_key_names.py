@@ -27,15 +27,17 @@ def test_the_hint_of_a_key_that_was_made(keyloader):
     assert made["id"] in only(keyloader, "--hint", made["hint"])
     assert other["id"] not in only(keyloader, "--hint", made["hint"])
     keyloader.refused("key", "list", "--hint", "abc", status=2)
+    said = keyloader.refused("key", "list", "--hint", made["key"], status=2)
+    assert "--hint got the key itself" in said and made["key"] not in said
 
 
 def test_hints_of_imported_keys(keyloader):
     digest = hashlib.sha256(b"known elsewhere as this one").hexdigest()
     more = hashlib.sha256(b"and this").hexdigest()
     csv(keyloader, "name,key,digest,hint,owner", f"long,{LONG},,,acme", f"short,{SHORT},,,acme", f"digest,,{digest},,acme",
-        f"told,,{more},AbCd,acme")
+        f"told,,{more},AbCd,acme", f"weak,{'a1b2' * 6},,,acme")
     hints = {key["name"]: key["hint"] for key in keyloader.json("key", "list")}
-    assert hints == {"long": "WxYz", "short": "", "digest": "", "told": "AbCd"}
+    assert hints == {"long": "WxYz", "short": "", "digest": "", "told": "AbCd", "weak": ""}
     assert len(only(keyloader, "--hint", "AbCd")) == 1
 
 
@@ -48,6 +50,7 @@ def test_refs_are_unique_per_owner(keyloader):
     first = keyloader.key("acme", "--ref", "shop/1")["id"]
     said = keyloader.refused("key", "create", "--owner", "acme", "--ref", "shop/1")
     assert first in said and "shop/1" in said
+    assert "revoked" not in said
     keyloader.key("other", "--ref", "shop/1")
     second = keyloader.key("acme")["id"]
     assert first in keyloader.refused("key", "set", second, "--ref", "shop/1")
@@ -56,6 +59,8 @@ def test_refs_are_unique_per_owner(keyloader):
     assert keyloader.json("key", "set", second, "--ref", "shop/1")["ref"] == "shop/1"
     assert keyloader.json("key", "set", second, "--ref", "shop/1")["ref"] == "shop/1"  # as it is already
     assert keyloader.audit("--object", second)[-1]["change"] == "ref shop/1"
+    keyloader("key", "revoke", second)
+    assert f"{second} of acme, which is revoked, has the ref" in keyloader.refused("key", "set", first, "--ref", "shop/1")
 
 
 def test_a_revert_of_a_ref(keyloader):
@@ -77,7 +82,9 @@ def test_refs_that_are_none(keyloader, ref):
 def test_imported_refs(keyloader):
     csv(keyloader, "key,owner,ref", f"{LONG},acme,a")
     refused = csv(keyloader, "key,owner,ref", "another-key-of-acme-1234,acme,b", "another-key-of-acme-5678,acme,b", status=1)
-    assert "line 3, ref: " in refused.stderr
+    assert "line 3, ref: line 2 has the same ref for this owner" in refused.stderr and "key_" not in refused.stderr
+    taken = csv(keyloader, "key,owner,ref", "another-key-of-acme-1234,acme,a", status=1).stderr
+    assert "line 2, ref: key_" in taken and " of acme has this ref already; " in taken
     assert only(keyloader, "--ref", "a") and not only(keyloader, "--ref", "b")
 
 
@@ -111,6 +118,17 @@ def test_init_warns_of_the_default_once(bare):
     assert "begin with ak" in bare("init").stderr
     assert "begin with ak" not in bare("init").stderr
     assert "registry set --prefix acme" in bare.refused("init", "--prefix", "acme")
+    bare("registry", "set", "--prefix", "acme")
+    assert "begin with ak" in bare("registry", "set", "--prefix", "ak").stderr
+
+
+def test_init_with_the_default_by_name(bare):
+    assert "begin with ak, the default, which other registries use too" in bare("init", "--prefix", "ak").stderr
+
+
+def test_none_is_no_prefix(keyloader):
+    for command in (["registry", "set"], ["init"], ["key", "create", "--owner", "acme", "--create-owner"]):
+        assert '"none" cannot be a prefix' in keyloader.refused(*command, "--prefix", "none", status=2)
 
 
 @pytest.mark.parametrize("prefix, vendor", [("sk", "Stripe"), ("ghp", "GitHub"), ("github", "GitHub"), ("glpat", "GitLab"),

@@ -37,7 +37,7 @@ def refused(registry, *arguments, stdin=None):
     """keyloader says no, and says what does it."""
     done = registry.run(*arguments, "--no-publish", check=False, stdin=stdin)
     assert done.returncode in (1, 2), done.stdout
-    assert "keyloader admin create" in done.stderr
+    assert "keyloader admin " in done.stderr
     return done.stderr
 
 
@@ -89,9 +89,10 @@ def _(registry):
 
 @way("a role that is called so")
 def _(registry):
-    registry.run("role", "create", "admin", "--scope", "admin", "--no-publish")
-    assert registry.run("role", "create", "apikey:admin", "--scope", "admin", check=False).returncode == 2
-    return create(registry, role="admin").secret
+    for name in ("admin", "apikey:admin"):
+        assert registry.run("role", "create", name, "--scope", "admin", check=False).returncode == 2
+    registry.run("role", "create", "Admin", "--scope", "admin", "--no-publish")
+    return create(registry, role="Admin").secret
 
 
 @way("import of a CSV file")
@@ -108,7 +109,7 @@ def _(registry):
     lines = [{"key": other, "owner": "tester", "scopes": ["apikey:*"]}, {"key": key, "owner": "tester", "scopes": "*"}]
     done = registry.run("import", "-", "--format", "ndjson", "--partial", "--no-publish",
                         stdin="".join(json.dumps(line) + "\n" for line in lines))
-    assert "keyloader admin create" in done.stderr
+    assert "keyloader admin " in done.stderr
     return key
 
 
@@ -212,7 +213,7 @@ def _(registry):
 
 @way("admin adopt of a wildcard", OPENS)
 def _(registry):
-    registry.run("admin", "adopt", registry.old["adopted wildcard"].id, *ADOPT, "--no-publish")
+    registry.run("admin", "adopt", registry.old["adopted wildcard"].id, "--all", *ADOPT, "--no-publish")
     return registry.old["adopted wildcard"].secret
 
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 
+#include "admin_roles.hpp"
 #include "apikey/scope_set.hpp"
 #include "audit.hpp"
 #include "doctor.hpp"
@@ -182,10 +183,45 @@ void collection(Examined& examined, Findings& findings) {
   }
 }
 
-std::string reserved_text(const Texts& scopes) {
+Texts reserved_of(const Texts& scopes) {
   Texts reserved;
   std::copy_if(scopes.begin(), scopes.end(), std::back_inserter(reserved), apikey::is_reserved_scope);
-  return fmt::format("{}", fmt::join(reserved, ", "));
+  return reserved;
+}
+
+std::string without_effect(const std::string& holder, const Texts& reserved) {
+  return fmt::format("{} has {}, which {} nothing since scopes that begin with apikey: are reserved", holder,
+                     fmt::join(reserved, ", "), reserved.size() == 1 ? "gives" : "give");
+}
+
+// `command`: of what holds them, up to its name.
+std::string without_reserved(const std::string& command, const Texts& scopes) {
+  std::string text = command;
+  for (const std::string& scope : scopes) {
+    if (!apikey::is_reserved_scope(scope)) {
+      text += scope.ends_with('*') ? fmt::format(" --scope '{}'", scope) : " --scope " + scope;
+    }
+  }
+  return text == command ? command + " --scope none" : text;
+}
+
+// `whom`: what `admin adopt` is told; `effect`: what it then does. Empty: it would do nothing.
+std::string adoption(const std::string& whom, const Texts& reserved, const std::string& effect) {
+  const bool has_all = std::find(reserved.begin(), reserved.end(), kAllReserved) != reserved.end();
+  const bool has_role = std::any_of(reserved.begin(), reserved.end(),
+                                    [](const std::string& scope) { return admin_word(scope) != scope; });
+  return has_all || has_role
+             ? fmt::format("`keyloader admin adopt {}{} --reason …` {}; ", whom, has_all ? " --all" : "", effect)
+             : std::string{};
+}
+
+std::uint64_t count_keys_of(Registry& registry, const Role& role) {
+  std::uint64_t count = 0;
+  registry.each_key({.owner = {}, .env = {}, .role = role.name}, [&](const Key&) {
+    ++count;
+    return true;
+  });
+  return count;
 }
 
 // Of before such scopes were reserved.
@@ -194,19 +230,24 @@ void reserved_scopes(Examined& examined, Findings& findings) {
     return;
   }
   for (const Role& role : examined.registry->roles()) {
-    if (const std::string reserved = reserved_text(role.scopes); !reserved.empty()) {
-      wrong(findings, fmt::format("role {} has {}, which does not count", role.name, reserved),
-            fmt::format("`keyloader admin adopt --role {} --reason …` gives it to the keys that have the role; "
-                        "`keyloader role set {}` takes it away",
-                        role.name, role.name));
+    if (const Texts reserved = reserved_of(role.scopes); !reserved.empty()) {
+      const std::uint64_t keys = count_keys_of(*examined.registry, role);
+      const std::string effect = fmt::format("gives the admin scopes to the {} {} the role", keys,
+                                             keys == 1 ? "key that has" : "keys that have");
+      wrong(findings, without_effect("role " + role.name, reserved),
+            fmt::format("{}`{}` takes {} away", adoption("--role " + role.name, reserved, effect),
+                        without_reserved("keyloader role set " + role.name, role.scopes),
+                        reserved.size() == 1 ? "it" : "them"));
     }
   }
   examined.registry->each_key({}, [&](const Key& key) {
-    const std::string reserved = reserved_text(key.scopes);
+    const Texts reserved = reserved_of(key.scopes);
     if (!reserved.empty() && key.revoked == 0) {
-      wrong(findings, fmt::format("{} of {} has {}, which does not count", text_of(key.id), key.owner, reserved),
-            fmt::format("`keyloader admin adopt {} --reason …` makes it count; `keyloader key set` takes it away",
-                        text_of(key.id)));
+      const std::string id = text_of(key.id);
+      const std::string_view them = reserved.size() == 1 ? "it" : "them";
+      wrong(findings, without_effect(fmt::format("{} of {}", id, key.owner), reserved),
+            fmt::format("{}`{}` takes {} away", adoption(id, reserved, fmt::format("makes {} count", them)),
+                        without_reserved("keyloader key set " + id, key.scopes), them));
     }
     return true;
   });

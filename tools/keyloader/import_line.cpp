@@ -9,6 +9,7 @@
 #include <cctype>
 
 #include "apikey/key_form.hpp"
+#include "apikey/scope_set.hpp"
 #include "entropy.hpp"
 #include "key_fields.hpp"
 #include "limit_rules.hpp"
@@ -56,7 +57,39 @@ const Texts& words_of(const Texts& words) {
   return words;
 }
 
+void check_scope_words(const Texts& words) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (apikey::is_valid_grant(words[i]) && apikey::is_reserved_scope(words[i])) {
+      throw UsageError(fmt::format(
+          "word {} begins with apikey:, which is reserved; import without it, then use `keyloader admin set`", i + 1));
+    }
+    if (!apikey::is_valid_grant(words[i])) {
+      throw UsageError(fmt::format(
+          "word {} is no scope: segments of A-Z a-z 0-9 _ . / - joined by ':', `*` only as the last", i + 1));
+    }
+  }
+}
+
+void check_role_words(Registry& registry, const Texts& words) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (!is_none(words[i]) && !registry.role(words[i])) {
+      throw UsageError(fmt::format("word {} is no role; make it with `keyloader role create`", i + 1));
+    }
+  }
+}
+
+// A ref is unique per owner. The names of owners have no control characters.
+std::string owner_and_ref(const Key& key) { return key.owner + '\n' + key.ref; }
+
 std::string bytes_of(const apikey::Digest& digest) { return {digest.bytes.begin(), digest.bytes.end()}; }
+
+// What a key of a foreign form is guessed by must not be told: the rest of it has to be strong alone.
+bool has_hint(std::string_view key) {
+  return apikey::has_own_form(key) ||
+         (key.size() > kHintLength &&
+          estimated_entropy_bits(key) - estimated_entropy_bits(key.substr(key.size() - kHintLength)) >=
+              kLowEntropyBits);
+}
 
 // `reason` without anything of `values`.
 std::string without_values(std::string reason, const Texts& values) {
@@ -136,6 +169,9 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
     column_.clear();
     change_.create(key, "import");
     seen_.emplace(bytes_of(key.digest), line);
+    if (!key.ref.empty()) {
+      refs_.emplace(owner_and_ref(key), line);
+    }
     return std::nullopt;
   } catch (const UsageError& error) {
     return refuse(error.what());
@@ -158,9 +194,20 @@ void LineImporter::set_fields(std::uint64_t line, const Columns& columns, Key& k
   };
   one("name", [](KeyFields& fields, const Texts& value) { fields.name = value.front(); });
   one("ref", [](KeyFields& fields, const Texts& value) { fields.ref = value.front(); });
-  one("scopes", [](KeyFields& fields, const Texts& words) { fields.scopes = words_of(words); });
-  one("roles", [](KeyFields& fields, const Texts& words) { fields.roles = words_of(words); });
-  one("plan", [](KeyFields& fields, const Texts& value) { fields.plan = value.front(); });
+  one("scopes", [](KeyFields& fields, const Texts& words) {
+    check_scope_words(words_of(words));
+    fields.scopes = words;
+  });
+  one("roles", [this](KeyFields& fields, const Texts& words) {
+    check_role_words(registry_, words_of(words));
+    fields.roles = words;
+  });
+  one("plan", [this](KeyFields& fields, const Texts& value) {
+    if (!is_none(value.front()) && !registry_.plan(value.front())) {
+      throw UsageError("there is no such plan; make it with `keyloader plan create`");
+    }
+    fields.plan = value.front();
+  });
   one("env", [](KeyFields& fields, const Texts& value) { fields.env = value.front(); });
   one("not_before", [](KeyFields& fields, const Texts& value) { fields.not_before = value.front(); });
   one("expires", [](KeyFields& fields, const Texts& value) { fields.expires = value.front(); });
@@ -245,7 +292,9 @@ void LineImporter::set_key(std::uint64_t line, const std::string& text, Key& key
   for (const std::string& method : methods_to_compare_) {
     check_new(line, methods_.digest(method, text));
   }
-  key.hint = hint_of(text);
+  if (has_hint(text)) {
+    key.hint = hint_of(text);
+  }
   key.method = methods_.current();
   key.digest = methods_.digest(key.method, text);
 }
@@ -283,10 +332,12 @@ void LineImporter::check_new(std::uint64_t line, const apikey::Digest& digest) {
 }
 
 void LineImporter::require_free_ref(const Key& key) {
-  try {
-    check_ref(registry_, key);
-  } catch (const Failure& failure) {
-    throw UsageError(failure.what());
+  // Before the registry is asked, which has the line's key until all of them are refused: its id tells nobody anything.
+  if (const auto seen = refs_.find(owner_and_ref(key)); seen != refs_.end()) {
+    throw UsageError(fmt::format("line {} has the same ref for this owner", seen->second));
+  }
+  if (const auto other = key_with_ref_of(registry_, key)) {
+    throw UsageError(ref_taken(*other, "this ref"));
   }
 }
 

@@ -57,6 +57,7 @@ class LineImporter {
   bool creates_owners_;
   std::string column_;                                   // being looked at: where a refusal belongs
   std::unordered_map<std::string, std::uint64_t> seen_;  // bytes of a digest → line
+  std::unordered_map<std::string, std::uint64_t> refs_;  // owner and ref → line
   std::vector<Refusal> warnings_;
 };
 

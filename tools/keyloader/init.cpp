@@ -257,11 +257,7 @@ void init(const Session& session, const InitOptions& options) {
     let_read(directory, *registry, options.reader_group);
   }
   const RegistryInfo info = registry->info();
-  if (options.prefix.empty()) {
-    Session::warn(
-        "keys will begin with ak, as those of others may; `keyloader registry set --prefix acme` gives yours a prefix "
-        "of their own, by which people and scanners know them");
-  }
+  warn_of_prefix(prefix_of(info));
   const Json steps = first_steps(session, options.pepper);
   Json json = json_of(session, info, options.pepper);
   json["next"] = steps;

@@ -28,6 +28,9 @@ void warn_of(Registry& registry, const Key& key, const KeyFields& fields) {
                     "`apikey_environment {};`",
                     key.env, key.env));
   }
+  if (!key.admin_scopes.empty() && !fields.expires) {
+    Session::warn("this administrator's key never expires; give such keys an end, as with --expires 90d");
+  }
   warn_of_name(registry, key, fields);
 }
 

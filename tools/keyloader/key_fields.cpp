@@ -121,19 +121,30 @@ void apply(const KeyFields& fields, Registry& registry, Key& key) {
   static_cast<void>(encode_bindings(key));  // refuses what would not fit
 }
 
-void check_ref(Registry& registry, const Key& key) {
+std::optional<Key> key_with_ref_of(Registry& registry, const Key& key) {
+  std::optional<Key> found;
   if (key.ref.empty()) {
-    return;
+    return found;
   }
   registry.each_key({.owner = key.owner, .env = {}, .role = {}, .ref = key.ref}, [&](const Key& other) {
     if (other.id != key.id) {
-      throw Failure(
-          fmt::format("{} of {} has the ref \"{}\" already; choose another, or take it away with `keyloader "
-                      "key set {} --ref none`",
-                      text_of(other.id), other.owner, other.ref, text_of(other.id)));
+      found = other;
     }
-    return true;
+    return !found;
   });
+  return found;
+}
+
+std::string ref_taken(const Key& other, std::string_view ref) {
+  return fmt::format(
+      "{} of {}{} has {} already; choose another, or take it away with `keyloader key set {} --ref none`",
+      text_of(other.id), other.owner, other.revoked == 0 ? "" : ", which is revoked,", ref, text_of(other.id));
+}
+
+void check_ref(Registry& registry, const Key& key) {
+  if (const auto other = key_with_ref_of(registry, key)) {
+    throw Failure(ref_taken(*other, fmt::format("the ref \"{}\"", key.ref)));
+  }
 }
 
 void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields) {
@@ -152,7 +163,7 @@ void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields) {
 
 void add_key_fields(Command& command, KeyFields& fields) {
   command.option("--name", fields.name, "NAME", "What it is for, for people");
-  command.option("--ref", fields.ref, "REF", "What your systems call it: 1-64 bytes, one key of the owner each");
+  command.option("--ref", fields.ref, "REF", "Your own name or number for it, unique per owner: 1-64 bytes");
   command.words("--scope", fields.scopes, "SCOPE", "A scope it holds: orders:read, orders:* (again for more)");
   command.words("--role", fields.roles, "ROLE", "A role whose scopes it holds (again for more)");
   command.option("--plan", fields.plan, "PLAN", "The plan that limits it (default: default)");

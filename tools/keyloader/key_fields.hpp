@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "command.hpp"
 #include "limits.hpp"
@@ -37,7 +38,11 @@ struct KeyFields {
 // Throws UsageError for what is badly written, Failure for a plan or role that is not there.
 void apply(const KeyFields& fields, Registry& registry, Key& key);
 
-// Throws Failure when another key of the owner has this one's ref.
+// Another key of the owner with this one's ref.
+[[nodiscard]] std::optional<Key> key_with_ref_of(Registry& registry, const Key& key);
+// What is said of it. `ref`: how the ref is called in the sentence.
+[[nodiscard]] std::string ref_taken(const Key& other, std::string_view ref);
+// Throws Failure when there is one.
 void check_ref(Registry& registry, const Key& key);
 
 // Says so when another key of the owner has the name that `fields` gives.

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "apikey/key_form.hpp"
 #include "key.hpp"
 #include "last_use.hpp"
 #include "listing.hpp"
@@ -153,7 +154,13 @@ void require_known(Registry& registry, const KeyListOptions& options) {
     static_cast<void>(require_plan(registry, options.plan));
   }
   if (!options.filter.hint.empty() && !is_valid_hint(options.filter.hint)) {
-    throw UsageError(fmt::format("--hint takes the last {} characters of a key, such as AbCd", kHintLength));
+    // As with ids: whoever pastes the key itself here must not find it in a log.
+    throw UsageError(
+        apikey::has_own_form(options.filter.hint)
+            ? std::
+                  string{"--hint got the key itself, now in your shell's history: revoke it. `keyloader find` reads it "
+                         "and tells its id, key_…"}
+            : fmt::format("--hint takes the last {} characters of a key, such as AbCd", kHintLength));
   }
   if (!options.filter.env.empty()) {
     require_env(registry, options.filter.env);
@@ -215,8 +222,8 @@ void add_key_list(Command& group, Session& session) {
   all.option("--role", options->filter.role, "ROLE", "Only those that have this role");
   all.option("--plan", options->plan, "PLAN", "Only those of this plan");
   all.option("--name", options->name, "NAME", "Only those of this name; * in it stands for anything");
-  all.option("--hint", options->filter.hint, "HINT", "Only those that end so: the last four characters");
-  all.option("--ref", options->filter.ref, "REF", "Only those that are called so by your systems");
+  all.option("--hint", options->filter.hint, "HINT", "Only keys that end in these four characters (case counts)");
+  all.option("--ref", options->filter.ref, "REF", "Only those with this ref: your own name or number for a key");
   all.words("--meta", options->meta, "NAME=VALUE", "Only those with this value; may be given again");
   all.choice("--state", options->state, {"active", "suspended", "revoked", "expired", "not_yet_valid"}, "STATE",
              "Only those that are active, suspended, revoked, expired or not_yet_valid");

@@ -1,6 +1,7 @@
 // keyloader key show: everything about keys. Never the key, never its digest.
 #include <fmt/format.h>
 
+#include "apikey/scope_set.hpp"
 #include "key.hpp"
 #include "last_use.hpp"
 #include "limit_rules.hpp"
@@ -16,6 +17,15 @@ namespace {
 constexpr std::ptrdiff_t kRowsBeforeLimits = 4;
 
 std::string words(const Texts& list) { return list.empty() ? "-" : fmt::format("{}", fmt::join(list, " ")); }
+
+// Of before such scopes were reserved.
+std::string own_scopes(const Key& key) {
+  Texts shown;
+  for (const std::string& scope : key.scopes) {
+    shown.push_back(apikey::is_reserved_scope(scope) ? scope + " (does not count; see `keyloader doctor`)" : scope);
+  }
+  return words(shown);
+}
 
 std::string moment(Seconds time) { return time == 0 ? "-" : time_text(time); }
 
@@ -81,7 +91,7 @@ void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Text
       {"name", key.name},
       {"environment", key.env},
       {"plan", key.plan},
-      {"scopes", words(key.scopes)},
+      {"scopes", own_scopes(key)},
       {"roles", words(key.roles)},
       {"admin scopes", words(key.admin_scopes)},
       {"effective scopes", words(scopes)},

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "admin_roles.hpp"
 #include "nearest.hpp"
 
 namespace keyloader {
@@ -35,6 +36,12 @@ std::string no_plan(Registry& registry, const std::string& name, std::string_vie
 }
 
 std::string no_role(Registry& registry, const std::string& name, std::string_view hint) {
+  if (is_admin_role(name)) {
+    return fmt::format(
+        "there is no role \"{}\" of the registry; as an administrator's role it is given by `keyloader admin create … "
+        "--role {}` and `keyloader admin set key_… --add-role {}`, and `keyloader admin list` shows who has it",
+        name, name, name);
+  }
   return sentence("role", name, names_of(registry.roles()), hint);
 }
 

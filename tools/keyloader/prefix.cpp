@@ -8,6 +8,8 @@
 #include <array>
 
 #include "apikey/key_form.hpp"
+#include "session.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -56,6 +58,11 @@ constexpr std::array<KnownPrefix, 29> kKnown{{
 }  // namespace
 
 void check_prefix(const std::string& prefix, bool is_sure) {
+  if (is_none(prefix)) {
+    throw UsageError(
+        fmt::format("\"{}\" cannot be a prefix: it is the word that clears a value; write --prefix {} for the default",
+                    prefix, kDefaultPrefix));
+  }
   if (!apikey::is_valid_prefix(prefix)) {
     throw UsageError(fmt::format("\"{}\" is no prefix: {}-{} of a-z 0-9", prefix, apikey::kMinPrefixLength,
                                  apikey::kMaxPrefixLength));
@@ -63,10 +70,19 @@ void check_prefix(const std::string& prefix, bool is_sure) {
   const auto* const known =
       std::find_if(kKnown.begin(), kKnown.end(), [&](const KnownPrefix& each) { return each.prefix == prefix; });
   if (known != kKnown.end() && !is_sure) {
-    throw Failure(
-        fmt::format("keys of {} begin with {}, so whoever finds one of yours reports it there; choose a prefix of your "
-                    "own, or add --yes",
-                    known->vendor, prefix));
+    throw Failure(fmt::format(
+        "keys of {} begin with {}, so whoever finds one of yours may report it to them; choose a prefix of your "
+        "own, or add --yes",
+        known->vendor, prefix));
+  }
+}
+
+void warn_of_prefix(const std::string& prefix) {
+  if (prefix == kDefaultPrefix) {
+    Session::warn(
+        fmt::format("keys will begin with {}, the default, which other registries use too; `keyloader registry set "
+                    "--prefix acme` chooses your own",
+                    prefix));
   }
 }
 

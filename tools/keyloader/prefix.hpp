@@ -15,6 +15,9 @@ inline constexpr std::string_view kDefaultPrefix = "ak";
 // caller is sure.
 void check_prefix(const std::string& prefix, bool is_sure);
 
+// Says so when new keys of the registry will begin as those of any other.
+void warn_of_prefix(const std::string& prefix);
+
 // Of new keys.
 [[nodiscard]] std::string prefix_of(const RegistryInfo& info);
 

@@ -92,6 +92,7 @@ void set(const Session& session, const SetOptions& options) {
     sentences.push_back(fmt::format("the store is called {} {}", options.name, has_name ? "now" : "already"));
   }
   if (has_prefix) {
+    warn_of_prefix(options.prefix);
     change->set_prefix(options.prefix);
   }
   if (has_name) {

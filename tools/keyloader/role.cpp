@@ -1,6 +1,7 @@
 // keyloader role: named sets of scopes. A key that has a role holds its scopes, also those it gets later.
 #include <fmt/format.h>
 
+#include "admin_roles.hpp"
 #include "delivery.hpp"
 #include "names.hpp"
 #include "session.hpp"
@@ -37,6 +38,12 @@ void create(const Session& session, const RoleOptions& options) {
     report(session, fmt::format("role {} exists already, just like this: {}", role.name, scopes_text(role)),
            to_json(*existing), deliver_nothing(session, *registry, *change, options.delivery));
     return;
+  }
+  if (is_admin_role(role.name)) {
+    throw UsageError(
+        fmt::format("\"{}\" is a role of administrators' keys (`keyloader admin`), so a role of the registry needs "
+                    "another name, such as shop-{}",
+                    role.name, role.name));
   }
   change->create(role);
   report(session, sentence(role, "created"), to_json(role), deliver(session, *registry, *change, options.delivery));

@@ -10,6 +10,7 @@
 #include <ctime>
 #include <optional>
 
+#include "admin_roles.hpp"
 #include "apikey/plain_text.hpp"
 #include "apikey/scope_set.hpp"
 
@@ -274,10 +275,7 @@ Texts tidy_scopes(const Texts& scopes) {
                       scope));
     }
     if (apikey::is_reserved_scope(scope)) {
-      throw UsageError(
-          fmt::format("\"{}\" is reserved, as all that begins with apikey: is; only `keyloader admin create` and "
-                      "`keyloader admin set` give it to a key",
-                      scope));
+      throw UsageError(reserved_sentence(scope));
     }
   }
   if (scopes.size() > apikey::kMaxScopesPerSet) {
