@@ -37,26 +37,24 @@ def log_format() -> str:
 
 class UntilItIsOver(httpx.BaseTransport):
     """One connection for each request: when the answer is there we end our side, and nginx closes its own, but not before
-    the request is logged and no longer in flight. What is asked next, of whichever worker, comes after all of it."""
+    the request is logged and no longer in flight. What is asked next, of whichever worker, comes after all of it.
 
-    def __init__(self):
-        self._inner = httpx.HTTPTransport(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+    Each request has a pool of its own. One that threads share gives a connection out again as soon as its answer was
+    read (httpcore, ConnectionPool), and we have ended it."""
 
     def handle_request(self, request):
-        answer = self._inner.handle_request(request)
-        try:
-            content = b"".join(answer.stream)
-            connection = answer.extensions["network_stream"].get_extra_info("socket")
-            with suppress(OSError):  # nginx may have closed it already
-                connection.shutdown(socket.SHUT_WR)
-                connection.recv(1)
-        finally:
-            answer.close()
+        with httpx.HTTPTransport(trust_env=False, verify=False) as connections:
+            answer = connections.handle_request(request)
+            try:
+                content = b"".join(answer.stream)
+                connection = answer.extensions["network_stream"].get_extra_info("socket")
+                with suppress(OSError):  # nginx may have closed it already
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(1)
+            finally:
+                answer.close()
         return httpx.Response(answer.status_code, headers=answer.headers, stream=httpx.ByteStream(content),
                               extensions=answer.extensions)
-
-    def close(self):
-        self._inner.close()
 
 
 class Server:
