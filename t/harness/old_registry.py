@@ -22,8 +22,31 @@ def all_entries(database):
         "SELECT seq, time, actor, action, object, before, after FROM audit ORDER BY seq").fetchall()
 
 
+KEY_ROWS = """
+    SELECT k.digest, k.pepper, k.id, k.family, o.name AS owner_name, p.name AS plan_name, k.name, k.env, k.prefix,
+           k.scopes, k.allow_ip, k.allow_origin, k.allow_method, k.allow_host, k.require_tls, k.meta, k.created,
+           k.not_before, k.expires, k.suspended, k.suspended_until, k.revoked, k.revoked_reason, k.owner{more}
+    FROM keys k CROSS JOIN owners o ON o.num = k.owner CROSS JOIN plans p ON p.num = k.plan"""
+
+
+def remake_key_rows(database, more=""):
+    database.execute("DROP VIEW key_rows")
+    database.execute("CREATE VIEW key_rows AS" + KEY_ROWS.format(more=more))
+
+
+def to_schema_8(database):
+    """Before policies and requests for approval."""
+    remake_key_rows(database, ", k.admin_scopes, k.hint, k.ref")
+    for column in ("may_grant", "teams"):
+        database.execute(f"ALTER TABLE keys DROP COLUMN {column}")
+    database.execute("ALTER TABLE info DROP COLUMN policy")
+    database.execute("DROP TABLE approvals")
+    database.execute("DELETE FROM schema_versions WHERE version > 8")
+
+
 def to_schema_7(database):
     """Before names and hash seeds."""
+    to_schema_8(database)
     for column in ("store_name", "hash_seed"):
         database.execute(f"ALTER TABLE info DROP COLUMN {column}")
     database.execute("DELETE FROM schema_versions WHERE version > 7")
@@ -32,18 +55,12 @@ def to_schema_7(database):
 def to_schema_6(database):
     """Before reserved scopes, hints, refs and a prefix of the registry."""
     to_schema_7(database)
-    database.execute("DROP VIEW key_rows")
+    remake_key_rows(database)
     for index in ("keys_by_ref", "keys_by_hint"):
         database.execute(f"DROP INDEX {index}")
     for column in ("admin_scopes", "hint", "ref"):
         database.execute(f"ALTER TABLE keys DROP COLUMN {column}")
     database.execute("ALTER TABLE info DROP COLUMN prefix")
-    database.execute("""
-        CREATE VIEW key_rows AS
-        SELECT k.digest, k.pepper, k.id, k.family, o.name AS owner_name, p.name AS plan_name, k.name, k.env, k.prefix,
-               k.scopes, k.allow_ip, k.allow_origin, k.allow_method, k.allow_host, k.require_tls, k.meta, k.created,
-               k.not_before, k.expires, k.suspended, k.suspended_until, k.revoked, k.revoked_reason, k.owner
-        FROM keys k CROSS JOIN owners o ON o.num = k.owner CROSS JOIN plans p ON p.num = k.plan""")
     database.execute("DELETE FROM schema_versions WHERE version > 6")
 
 

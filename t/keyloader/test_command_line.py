@@ -30,6 +30,8 @@ owner.create owner.list owner.show owner.set owner.suspend owner.resume owner.de
 plan.create plan.set plan.list plan.show plan.delete
 role.create role.set role.list role.delete
 admin.create admin.set admin.list admin.adopt
+policy.set policy.show policy.test
+approval.list approval.show approval.approve approval.refuse
 key.create key.list key.show key.set key.suspend key.resume key.revoke key.delete
 snapshot.show snapshot.verify snapshot.list snapshot.rollback snapshot.seal snapshot.install
 quota.grant quota.reset quota.show
@@ -47,6 +49,8 @@ def test_all_commands_are_there():
 STOPS = """
 key.suspend key.revoke key.delete owner.suspend owner.delete owner.erase plan.delete role.delete snapshot.rollback quota.reset
 registry.set registry.adopt admin.create admin.set admin.adopt audit.archive audit.revert
+owner.create owner.set owner.resume plan.create plan.set role.create role.set key.create key.set key.resume import quota.grant
+policy.set approval.refuse
 """.split()
 
 

@@ -107,6 +107,13 @@ RUNS = {
     "admin.set": "admin set {key0} --role view --reason test",
     "admin.list": "admin list",
     "admin.adopt": "admin adopt {key0} --reason test",
+    "policy.set": "policy set --key-name * --reason test",
+    "policy.show": "policy show",
+    "policy.test": "policy test --owner acme --as local",
+    "approval.list": "approval list",
+    "approval.show": "approval show 1",
+    "approval.approve": "approval approve 1",
+    "approval.refuse": "approval refuse 1",
     "key.create": "key create --owner acme --scope orders:read",
     "key.list": "key list",
     "key.show": "key show {key0}",
@@ -140,7 +147,7 @@ RUNS = {
     "audit.archive": "audit archive {dir}/old.ndjson --before {now}",  # last: others need the entries
 }
 # These need an nginx: t/nginx/test_service_user.py. What they refuse they refuse after they have looked at the directory.
-MAY_REFUSE = {"why", "check", "locations", "usage.collect"}
+MAY_REFUSE = {"why", "check", "locations", "usage.collect", "approval.show", "approval.approve", "approval.refuse"}
 
 
 def prepare(place, owned):

@@ -17,12 +17,16 @@ namespace {
 
 struct AdminCreateOptions {
   Texts roles;
+  Texts may_grant;
+  Texts teams;
   CreateOptions create;
 };
 
 struct SetOptions {
   std::string id;
   Texts roles;
+  Texts may_grant;
+  Texts teams;
   Texts added;
   Texts removed;
   std::string reason;
@@ -60,7 +64,25 @@ Texts scopes_of(const Texts& words) {
 }
 
 std::string scopes_text(const Key& key) {
-  return key.admin_scopes.empty() ? "no admin scope" : fmt::format("{}", fmt::join(key.admin_scopes, " "));
+  if (key.admin_scopes.empty()) {
+    return "no admin scope";
+  }
+  return fmt::format("{}{}{}", fmt::join(key.admin_scopes, " "),
+                     key.may_grant.empty() ? "" : fmt::format(", may grant {}", fmt::join(key.may_grant, " ")),
+                     key.teams.empty() ? "" : fmt::format(", for team {}", fmt::join(key.teams, ", ")));
+}
+
+// What the key may grant, and whose owners it is for.
+void set_bounds(Texts& may_grant, Texts& teams, const Texts& scopes, const Texts& names) {
+  if (!scopes.empty()) {
+    may_grant = clears("scopes", scopes) ? Texts{} : tidy_scopes(scopes);
+  }
+  if (!names.empty()) {
+    teams = clears("teams", names) ? Texts{} : sorted_once(names);
+  }
+  for (const std::string& team : teams) {
+    check_text("name of a team", team);
+  }
 }
 
 void create(const Session& session, const AdminCreateOptions& options) {
@@ -69,6 +91,7 @@ void create(const Session& session, const AdminCreateOptions& options) {
     throw UsageError(fmt::format("what may it do? give at least one --role: {}", fmt::join(admin_roles(), ", ")));
   }
   all.admin_scopes = scopes_of(options.roles);
+  set_bounds(all.may_grant, all.teams, options.may_grant, options.teams);
   create_key(session, all);
 }
 
@@ -92,8 +115,8 @@ void check(const SetOptions& options) {
   check(options.delivery);
   check_reason(options.reason);
   const bool edits = !options.added.empty() || !options.removed.empty();
-  if (options.roles.empty() && !edits) {
-    throw UsageError("what is it to have? give --role, or --add-role or --remove-role");
+  if (options.roles.empty() && !edits && options.may_grant.empty() && options.teams.empty()) {
+    throw UsageError("what is it to have? give --role, --add-role, --remove-role, --may-grant or --team");
   }
   if (!options.roles.empty() && edits) {
     throw UsageError("give either --role, for all it is to have, or --add-role and --remove-role");
@@ -109,11 +132,12 @@ void check(const SetOptions& options) {
 
 void set(const Session& session, const SetOptions& options) {
   check(options);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   change->because(options.reason);
   Key key = require_key(*registry, options.id);
-  const Texts before = key.admin_scopes;
+  const Json before = to_json(key);
+  set_bounds(key.may_grant, key.teams, options.may_grant, options.teams);
   if (!options.roles.empty()) {
     key.admin_scopes = clears("roles", options.roles) ? Texts{} : scopes_of(options.roles);
   }
@@ -121,10 +145,18 @@ void set(const Session& session, const SetOptions& options) {
   const Texts added = scopes_of(options.added);
   key.admin_scopes.insert(key.admin_scopes.end(), added.begin(), added.end());
   key.admin_scopes = sorted_once(std::move(key.admin_scopes));
+  if (key.admin_scopes.empty()) {
+    key.may_grant.clear();
+    key.teams.clear();
+  }
   if (key.revoked != 0) {
     Session::warn(fmt::format("{} is revoked, and stays refused whatever is set", text_of(key.id)));
   }
-  if (key.admin_scopes == before) {
+  if (key.admin_scopes.empty() && !(options.may_grant.empty() && options.teams.empty())) {
+    throw UsageError(
+        fmt::format("{} has no role of administrators, so there is nothing that it may grant", text_of(key.id)));
+  }
+  if (to_json(key) == before) {
     report(session, fmt::format("{} of {} is so already: {}", text_of(key.id), key.owner, scopes_text(key)),
            to_json(key), deliver_nothing(session, *registry, *change, options.delivery));
     return;
@@ -251,7 +283,7 @@ void adopt(const Session& session, const AdoptOptions& options) {
   }
   check_reason(options.reason);
   require_key_ids(options.ids);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   change->because(options.reason);
   const Adopted adopted =
@@ -263,7 +295,7 @@ void adopt(const Session& session, const AdoptOptions& options) {
 }
 
 void list(const Session& session) {
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const SuspendedOwners suspended(*registry, wall_clock());
   Json json = Json::array();
   std::vector<Texts> rows;
@@ -290,6 +322,10 @@ void add_admin_create(Command& group, Session& session) {
   add_create_options(make, create_options);
   make.words("--role", options->roles, "ROLE",
              "What it may do: view, support, issue, admin; portal, node, metrics (again for more)");
+  make.words("--may-grant", options->may_grant, "SCOPE",
+             "A scope that it may give to keys (again for more; admin without any: all)");
+  make.words("--team", options->teams, "TEAM", "Only for owners of this team (again for more)");
+  make.words("--meta", fields.meta, "NAME=VALUE", "A value for $apikey_meta_<name>");
   make.option("--name", fields.name, "NAME", "What it is for, for people");
   make.option("--ref", fields.ref, "REF", "Your own name or number for it, unique per owner");
   make.option("--expires", fields.expires, "WHEN", "90d, 24h, 2027-01-31, 2027-01-31T12:00:00Z, none");
@@ -320,6 +356,9 @@ void add_admin_commands(Command& app, Session& session) {
   edit.words("--add-role", options->added, "ROLE", "Also this (again for more)");
   edit.words("--remove-role", options->removed, "ROLE",
              "No longer this, also another apikey:… scope that it holds (again for more)");
+  edit.words("--may-grant", options->may_grant, "SCOPE",
+             "All that it may give to keys from now on, or none (again for more)");
+  edit.words("--team", options->teams, "TEAM", "Only for owners of this team, or none for all (again for more)");
   edit.option("--reason", options->reason, "TEXT", "Kept in the audit");
   edit.tries(options->delivery);
   edit.delivers(options->delivery);

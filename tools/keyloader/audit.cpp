@@ -20,20 +20,24 @@ namespace keyloader {
 std::string actor_text(const Json& actor) {
   const std::string user = actor.value("user", std::string{});
   const std::string behind = actor.value("sudo_user", std::string{});
-  return behind.empty() ? user : fmt::format("{} as {}", behind, user);
+  const std::string key = actor.value("admin", std::string{});
+  const std::string who = behind.empty() ? user : fmt::format("{} as {}", behind, user);
+  return key.empty() ? who : fmt::format("{} by {}", key, who);
 }
 
 namespace {
 
 // All that an entry can say was done. --action takes one of them, or the part before the dot.
-constexpr std::array<std::string_view, 38> kActions = {
-    "registry.init", "registry.set",   "registry.owner", "registry.rename", "key.admin",         "key.adopt",
-    "role.adopt",    "registry.adopt", "owner.create",   "owner.set",       "owner.suspend",     "owner.resume",
-    "owner.revert",  "owner.delete",   "plan.create",    "plan.set",        "plan.revert",       "plan.delete",
-    "role.create",   "role.set",       "role.revert",    "role.delete",     "key.create",        "key.import",
-    "key.set",       "key.suspend",    "key.resume",     "key.revoke",      "key.revert",        "key.delete",
-    "pepper.create", "quota.grant",    "quota.reset",    "publish",         "snapshot.rollback", "audit.archive",
-    "audit.version", "owner.erase"};
+constexpr std::array<std::string_view, 43> kActions = {
+    "registry.init",    "registry.set",     "registry.owner", "registry.rename", "key.admin",
+    "key.adopt",        "role.adopt",       "registry.adopt", "owner.create",    "owner.set",
+    "owner.suspend",    "owner.resume",     "owner.revert",   "owner.delete",    "plan.create",
+    "plan.set",         "plan.revert",      "plan.delete",    "role.create",     "role.set",
+    "role.revert",      "role.delete",      "key.create",     "key.import",      "key.set",
+    "key.suspend",      "key.resume",       "key.revoke",     "key.revert",      "key.delete",
+    "pepper.create",    "quota.grant",      "quota.reset",    "publish",         "snapshot.rollback",
+    "audit.archive",    "audit.version",    "owner.erase",    "policy.set",      "policy.break_glass",
+    "approval.request", "approval.approve", "approval.refuse"};
 
 struct AuditOptions {
   AuditFilter filter;
@@ -112,7 +116,7 @@ void list(const Session& session, const AuditOptions& options) {
   }
   filter.most = options.last.value_or(0);
   require_action(filter.action);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   require_object(*registry, filter.object);
   require_actor(*registry, filter.actor);
   std::vector<Texts> rows;
@@ -184,7 +188,7 @@ std::string anchors_text(const AuditAnchors& anchors) {
 }
 
 void verify(const Session& session, const VerifyOptions& options) {
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const RegistryInfo info = registry->info();
   std::optional<AuditAnchors> anchors;
   if (options.checks_anchors) {

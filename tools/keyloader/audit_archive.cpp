@@ -120,7 +120,7 @@ Archived take_entries(Registry& registry, Seconds before, const ArchiveOptions& 
 void archive(const Session& session, const ArchiveOptions& options) {
   check_reason(options.reason);
   const Seconds before = parse_past(options.before, wall_clock());
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   change->because(options.reason);
   std::optional<ArchiveFile> file;

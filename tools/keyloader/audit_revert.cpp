@@ -16,6 +16,8 @@
 #include "limit_rules.hpp"
 #include "names.hpp"
 #include "owner.hpp"
+#include "registry/access.hpp"
+#include "registry/fields.hpp"
 #include "session.hpp"
 #include "usage_counts.hpp"
 #include "values.hpp"
@@ -27,205 +29,6 @@ struct RevertOptions {
   std::string entry;
   std::string reason;
   DeliveryOptions delivery;
-};
-
-// The state of an object, each thing that can change alone under a name of its own: `plan`, `limits.rate`, `meta.crm`.
-using Fields = std::map<std::string, Json>;
-
-Fields fields_of(const Json& state) {
-  Fields fields;
-  for (const auto& [name, value] : state.items()) {
-    if (name == "limits") {
-      for (const Json& limit : value) {
-        fields["limits." + limit.value("name", std::string{})] = limit;
-      }
-    } else if (name == "meta") {
-      for (const auto& [key, text] : value.items()) {
-        fields["meta." + key] = text;
-      }
-    } else if (name != "reason") {
-      fields[name] = value;
-    }
-  }
-  return fields;
-}
-
-Json value_of(const Fields& fields, const std::string& name) {
-  const auto found = fields.find(name);
-  return found == fields.end() ? Json{} : found->second;
-}
-
-std::string string_of(const Json& value) { return value.is_string() ? value.get<std::string>() : std::string{}; }
-
-Texts texts_of(const Fields& fields, const std::string& name) {
-  const Json value = value_of(fields, name);
-  return value.is_array() ? value.get<Texts>() : Texts{};
-}
-
-Seconds time_of(const Fields& fields, const std::string& name) {
-  const Json value = value_of(fields, name);
-  return value.is_string() ? parse_time(value.get<std::string>(), 0) : 0;
-}
-
-bool flag_of(const Fields& fields, const std::string& name) { return value_of(fields, name) == true; }
-
-Limits limits_of(const Fields& fields) {
-  Limits limits;
-  for (const auto& [name, value] : fields) {
-    if (!name.starts_with("limits.")) {
-      continue;
-    }
-    const auto limit = limit_from(value);
-    if (!limit) {
-      throw Failure(
-          fmt::format("{} of that entry is no limit that this keyloader knows; set it with `keyloader … set`", name));
-    }
-    limits.push_back(*limit);
-  }
-  return limits;
-}
-
-MetaMap meta_of(const Fields& fields) {
-  constexpr std::string_view start = "meta.";
-  MetaMap meta;
-  for (const auto& [name, value] : fields) {
-    if (name.starts_with(start)) {
-      meta[name.substr(start.size())] = string_of(value);
-    }
-  }
-  return meta;
-}
-
-void assign(Plan& plan, const Fields& fields) { plan.limits = limits_of(fields); }
-
-void assign(Role& role, const Fields& fields) { role.scopes = texts_of(fields, "scopes"); }
-
-void assign(Owner& owner, const Fields& fields) {
-  owner.email = string_of(value_of(fields, "email"));
-  owner.team = string_of(value_of(fields, "team"));
-  owner.meta = meta_of(fields);
-  owner.limits = limits_of(fields);
-  owner.is_suspended = flag_of(fields, "suspended");
-  owner.suspended_until = time_of(fields, "suspended_until");
-}
-
-void assign(Key& key, const Fields& fields) {
-  key.plan = string_of(value_of(fields, "plan"));
-  key.name = string_of(value_of(fields, "name"));
-  key.scopes = texts_of(fields, "scopes");
-  key.roles = texts_of(fields, "roles");
-  key.admin_scopes = texts_of(fields, "admin_scopes");
-  key.ref = string_of(value_of(fields, "ref"));
-  key.limits = limits_of(fields);
-  key.allow_ip = texts_of(fields, "allow_ip");
-  key.allow_origin = texts_of(fields, "allow_origin");
-  key.allow_method = texts_of(fields, "allow_method");
-  key.allow_host = texts_of(fields, "allow_host");
-  key.requires_tls = flag_of(fields, "require_tls");
-  key.meta = meta_of(fields);
-  key.not_before = time_of(fields, "not_before");
-  key.expires = time_of(fields, "expires");
-  key.is_suspended = flag_of(fields, "suspended");
-  key.suspended_until = time_of(fields, "suspended_until");
-  key.revoked = time_of(fields, "revoked");
-  key.revoked_reason = string_of(value_of(fields, "revoked_reason"));
-}
-
-// What is in `more` and not held already. A wider scope holds a narrower one.
-template <typename Holds>
-Texts gained(const Texts& more, const Texts& held, const Holds& holds) {
-  Texts all;
-  std::copy_if(more.begin(), more.end(), std::back_inserter(all), [&](const std::string& one) {
-    return std::none_of(held.begin(), held.end(), [&](const std::string& each) { return holds(each, one); });
-  });
-  return all;
-}
-
-// Lists that allow: an empty one allows everything.
-struct Condition {
-  std::string_view field;
-  std::string_view what;
-  std::string_view option;
-};
-constexpr std::array<Condition, 4> kConditions{{{"allow_ip", "address", "--allow-ip"},
-                                                {"allow_origin", "origin", "--allow-origin"},
-                                                {"allow_method", "method", "--allow-method"},
-                                                {"allow_host", "host", "--allow-host"}}};
-
-// 0 is "for ever" for the end of a validity or of a suspension.
-bool is_later(Seconds a, Seconds b) { return b != 0 && (a == 0 || a > b); }
-
-struct Regained {
-  std::string what;    // "scope orders:write"
-  std::string option;  // "--scope orders:write"; empty: that of the one before gives it back, too
-};
-
-// What `then` allows and `now` does not. A field that is absent on both sides is the same on both.
-class Access {
- public:
-  Access(const Fields& now, const Fields& then) : now_(now), then_(then) {
-    add_lists();
-    add_times();
-    if (flag_of(now, "require_tls") && !flag_of(then, "require_tls")) {
-      regained_.push_back({"without TLS", "--no-require-tls"});
-    }
-  }
-
-  [[nodiscard]] const std::vector<Regained>& regained() const { return regained_; }
-  [[nodiscard]] bool ends_revocation() const { return time_of(now_, "revoked") != 0 && time_of(then_, "revoked") == 0; }
-  [[nodiscard]] bool ends_suspension() const {
-    return flag_of(now_, "suspended") && (!flag_of(then_, "suspended") || is_later(time_of(now_, "suspended_until"),
-                                                                                   time_of(then_, "suspended_until")));
-  }
-
- private:
-  // `all`: what the list held; `set` takes a list as a whole.
-  void add(std::string_view what, std::string_view option, const Texts& again, const Texts& all) {
-    std::string words;
-    for (const std::string& value : all) {
-      words += fmt::format("{}{} {}", words.empty() ? "" : " ", option, value);
-    }
-    for (const std::string& value : again) {
-      regained_.push_back({fmt::format("{} {}", what, value), words});
-      words.clear();
-    }
-  }
-
-  void add_lists() {
-    const Texts scopes = texts_of(then_, "scopes");
-    add("scope", "--scope",
-        gained(scopes, texts_of(now_, "scopes"),
-               [](const std::string& held, const std::string& one) { return apikey::scope_grants(held, one); }),
-        scopes);
-    const Texts roles = texts_of(then_, "roles");
-    add("role", "--role", gained(roles, texts_of(now_, "roles"), std::equal_to<>{}), roles);
-    for (const auto& [field, what, option] : kConditions) {
-      const Texts now = texts_of(now_, std::string{field});
-      const Texts then = texts_of(then_, std::string{field});
-      if (!now.empty() && then.empty()) {
-        regained_.push_back({fmt::format("every {}", what), fmt::format("{} none", option)});
-      } else if (!now.empty()) {
-        add(what, option, gained(then, now, std::equal_to<>{}), then);
-      }
-    }
-  }
-
-  void add_times() {
-    const Seconds expires = time_of(then_, "expires");
-    if (is_later(expires, time_of(now_, "expires"))) {
-      const std::string end = expires == 0 ? "none" : time_text(expires);
-      regained_.push_back({expires == 0 ? "no end" : "the end " + end, "--expires " + end});
-    }
-    const Seconds begin = time_of(then_, "not_before");
-    if (begin < time_of(now_, "not_before")) {
-      const std::string text = begin == 0 ? "none" : time_text(begin);
-      regained_.push_back({begin == 0 ? "no begin" : "the begin " + text, "--not-before " + text});
-    }
-  }
-
-  const Fields& now_;
-  const Fields& then_;
-  std::vector<Regained> regained_;
 };
 
 std::string entry_name(const AuditEntry& entry) {
@@ -455,7 +258,7 @@ void revert(const Session& session, const RevertOptions& options) {
   check(options.delivery);
   check_reason(options.reason);
   const std::uint64_t number = parse_number(options.entry);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   const Found found = find_entry(*registry, number);
   const AuditEntry& entry = found.entry;

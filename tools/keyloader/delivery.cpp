@@ -117,7 +117,7 @@ std::string Outcome::text() const {
 
 Json Outcome::json() const {
   if (is_dry_run) {
-    return {{"dry_run", true}};
+    return needs.empty() ? Json{{"dry_run", true}} : Json{{"dry_run", true}, {"needs", needs}};
   }
   Json json{{"generation", published ? Json(published->generation) : Json(nullptr)}, {"active", false}};
   if (published && is_done()) {
@@ -136,7 +136,9 @@ Outcome deliver(const Session& session, Registry& registry, Change& change, cons
                 Effect effect) {
   check(options);
   if (options.is_dry_run) {
-    return dry_run();
+    Outcome outcome = dry_run();
+    outcome.needs = change.needs();
+    return outcome;
   }
   change.commit();
   return publish_and_wait(session, registry, options, effect, true);
@@ -167,7 +169,12 @@ Outcome deliver_published(const Session& session, const Published& published, co
 void report(const Session& session, const std::string& sentence, Json json, const Outcome& outcome) {
   add_outcome(json, outcome);
   if (outcome.is_dry_run) {
-    session.report("dry run, nothing was changed; without --dry-run:\n" + sentence, json);
+    session.report(fmt::format("dry run, nothing was changed; without --dry-run{}:\n{}",
+                               outcome.needs.empty() ? ""
+                                                     : fmt::format(", once a second person has approved it ({})",
+                                                                   fmt::join(outcome.needs, ", ")),
+                               sentence),
+                   json);
     return;
   }
   const bool is_done = outcome.is_done();

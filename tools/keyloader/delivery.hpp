@@ -25,6 +25,7 @@ struct Outcome {  // NOLINT(bugprone-exception-escape): Json says that moving ma
   Activation activation;
   std::string failure;      // why publishing failed; empty: it did not
   bool is_dry_run = false;  // nothing was changed
+  Texts needs;              // of a dry run: what would need a second person
   std::string receipt;      // what is to be said behind text(); empty: nothing
   Json receipt_json;        // null: none
 

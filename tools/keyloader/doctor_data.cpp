@@ -9,6 +9,7 @@
 #include "admin_roles.hpp"
 #include "apikey/scope_set.hpp"
 #include "audit.hpp"
+#include "broken_glass.hpp"
 #include "doctor.hpp"
 #include "publish/snapshot_store.hpp"
 #include "registry/sqlite_db.hpp"
@@ -253,6 +254,23 @@ void reserved_scopes(Examined& examined, Findings& findings) {
   });
 }
 
+constexpr Seconds kGlassDays = 7;
+
+// So that all administrators get to know.
+void glass_broken(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  const BrokenGlass glass = broken_glass(*examined.registry, wall_clock() - kGlassDays * 24 * 60 * 60);
+  if (glass.count != 0) {
+    notice(findings,
+           fmt::format("the policy was passed over with --break-glass {} in the last {} days, last at {}",
+                       glass.count == 1 ? "once" : fmt::format("{} times", glass.count), kGlassDays,
+                       time_text(glass.last)),
+           fmt::format("`keyloader audit list --action policy` says by whom and why, in entry {}", glass.last_entry));
+  }
+}
+
 constexpr std::array kChecks = {
     Check{"registry", "the registry is there and can be opened", registry_there},
     Check{"registry-integrity", "the registry's file is whole", registry_integrity},
@@ -260,6 +278,7 @@ constexpr std::array kChecks = {
     Check{"peppers", "every pepper that is needed is there", peppers_there},
     Check{"clock", "no change was made in the future", clock},
     Check{"reserved-scopes", "nothing holds a reserved scope that does not count", reserved_scopes},
+    Check{"break-glass", "nobody passed over the policy in the last 7 days", glass_broken},
     Check{"expiring", "no active key ends within 14 days", expiring},
     Check{"snapshot", "keys.mdb is valid and sealed", snapshot_valid},
     Check{"snapshot-registry", "keys.mdb is from this registry", snapshot_registry},

@@ -26,7 +26,7 @@ const std::array<Group, 4>& groups() {
       {{"Keys", {"owner", "plan", "role", "key", "admin", "quota", "find"}},
        {"nginx", {"status", "doctor", "why", "check", "locations", "node", "publish", "snapshot"}},
        {"Data", {"init", "registry", "import", "usage", "audit", "pepper"}},
-       {"People", {"help", "version", "manual", "completion"}}}};
+       {"People", {"policy", "approval", "help", "version", "manual", "completion"}}}};
   return all;
 }
 

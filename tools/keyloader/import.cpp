@@ -14,6 +14,7 @@
 #include "progress.hpp"
 #include "registry/sqlite_rows.hpp"
 #include "session.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -25,6 +26,7 @@ struct ImportOptions {
   std::string format;
   bool is_partial = false;
   bool creates_owners = false;
+  std::string reason;
   DeliveryOptions delivery;
 };
 
@@ -190,6 +192,7 @@ std::string sentence(const Imported& result, std::uint64_t imported) {
 
 void import_keys(const Session& session, const ImportOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   if (options.format.empty()) {
     throw UsageError("say --format csv or --format ndjson");
   }
@@ -202,8 +205,9 @@ void import_keys(const Session& session, const ImportOptions& options) {
     }
   }
   std::istream& in = options.file == "-" ? std::cin : file;
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   LineImporter importer(session.dir(), *registry, *change, options.creates_owners);
   const Imported result = options.format == "csv" ? import_csv(in, importer) : import_ndjson(in, importer);
   if (in.bad()) {
@@ -242,6 +246,7 @@ void add_import_command(Command& app, Session& session) {
   command.choice("--format", options->format, {"csv", "ndjson"}, "FORMAT", "csv or ndjson");
   command.flag("--partial", options->is_partial, "Import the good lines even if others are refused");
   command.flag("--create-owners", options->creates_owners, "Make owners that are not there");
+  command.option("--reason", options->reason, "TEXT", "Kept in the audit");
   command.tries(options->delivery);
   command.delivers(options->delivery);
   command.footer(

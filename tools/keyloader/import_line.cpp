@@ -175,6 +175,8 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
     return std::nullopt;
   } catch (const UsageError& error) {
     return refuse(error.what());
+  } catch (const NotAllowed& error) {
+    return refuse(error.reasons());
   }
 }
 

@@ -81,7 +81,7 @@ void record_owner(Registry& registry, const std::string& from, const std::string
 
 // What is there stays as it is, but what was not published is.
 void init_again(const Session& session, const InitOptions& options, const std::optional<TakeOver>& taken) {
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   if (taken && taken->from != require_user(options.user)) {
     record_owner(*registry, user_name(taken->from), options.user);
   }
@@ -270,7 +270,7 @@ void init(const Session& session, const InitOptions& options) {
 
 void create_pepper(const Session& session, const std::string& id, const DeliveryOptions& delivery) {
   const DataDir directory = session.dir();
-  const auto registry = directory.open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   Texts methods = registry->methods_in_use();
   const std::string method = "hmac-sha256:" + id;
@@ -307,7 +307,7 @@ void create_pepper(const Session& session, const std::string& id, const Delivery
 void list_peppers(const Session& session) {
   Json list = Json::array();
   std::string text;
-  for (const Pepper& pepper : session.dir().open_registry()->peppers()) {
+  for (const Pepper& pepper : session.open_registry()->peppers()) {
     list.push_back(to_json(pepper));
     text += fmt::format("{}{:<32} {} {}", text.empty() ? "" : "\n", pepper.id, time_text(pepper.created),
                         pepper.is_current ? "current" : "");

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include "apikey/key_form.hpp"
-#include "apikey/scope_set.hpp"
 #include "values.hpp"
 
 namespace keyloader {
@@ -51,15 +50,10 @@ RoleScopes::RoleScopes(Registry& registry) {
 }
 
 Texts RoleScopes::scopes_of(const Key& key) const {
-  Texts scopes = key.scopes;
-  for (const std::string& role : key.roles) {
-    if (const auto found = scopes_.find(role); found != scopes_.end()) {
-      scopes.insert(scopes.end(), found->second.begin(), found->second.end());
-    }
-  }
-  std::erase_if(scopes, [](const std::string& scope) { return apikey::is_reserved_scope(scope); });
-  scopes.insert(scopes.end(), key.admin_scopes.begin(), key.admin_scopes.end());
-  return sorted_once(std::move(scopes));
+  return effective_scopes(key, [&](const std::string& role) {
+    const auto found = scopes_.find(role);
+    return found != scopes_.end() ? found->second : Texts{};
+  });
 }
 
 void add_key_commands(Command& app, Session& session) {

@@ -140,7 +140,7 @@ Begun begin(const Session& session, const ChangeOptions& options, std::string_vi
   check(options.delivery);
   check_named(options, action == "revoke");
   check_reason(options.reason);
-  auto registry = session.dir().open_registry();
+  auto registry = session.open_registry();
   const auto asked_for = effect == Effect::restricts ? ask(*registry, options, action) : std::nullopt;
   auto change = registry->begin_change();
   if (action != "revoke") {
@@ -267,6 +267,7 @@ void remove(const Session& session, const ChangeOptions& options) {
 Command add_change(Command& group, const std::string& name, const std::string& help, ChangeOptions& options) {
   Command command = group.add(name, help);
   command.arguments("ID", options.ids, "Ids of keys: key_…");
+  command.option("--reason", options.reason, "TEXT", "Kept in the audit");
   command.tries(options.delivery);
   command.delivers(options.delivery);
   return command;
@@ -274,7 +275,6 @@ Command add_change(Command& group, const std::string& name, const std::string& h
 
 // Of those that stop keys.
 void add_guards(Command& command, ChangeOptions& options) {
-  command.option("--reason", options.reason, "TEXT", "Kept in the audit");
   command.flag("--yes", options.is_sure, "Do not ask, on a terminal, before more than one key is stopped");
 }
 

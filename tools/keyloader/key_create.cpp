@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "approval.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
 #include "limit_rules.hpp"
@@ -81,6 +82,13 @@ void show_outcome(const Session& session, const Key& key, const Outcome& outcome
 Outcome deliver_shown(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options) {
   try {
     return deliver(session, registry, change, options);
+  } catch (const WaitsForApproval& waits) {
+    // Nobody knows the key but whoever read it, and it is good once somebody else has said yes.
+    if (session.is_json) {
+      print_out("," + json_text(request_json(waits)).substr(1) + "\n");
+    }
+    throw NotActive(
+        fmt::format("the key that was printed is good once a second person has approved it: {}", request_text(waits)));
   } catch (const Failure& failure) {
     throw Failure(fmt::format("the key that was printed is not valid, throw it away; it could not be stored: {}",
                               failure.what()));
@@ -96,7 +104,7 @@ void create_key(const Session& session, const CreateOptions& options) {
   check(options.delivery);
   check_reason(options.reason);
   const DataDir directory = session.dir();
-  const auto registry = directory.open_registry();
+  const auto registry = session.open_registry();
   DigestMethods methods(directory, *registry);
   const auto change = registry->begin_change();
   change->because(options.reason);
@@ -106,6 +114,8 @@ void create_key(const Session& session, const CreateOptions& options) {
   key.owner = options.owner;
   key.prefix = options.prefix.value_or(prefix_of(registry->info()));
   key.admin_scopes = options.admin_scopes;
+  key.may_grant = options.may_grant;
+  key.teams = options.teams;
   key.created = wall_clock();
   key.id = new_key_id();
   key.family = key.id;
@@ -146,6 +156,7 @@ void add_key_create(Command& group, Session& session) {
   add_create_options(command, *options);
   command.option("--env", options->fields.env, "ENV", "Environment (default: live)");
   add_key_fields(command, options->fields);
+  command.option("--reason", options->reason, "TEXT", "Kept in the audit");
   command.tries(options->delivery);
   command.delivers(options->delivery);
   command.footer(

@@ -17,6 +17,8 @@ struct CreateOptions {
   bool is_sure = false;
   std::string reason;
   Texts admin_scopes;  // reserved ones
+  Texts may_grant;     // of an administrator's key
+  Texts teams;
   DeliveryOptions delivery;
   KeyFields fields;
 };

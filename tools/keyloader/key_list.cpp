@@ -189,7 +189,7 @@ void judge_use(const LastUse& use, const Wanted& wanted) {
 void list(const Session& session, const KeyListOptions& options) {
   const Seconds now = wall_clock();
   Listing listing(session, options.list, columns(), "no keys");
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const SuspendedOwners suspended(*registry, now);
   const Wanted wanted(options, suspended, now);
   require_known(*registry, options);

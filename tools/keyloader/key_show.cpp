@@ -123,7 +123,7 @@ void show(const Session& session, const Texts& ids) {
     throw UsageError("which key? give one or more ids, key_… (`keyloader key list`)");
   }
   require_key_ids(ids);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const Seconds now = wall_clock();
   const RoleScopes roles(*registry);
   const SuspendedOwners suspended(*registry, now);

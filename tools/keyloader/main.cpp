@@ -8,6 +8,7 @@
 #include <clocale>
 #include <csignal>
 
+#include "approval.hpp"
 #include "command_line.hpp"
 #include "completion.hpp"
 #include "directory_owner.hpp"
@@ -49,6 +50,10 @@ void build(CLI::App& app, keyloader::Session& session) {
       ->envname("APIKEY_RUNTIME")
       ->type_name("DIR");
   app.add_flag("--json", session.is_json, "Answer in JSON on standard output");
+  app.add_option("--key-file", session.key_file, "Make the change as the administrator whose key is in FILE; -: stdin")
+      ->envname("APIKEY_KEY_FILE")
+      ->type_name("FILE");
+  app.add_flag("--break-glass", session.breaks_glass, "Pass over the policy, with --reason; it is written down");
   app.footer(
       "Secrets are only ever written to standard output and read from standard input.\n"
       "Exit codes: 0 done and active in nginx (or nothing to do), 1 refused or failed, 2 used wrongly,\n"
@@ -64,6 +69,8 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_role_commands(command, session);
   keyloader::add_key_commands(command, session);
   keyloader::add_admin_commands(command, session);
+  keyloader::add_policy_commands(command, session);
+  keyloader::add_approval_commands(command, session);
   keyloader::add_quota_commands(command, session);
   keyloader::add_find_command(command, session);
   keyloader::add_status_command(command, session);
@@ -108,6 +115,9 @@ int run(int argc, char** argv) {
   } catch (const keyloader::UsageError& error) {
     keyloader::Session::warn(error.what());
     return kUsage;
+  } catch (const keyloader::WaitsForApproval& waits) {
+    keyloader::report_request(session, waits);
+    return kNotActive;
   } catch (const keyloader::NotActive& error) {
     keyloader::Session::warn(error.what());
     return kNotActive;

@@ -75,10 +75,12 @@ bool is_same(const Owner& a, Owner b) {
 
 void create(const Session& session, const OwnerOptions& options) {
   check(options.delivery);
-  const auto registry = session.dir().open_registry();
+  check_reason(options.reason);
+  const auto registry = session.open_registry();
   Owner owner = new_owner(options.name);
   apply(options, owner);
   const auto change = registry->begin_change();
+  change->because(options.reason);
   if (const auto existing = registry->owner(options.name)) {
     if (!is_same(*existing, owner)) {
       throw Failure(fmt::format("there is an owner \"{}\" already; `keyloader owner set` changes it", options.name));
@@ -114,7 +116,7 @@ void update(const Session& session, const OwnerOptions& options, const Update& w
             const std::function<void(Owner&)>& edit) {
   check(options.delivery);
   check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   if (what.effect == Effect::restricts) {
     ask(*registry, options, what.action);
   }
@@ -136,7 +138,7 @@ void update(const Session& session, const OwnerOptions& options, const Update& w
 void remove(const Session& session, const OwnerOptions& options) {
   check(options.delivery);
   check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   ask(*registry, options, "delete");
   const auto change = registry->begin_change();
   change->because(options.reason);
@@ -168,7 +170,7 @@ std::string suspension_text(const Owner& owner) {
 }
 
 void show(const Session& session, const std::string& name) {
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const Owner owner = require_owner(*registry, name);
   const std::uint64_t keys = registry->key_count_of(owner);
   const Adjustments adjustments = registry->adjustments(owner);
@@ -201,7 +203,7 @@ void show(const Session& session, const std::string& name) {
 }
 
 void list(const Session& session) {
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   Json json = Json::array();
   std::vector<Texts> rows;
   for (const Owner& owner : registry->owners()) {
@@ -219,6 +221,7 @@ void add_fields(Command& command, OwnerOptions& options) {
   command.option("--team", options.team, "TEAM", "Who answers for it");
   command.words("--meta", options.meta, "NAME=VALUE", "A value for $apikey_meta_<name>; name= removes it");
   add_limit_options(command, options.limits, LimitHolder::owner);
+  command.option("--reason", options.reason, "TEXT", "Kept in the audit");
   command.delivers(options.delivery);
 }
 
@@ -271,6 +274,7 @@ void add_changes(Command& group, Session& session) {
   });
 
   Command resume = add_named(group, "resume", "Let the keys of an owner in again", *options);
+  resume.option("--reason", options->reason, "TEXT", "Kept in the audit");
   resume.tries(options->delivery);
   resume.delivers(options->delivery);
   resume.footer("  keyloader owner resume acme");

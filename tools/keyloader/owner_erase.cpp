@@ -110,7 +110,7 @@ void check_reason_names_nobody(const EraseOptions& options, const DeletedOwner& 
 
 void erase(const Session& session, const EraseOptions& options) {
   check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const DeletedOwner owner = require_deleted(*registry, options.name);
   const std::string who = fmt::format("owner {} ({})", owner.name, hex(owner.id));
   check_reason_names_nobody(options, owner);

@@ -24,12 +24,14 @@ std::string sentence(const Plan& plan, std::string_view did) {
 
 void create(const Session& session, const PlanOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   check_label("plan", options.name);
   Plan plan{.name = options.name, .limits = {}, .created = wall_clock()};
   apply_limits(plan.limits, options.limits, LimitHolder::plan);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   Session::warn(check_limits(*registry, plan));
   const auto change = registry->begin_change();
+  change->because(options.reason);
   if (const auto existing = registry->plan(options.name)) {
     if (existing->limits != plan.limits) {
       throw Failure(fmt::format("there is a plan \"{}\" already; `keyloader plan set` changes it", options.name));
@@ -44,13 +46,15 @@ void create(const Session& session, const PlanOptions& options) {
 
 void set(const Session& session, const PlanOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   if (options.limits.names_nothing()) {
     throw UsageError(
         "nothing to set; give at least one of --rate, --burst, --quota, --rolling-quota, --concurrency … "
         "(`keyloader plan set --help`)");
   }
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   Plan plan = require_plan(*registry, options.name);
   const Limits before = plan.limits;
   apply_limits(plan.limits, options.limits, LimitHolder::plan);
@@ -67,7 +71,7 @@ void set(const Session& session, const PlanOptions& options) {
 void remove(const Session& session, const PlanOptions& options) {
   check(options.delivery);
   check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   change->because(options.reason);
   if (const Seconds deleted = registry->plan(options.name) ? 0 : registry->deleted(options.name, "plan.delete");
@@ -97,7 +101,7 @@ void remove(const Session& session, const PlanOptions& options) {
 }
 
 void show(const Session& session, const std::string& name) {
-  const Plan plan = require_plan(*session.dir().open_registry(), name);
+  const Plan plan = require_plan(*session.open_registry(), name);
   session.report(fmt::format("name:    {}\nlimits:  {}\ncreated: {}", plan.name, limits_text(plan.limits),
                              time_text(plan.created)),
                  to_json(plan));
@@ -106,7 +110,7 @@ void show(const Session& session, const std::string& name) {
 void list(const Session& session) {
   Json json = Json::array();
   std::vector<Texts> rows;
-  for (const Plan& plan : session.dir().open_registry()->plans()) {
+  for (const Plan& plan : session.open_registry()->plans()) {
     json.push_back(to_json(plan));
     rows.push_back({plan.name, limits_text(plan.limits)});
   }
@@ -116,6 +120,7 @@ void list(const Session& session) {
 void add_fields(Command& command, PlanOptions& options) {
   command.argument("NAME", options.name, "The plan");
   add_limit_options(command, options.limits, LimitHolder::plan);
+  command.option("--reason", options.reason, "TEXT", "Kept in the audit");
   command.delivers(options.delivery);
 }
 

@@ -115,6 +115,7 @@ Outcome adjust(const Session& session, Registry& registry, Change& change, const
   if (!options.reason.empty()) {
     check_text("reason", options.reason, kMaxReason);
   }
+  change.because(options.reason);
   if (subject.key) {
     change.adjust(*subject.key, adjustment, action, options.reason);
   } else {
@@ -125,7 +126,7 @@ Outcome adjust(const Session& session, Registry& registry, Change& change, const
 
 void reset(const Session& session, const QuotaOptions& options) {
   check(options.delivery);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   const Subject subject = find_subject(*registry, options);
   const EffectiveLimit quota = require_quota(subject, options.quota);
@@ -159,7 +160,7 @@ Seconds end_of_grant(const Limit& quota, const Adjustment& adjustment, const std
 void grant(const Session& session, const QuotaOptions& options) {
   const std::uint64_t amount = parse_grant(options.amount);
   check(options.delivery);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   const Subject subject = find_subject(*registry, options);
   const EffectiveLimit quota = require_quota(subject, options.quota);
@@ -190,7 +191,7 @@ std::size_t quotas_of_owner(Registry& registry, const Key& key) {
 }
 
 void show(const Session& session, const QuotaOptions& options) {
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const Subject subject = find_subject(*registry, options);
   const Seconds now = wall_clock();
   const QuotaMeter meter(session);

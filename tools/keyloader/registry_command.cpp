@@ -43,7 +43,7 @@ Json to_json(const RegistryInfo& info, const Home& here) {
 }
 
 void show(const Session& session) {
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const RegistryInfo info = registry->info();
   const Home here = registry->here();
   std::string text = fmt::format(
@@ -76,7 +76,7 @@ void check(const SetOptions& options) {
 // The name stands in snapshots, the prefix does not: where only that changes, nothing is published.
 void set(const Session& session, const SetOptions& options) {
   check(options);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const Home here = registry->here();
   const auto change = registry->begin_change();
   change->because(options.reason);
@@ -114,7 +114,7 @@ void adopt(const Session& session, const AdoptOptions& options) {
     throw UsageError("say why with --reason: the audit keeps it");
   }
   check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const Home home = registry->info().home;
   const Home here = registry->here();
   if (is_at_home(home, here)) {

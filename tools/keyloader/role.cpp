@@ -27,10 +27,12 @@ std::string sentence(const Role& role, std::string_view did) {
 
 void create(const Session& session, const RoleOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   check_label("role", options.name);
   const Role role{.name = options.name, .scopes = tidy_scopes(options.scopes), .created = wall_clock()};
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   if (const auto existing = registry->role(options.name)) {
     if (existing->scopes != role.scopes) {
       throw Failure(fmt::format("there is a role \"{}\" already; `keyloader role set` changes it", options.name));
@@ -51,11 +53,13 @@ void create(const Session& session, const RoleOptions& options) {
 
 void set(const Session& session, const RoleOptions& options) {
   check(options.delivery);
+  check_reason(options.reason);
   if (options.scopes.empty()) {
     throw UsageError("nothing to set; give at least one --scope, or --scope none");
   }
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
+  change->because(options.reason);
   Role role = require_role(*registry, options.name);
   const Texts before = role.scopes;
   if (!options.scopes.empty()) {
@@ -73,7 +77,7 @@ void set(const Session& session, const RoleOptions& options) {
 void remove(const Session& session, const RoleOptions& options) {
   check(options.delivery);
   check_reason(options.reason);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const auto change = registry->begin_change();
   change->because(options.reason);
   if (const Seconds deleted = registry->role(options.name) ? 0 : registry->deleted(options.name, "role.delete");
@@ -101,7 +105,7 @@ void remove(const Session& session, const RoleOptions& options) {
 void list(const Session& session) {
   Json json = Json::array();
   std::vector<Texts> rows;
-  for (const Role& role : session.dir().open_registry()->roles()) {
+  for (const Role& role : session.open_registry()->roles()) {
     json.push_back(to_json(role));
     rows.push_back({role.name, fmt::format("{}", fmt::join(role.scopes, " "))});
   }
@@ -111,6 +115,7 @@ void list(const Session& session) {
 void add_fields(Command& command, RoleOptions& options) {
   command.argument("NAME", options.name, "The role");
   command.words("--scope", options.scopes, "SCOPE", "A scope it grants (again for more)");
+  command.option("--reason", options.reason, "TEXT", "Kept in the audit");
   command.delivers(options.delivery);
 }
 

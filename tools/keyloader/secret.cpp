@@ -146,20 +146,23 @@ apikey::KeyId new_key_id() {
   return apikey::make_key_id(static_cast<std::uint64_t>(ms), random);
 }
 
-SecretText read_secret_from_stdin() {
-  const HiddenInput hidden;
-  std::string text = read_up_to(STDIN_FILENO, apikey::kMaxKeyLength + 3);
+SecretText read_secret(int fd, std::string_view where) {
+  std::string text = read_up_to(fd, apikey::kMaxKeyLength + 3);
   drop_line_end(text);
   const std::size_t length = text.size();
   SecretText secret{std::move(text)};
   if (length == 0) {
-    throw UsageError("there is no key on standard input; give it there, as in `keyloader check - GET / < FILE`");
+    throw UsageError(fmt::format("there is no key {0}", where));
   }
   if (length > apikey::kMaxKeyLength) {
-    throw Failure(
-        fmt::format("what stands on standard input is longer than a key can be ({} bytes)", apikey::kMaxKeyLength));
+    throw Failure(fmt::format("what stands {} is longer than a key can be ({} bytes)", where, apikey::kMaxKeyLength));
   }
   return secret;
+}
+
+SecretText read_secret_from_stdin() {
+  const HiddenInput hidden;
+  return read_secret(STDIN_FILENO, "on standard input");
 }
 
 DigestMethods::DigestMethods(const DataDir& directory, Registry& registry)

@@ -47,8 +47,10 @@ inline constexpr std::size_t kHintLength = 4;
 
 [[nodiscard]] apikey::KeyId new_key_id();
 
-// All of standard input less one line end; on a terminal it asks, and one line is all. Throws for nothing at all, and
-// for more than a key can be.
+// All that is read from `fd` less one line end; from a terminal one line. Throws for nothing at all, and for more than
+// a key can be. `where`: "on standard input".
+[[nodiscard]] SecretText read_secret(int fd, std::string_view where);
+// On a terminal it asks.
 [[nodiscard]] SecretText read_secret_from_stdin();
 
 // The ways of turning a key into its digest that this registry knows; peppers are read from their files when first

@@ -17,10 +17,14 @@ namespace keyloader {
 struct Session {
   std::filesystem::path directory{"/var/lib/apikey"};
   std::filesystem::path runtime;  // a further place to look for node memory; empty: none
+  std::string key_file;           // of the administrator who makes the changes; `-`: standard input; empty: nobody
+  bool breaks_glass = false;      // changes pass over the policy
   bool is_json = false;
   int exit_code = 0;
 
   [[nodiscard]] DataDir dir() const { return DataDir{directory}; }
+  // The registry of dir(), with changes made by whoever the command line names (caller.cpp).
+  [[nodiscard]] std::unique_ptr<Registry> open_registry() const;
 
   // The result, on standard output: `json` with --json, else the sentence.
   void report(const std::string& sentence, const Json& json) const;
@@ -59,6 +63,8 @@ void add_publish_command(Command& app, Session& session);
 void add_snapshot_commands(Command& app, Session& session);
 void add_registry_commands(Command& app, Session& session);
 void add_import_command(Command& app, Session& session);
+void add_policy_commands(Command& app, Session& session);
+void add_approval_commands(Command& app, Session& session);
 void add_quota_commands(Command& app, Session& session);
 void add_node_commands(Command& app, Session& session);
 void add_audit_commands(Command& app, Session& session);

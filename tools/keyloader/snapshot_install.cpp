@@ -217,7 +217,7 @@ void seal(const Session& session, const std::string& in, const std::string& out)
 
 void roll_back(const Session& session, const RollbackOptions& options) {
   check(options.delivery);
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   const Nodes nodes(session.dir(), session.runtime);
   check_reason(options.reason);
   const Published published = rollback(session.dir(), *registry, nodes,

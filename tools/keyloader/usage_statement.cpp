@@ -61,7 +61,7 @@ Statement make_statement(const Session& session, UsageStore& store, const UsageO
     statement.doubts = doubts_of(store, filter);
   }
   if (std::filesystem::exists(session.dir().registry_file())) {
-    const auto registry = session.dir().open_registry();
+    const auto registry = session.open_registry();
     statement.history = history_of(*registry, statement.owner, statement.month.from, statement.month.to);
   }
   return statement;

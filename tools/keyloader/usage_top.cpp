@@ -25,7 +25,7 @@ using Group = std::map<std::string, std::string>;
 // The plan that each key has today.
 std::map<apikey::KeyId, std::string> plans_of_keys(const Session& session) {
   std::map<apikey::KeyId, std::string> plans;
-  session.dir().open_registry()->each_key({}, [&](const Key& key) {
+  session.open_registry()->each_key({}, [&](const Key& key) {
     plans[key.id] = key.plan;
     return true;
   });
@@ -193,7 +193,7 @@ void show_nearly_used_up(const Session& session, const UsageOptions& options) {
   const std::uint64_t percent = parse_percent(options.over);
   Listing listing(session, {.format = {}, .columns = {}, .sort = "percent", .is_reversed = true, .most = options.top},
                   quota_columns(), "no quota is used up so far");
-  const auto registry = session.dir().open_registry();
+  const auto registry = session.open_registry();
   if (!options.owner.empty()) {
     static_cast<void>(require_owner(*registry, options.owner));
   }

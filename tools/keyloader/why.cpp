@@ -306,7 +306,7 @@ void find_cause(const LoggedDecision& line, Background& known) {
 Background background_of(const Session& session, const LoggedDecision& line) {
   Background known;
   try {
-    known.registry = session.dir().open_registry();
+    known.registry = session.open_registry();
     const auto id = key_id_from(line.key);
     if (!id) {
       return known;

@@ -39,6 +39,12 @@ class AuditValues {
   // entry was archived.
   void show(AuditEntry& entry);
 
+  // What was remembered of the table may no longer be so.
+  void forget() {
+    hashes_.clear();
+    values_.clear();
+  }
+
   // Throws Failure unless each value of this entry, which is as it is hashed, is there, or was erased later.
   void check(const AuditEntry& entry);
   // Throws Failure unless all values are what was hashed, and entries behind `archived_seq` account for those that were

@@ -247,9 +247,47 @@ ALTER TABLE info ADD COLUMN hash_seed BLOB NOT NULL CHECK(length(hash_seed) = 16
 UPDATE info SET hash_seed = randomblob(16);
 )sql";
 
-constexpr std::array kSteps = {
-    kVersion1,       kVersion2, kVersion3, kDerivedBursts, kHomeAndArchive, kAuditValues, kAdminScopesAndNames,
-    kNameAndHashSeed};
+// The policy, what an administrator's key may grant and whose owners it is for, and changes that wait for a second
+// person. Numbers of requests are never given twice.
+constexpr const char* kPolicyAndApprovals = R"sql(
+ALTER TABLE info ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE keys ADD COLUMN may_grant TEXT NOT NULL DEFAULT '';
+ALTER TABLE keys ADD COLUMN teams TEXT NOT NULL DEFAULT '';
+CREATE TABLE approvals(
+  number  INTEGER PRIMARY KEY AUTOINCREMENT,
+  state   TEXT    NOT NULL CHECK(state IN ('pending', 'approved', 'refused', 'ended')),
+  why     TEXT    NOT NULL DEFAULT '',
+  created INTEGER NOT NULL,
+  ends    INTEGER NOT NULL,
+  actor   TEXT    NOT NULL,
+  owner   TEXT    NOT NULL,
+  reason  TEXT    NOT NULL,
+  needs   TEXT    NOT NULL,
+  steps   TEXT    NOT NULL,
+  touched TEXT    NOT NULL,
+  seq     INTEGER NOT NULL DEFAULT 0,
+  decider TEXT    NOT NULL DEFAULT 'null',
+  decided INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+DROP VIEW key_rows;
+CREATE VIEW key_rows AS
+  SELECT k.digest, k.pepper, k.id, k.family, o.name AS owner_name, p.name AS plan_name, k.name, k.env, k.prefix,
+         k.scopes, k.allow_ip, k.allow_origin, k.allow_method, k.allow_host, k.require_tls, k.meta, k.created,
+         k.not_before, k.expires, k.suspended, k.suspended_until, k.revoked, k.revoked_reason, k.owner,
+         k.admin_scopes, k.hint, k.ref, k.may_grant, k.teams
+  FROM keys k CROSS JOIN owners o ON o.num = k.owner CROSS JOIN plans p ON p.num = k.plan;
+)sql";
+
+constexpr std::array kSteps = {kVersion1,
+                               kVersion2,
+                               kVersion3,
+                               kDerivedBursts,
+                               kHomeAndArchive,
+                               kAuditValues,
+                               kAdminScopesAndNames,
+                               kNameAndHashSeed,
+                               kPolicyAndApprovals};
 static_assert(kSteps[kAuditValuesSchema - 1] == kAuditValues);
 
 }  // namespace

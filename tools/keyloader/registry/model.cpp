@@ -14,6 +14,7 @@
 
 #include "apikey/meta.hpp"
 #include "apikey/rate_spec.hpp"
+#include "apikey/scope_set.hpp"
 
 namespace keyloader {
 namespace {
@@ -88,6 +89,19 @@ std::string hex(const std::uint8_t* bytes, std::size_t length) {
 
 bool is_suspended(const Owner& owner, Seconds now) {
   return owner.is_suspended && (owner.suspended_until == 0 || now < owner.suspended_until);
+}
+
+Texts effective_scopes(const Key& key, const std::function<Texts(const std::string& role)>& scopes_of) {
+  Texts scopes = key.scopes;
+  for (const std::string& role : key.roles) {
+    const Texts more = scopes_of(role);
+    scopes.insert(scopes.end(), more.begin(), more.end());
+  }
+  std::erase_if(scopes, [](const std::string& scope) { return apikey::is_reserved_scope(scope); });
+  scopes.insert(scopes.end(), key.admin_scopes.begin(), key.admin_scopes.end());
+  std::sort(scopes.begin(), scopes.end());
+  scopes.erase(std::unique(scopes.begin(), scopes.end()), scopes.end());
+  return scopes;
 }
 
 std::string_view state_of(const Key& key, Seconds now) {
@@ -211,6 +225,12 @@ Json to_json(const Key& key) {
   json["scopes"] = key.scopes;
   json["roles"] = key.roles;
   json["admin_scopes"] = key.admin_scopes;
+  if (!key.may_grant.empty()) {
+    json["may_grant"] = key.may_grant;
+  }
+  if (!key.teams.empty()) {
+    json["teams"] = key.teams;
+  }
   json["limits"] = to_json(key.limits);
   json["allow_ip"] = key.allow_ip;
   json["allow_origin"] = key.allow_origin;
@@ -240,6 +260,39 @@ Json to_json(const AuditEntry& entry) {
           {"hash", hex(entry.hash)}};
 }
 
+Json to_json(const Policy& policy) {
+  return {{"require_meta", policy.required_meta},
+          {"key_name", policy.key_names},
+          {"owner_name", policy.owner_names},
+          {"approve_scope", policy.approve_scopes},
+          {"approve_action", policy.approve_actions}};
+}
+
+Policy policy_from(const Json& json) {
+  return {.required_meta = json.value("require_meta", Texts{}),
+          .key_names = json.value("key_name", Texts{}),
+          .owner_names = json.value("owner_name", Texts{}),
+          .approve_scopes = json.value("approve_scope", Texts{}),
+          .approve_actions = json.value("approve_action", Texts{})};
+}
+
+Json to_json(const Approval& approval) {
+  Json json{{"request", approval.number},
+            {"state", approval.state},
+            {"asked", time_json(approval.created)},
+            {"ends", time_json(approval.ends)},
+            {"actor", approval.actor},
+            {"owner", approval.owner.empty() ? Json(nullptr) : Json(approval.owner)},
+            {"reason", approval.reason},
+            {"needs", approval.needs},
+            {"decider", approval.decider},
+            {"decided", time_json(approval.decided)}};
+  if (!approval.why.empty()) {
+    json["why"] = approval.why;
+  }
+  return json;
+}
+
 std::string time_text(Seconds time) {
   const std::time_t value = time;
   std::tm parts{};
@@ -251,6 +304,12 @@ std::string time_text(Seconds time) {
 }
 
 Json time_json(Seconds time) { return time == 0 ? Json(nullptr) : Json(time_text(time)); }
+
+Seconds seconds_from(const std::string& text) {
+  std::tm parts{};
+  const char* end = strptime(text.c_str(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return end != nullptr && *end == '\0' ? timegm(&parts) : 0;
+}
 
 Seconds wall_clock() { return std::time(nullptr); }
 

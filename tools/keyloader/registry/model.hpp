@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -91,6 +92,8 @@ struct Key {
   Texts scopes;        // sorted, like the other lists
   Texts roles;
   Texts admin_scopes;  // the reserved ones; one in `scopes` or of a role does not count
+  Texts may_grant;     // of an administrator's key: scopes it may give to keys; empty: none, of `apikey:admin` all
+  Texts teams;         // of an administrator's key: whose owners it is for; empty: for all
   Limits limits;
   Texts allow_ip;
   Texts allow_origin;
@@ -111,6 +114,40 @@ struct Pepper {
   std::string id;
   Seconds created = 0;
   bool is_current = false;
+};
+
+// What a registry asks of changes, whoever makes them (registry/policy.hpp). Empty lists ask for nothing.
+struct Policy {
+  Texts required_meta;    // names that the meta of a new key must have
+  Texts key_names;        // patterns (fnmatch(3)); the name of a new key is as one of them says
+  Texts owner_names;      // the same for owners
+  Texts approve_scopes;   // whoever gives one of these needs a second person
+  Texts approve_actions;  // so does whoever does one of these: `plan.set`, or `plan` for all that begin with it
+  friend bool operator==(const Policy&, const Policy&) = default;
+  [[nodiscard]] bool asks_second_person() const { return !approve_scopes.empty() || !approve_actions.empty(); }
+};
+
+// Who asks for a change, as far as the policy is concerned.
+struct Caller {
+  std::optional<apikey::KeyId> admin{};  // an administrator, by this key; none: whoever may write registry.db
+  bool breaks_glass = false;             // the policy is to be passed over, for a reason that is written down
+};
+
+// A change that waits for a second person, or did.
+struct Approval {  // NOLINT(bugprone-exception-escape): Json says that moving may throw; it does not
+  std::uint64_t number = 0;
+  std::string state;  // `pending`, `approved`, `refused`, `ended`
+  std::string why;    // it ended
+  Seconds created = 0;
+  Seconds ends = 0;   // pending while now < this
+  Json actor;         // who asked
+  std::string owner;  // of the administrator's key that asked; empty: somebody on the machine itself
+  std::string reason;
+  Texts needs;          // what needs a second person
+  Json operations;      // the change itself, step by step; null once it is no longer pending
+  std::uint64_t seq{};  // of the audit entry of the request: what was changed behind it, ends the request
+  Json decider;         // who approved or refused; null: nobody
+  Seconds decided = 0;
 };
 
 struct AuditEntry {  // NOLINT(bugprone-exception-escape): Json says that moving may throw; it does not
@@ -171,6 +208,10 @@ template <typename Bytes>
 // `active`, `revoked`, `suspended`, `not_yet_valid`, `expired`: what the module will say of it at `now`, owner apart.
 [[nodiscard]] std::string_view state_of(const Key& key, Seconds now);
 
+// All that a key has, by itself and by its roles; sorted. Of reserved scopes only those that `keyloader admin` gave.
+// `scopes_of`: of a role.
+[[nodiscard]] Texts effective_scopes(const Key& key, const std::function<Texts(const std::string& role)>& scopes_of);
+
 // As they stand in --json output and in the audit. A key's digest is left out: it is nobody's business.
 [[nodiscard]] Json to_json(const Limit& limit);
 [[nodiscard]] Json to_json(const Limits& limits);
@@ -181,6 +222,10 @@ template <typename Bytes>
 [[nodiscard]] Json to_json(const Key& key);
 [[nodiscard]] Json to_json(const Pepper& pepper);
 [[nodiscard]] Json to_json(const AuditEntry& entry);
+[[nodiscard]] Json to_json(const Policy& policy);
+[[nodiscard]] Policy policy_from(const Json& json);
+// The change itself apart, which says what digest a new key has.
+[[nodiscard]] Json to_json(const Approval& approval);
 // A field of a state in the audit; null where there is no such state or field.
 [[nodiscard]] Json field_of(const Json& state, std::string_view name);
 // What to_json() made of a limit. RETURNS: nothing for what is no limit that this keyloader knows. A burst that follows
@@ -190,6 +235,8 @@ template <typename Bytes>
 // "2026-01-31T12:00:00Z"; JSON null for 0.
 [[nodiscard]] std::string time_text(Seconds time);
 [[nodiscard]] Json time_json(Seconds time);
+// The way back; 0 for what time_text() did not write.
+[[nodiscard]] Seconds seconds_from(const std::string& text);
 [[nodiscard]] Seconds wall_clock();
 
 // SHA-256 over the previous entry's 32 hash bytes and the entry's canonical JSON: the object of action, actor, after,

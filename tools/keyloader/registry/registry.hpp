@@ -27,6 +27,17 @@ class Failure : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The policy does not allow a change (registry/policy.hpp). reasons(): why, without what to do about it.
+class NotAllowed : public Failure {
+ public:
+  NotAllowed(const std::string& reasons, const std::string& remedy)
+      : Failure("not allowed: " + reasons + remedy), reasons_(reasons) {}
+  [[nodiscard]] const std::string& reasons() const { return reasons_; }
+
+ private:
+  std::string reasons_;
+};
+
 // Used wrongly: exit code 2.
 class UsageError : public std::runtime_error {
  public:
@@ -56,12 +67,27 @@ struct RegistryInfo {
   int schema_version = 0;
 };
 
+// The change was not made: it waits for a second person, by this request. Thrown by Change::commit(), which has written
+// the request.
+class WaitsForApproval : public std::exception {
+ public:
+  WaitsForApproval(std::uint64_t request, Texts needs) : request_(request), needs_(std::move(needs)) {}
+  [[nodiscard]] std::uint64_t request() const { return request_; }
+  [[nodiscard]] const Texts& needs() const { return needs_; }
+  [[nodiscard]] const char* what() const noexcept override { return "the change waits for a second person"; }
+
+ private:
+  std::uint64_t request_;
+  Texts needs_;
+};
+
 // Number and hash of an audit entry: all entries before it follow from them.
 struct AuditEnd {
   std::uint64_t seq = 0;
   Hash hash{};
 };
 
+// Each change is judged by the policy before it is made (registry/policy.hpp); what that refuses throws Failure.
 // REQUIRES of all update_*: the object exists. Each call writes one audit entry; `action` is its second word
 // (`suspend` becomes `key.suspend`).
 class Change {
@@ -99,6 +125,14 @@ class Change {
   virtual void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
                       const std::string& reason) = 0;
 
+  virtual void set(const Policy& policy) = 0;
+  // Does what a request asks for, or ends it. Throws Failure for one that is no longer pending, and where the caller
+  // may not decide it.
+  virtual void approve(std::uint64_t request) = 0;
+  virtual void refuse(std::uint64_t request) = 0;
+  // What of this change needs a second person; empty: nothing, and commit() makes it.
+  [[nodiscard]] virtual Texts needs() const = 0;
+
   // How new keys begin, where nothing else is said.
   virtual void set_prefix(const std::string& prefix) = 0;
   virtual void rename_store(const std::string& name) = 0;
@@ -122,7 +156,7 @@ class Change {
   // The last audit entry of this change; REQUIRES: one was written.
   [[nodiscard]] virtual AuditEnd audit_end() const = 0;
 
-  // RETURNS: the number of the last audit entry written.
+  // RETURNS: the number of the last audit entry written. Throws WaitsForApproval where it only wrote a request.
   virtual std::uint64_t commit() = 0;
 };
 
@@ -137,6 +171,8 @@ class Registry {
   [[nodiscard]] virtual std::unique_ptr<Change> begin_change() = 0;
   // The change that makes such a copy the registry: from it on it belongs here. REQUIRES: a reason.
   [[nodiscard]] virtual std::unique_ptr<Change> begin_adoption(const std::string& reason) = 0;
+  // Who asks for the changes to come; before it is called, whoever may write the file.
+  virtual void act_as(const Caller& caller) = 0;
   // Where this registry is, which need not be where it belongs.
   [[nodiscard]] virtual Home here() const = 0;
 
@@ -170,6 +206,10 @@ class Registry {
       const std::function<void(const apikey::KeyId& family, const Adjustment& adjustment)>& visit) = 0;
   // Names of the methods that keys have, in no order.
   [[nodiscard]] virtual Texts methods_in_use() = 0;
+
+  [[nodiscard]] virtual Policy policy() = 0;
+  [[nodiscard]] virtual std::optional<Approval> approval(std::uint64_t request) = 0;
+  [[nodiscard]] virtual std::vector<Approval> approvals() = 0;  // oldest first
 
   // When the object (the id of a key, a name) was last deleted; `action`: `key.delete`. 0: never.
   [[nodiscard]] virtual Seconds deleted(std::string_view object, std::string_view action) = 0;

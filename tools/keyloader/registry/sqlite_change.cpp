@@ -3,9 +3,11 @@
 #include "registry/sqlite_change.hpp"
 
 #include <fmt/format.h>
+#include <syslog.h>
 
 #include <algorithm>
 
+#include "registry/fields.hpp"
 #include "registry/sqlite_rows.hpp"
 
 namespace keyloader {
@@ -62,7 +64,7 @@ void bind_common(Query& query, const Key& key) {
   query.bind(join_words(key.allow_origin)).bind(join_words(key.allow_method)).bind(join_words(key.allow_host));
   query.bind(key.requires_tls).bind(dump(key.meta)).bind(key.not_before).bind(key.expires).bind(key.is_suspended);
   query.bind(key.suspended_until).bind(key.revoked).bind(key.revoked_reason).bind(join_words(key.admin_scopes));
-  query.bind(key.ref);
+  query.bind(key.ref).bind(join_words(key.may_grant)).bind(key.teams.empty() ? std::string{} : Json(key.teams).dump());
 }
 
 // As the audit tells it: whose quota, and what stands for it now.
@@ -88,12 +90,64 @@ std::string action_of(std::string_view kind, std::string_view action) {
 
 }  // namespace
 
-SqliteChange::SqliteChange(Database& database, Registry& registry)
+SqliteChange::SqliteChange(Database& database, Registry& registry, const Caller& caller)
     : database_(database),
       registry_(registry),
       transaction_(database, Transaction::Kind::write),
+      caller_(caller),
+      approvals_(database, registry),
       actor_(current_actor()),
       values_(database) {}
+
+// What is to wait for a second person is undone up to here.
+Judge& SqliteChange::judge() {
+  if (!judge_) {
+    judge_.emplace(registry_, caller_);
+    if (caller_.admin) {
+      actor_["admin"] = text_of(*caller_.admin);
+    }
+    if (judge_->policy().asks_second_person()) {
+      database_.execute("SAVEPOINT asked");
+    }
+  }
+  return *judge_;
+}
+
+void SqliteChange::take(const Decision& decision, const Step& step) {
+  if (judge_->is_idle()) {
+    return;
+  }
+  const bool is_against = !decision.refused.empty() || (!decision.needs.empty() && !is_approving_);
+  if (is_against && caller_.breaks_glass && reason_.empty()) {
+    throw Failure("--break-glass passes over the policy, so say why with --reason: the audit keeps it");
+  }
+  if (!decision.refused.empty() && !caller_.breaks_glass) {
+    throw NotAllowed(fmt::format("{}", fmt::join(decision.refused, "; ")),
+                     caller_.admin
+                         ? ""
+                         : ". `keyloader policy show` lists the rules; in an emergency --break-glass --reason "
+                           "TEXT passes over them");
+  }
+  decision_.add(decision);
+  if (!judge_->policy().asks_second_person() || caller_.breaks_glass || is_approving_) {
+    return;
+  }
+  has_too_many_steps_ = has_too_many_steps_ || steps_.size() == kMostSteps;
+  if (!has_too_many_steps_) {
+    Json json = step.more.is_object() ? step.more : Json::object();
+    json["kind"] = step.kind;
+    json["action"] = step.action;
+    json["object"] = step.object;
+    json["before"] = step.before;
+    json["after"] = step.after;
+    steps_.push_back(std::move(json));
+  }
+}
+
+void SqliteChange::take(std::string_view action) {
+  const Decision decision = judge().judge(action);
+  take(decision, {.kind = "registry", .action = action, .object = {}, .before = nullptr, .after = nullptr});
+}
 
 void SqliteChange::found(const apikey::RegistryId& id, const Home& home) {
   database_.query("INSERT INTO info(one, registry_id, created, hash_seed) VALUES(1, ?, ?, randomblob(16))")
@@ -129,6 +183,8 @@ void SqliteChange::adopt(const Home& here, const std::string& reason) {
   };
   Json after = entry(here);
   after["reason"] = reason;
+  reason_ = reason;
+  take("registry.adopt");
   set_home(here);
   audit("registry.adopt", hex(info.id), entry(info.home), after);
 }
@@ -139,19 +195,30 @@ void SqliteChange::begin_chain_version_2() {
 
 void SqliteChange::set_prefix(const std::string& prefix) {
   const RegistryInfo info = registry_.info();
+  const Json before{{"prefix", info.prefix}};
+  const Json after{{"prefix", prefix}};
+  const std::string id = hex(info.id);
+  take(judge().judge("registry.set"),
+       {.kind = "registry", .action = "set", .object = id, .before = before, .after = after});
   database_.query("UPDATE info SET prefix = ?").bind(prefix).run();
-  audit("registry.set", hex(info.id), {{"prefix", info.prefix}}, {{"prefix", prefix}});
+  audit("registry.set", id, before, after);
 }
 
 void SqliteChange::give_directory(const std::string& from, const std::string& to) {
+  take("registry.owner");
   audit("registry.owner", hex(registry_.info().id), {{"user", from}}, {{"user", to}});
 }
 
 // The name stands in the snapshot, so this wants to be published.
 void SqliteChange::rename_store(const std::string& name) {
   const RegistryInfo info = registry_.info();
+  const Json before{{"name", info.name}};
+  const Json after{{"name", name}};
+  const std::string id = hex(info.id);
+  take(judge().judge("registry.rename"),
+       {.kind = "registry", .action = "rename", .object = id, .before = before, .after = after});
   database_.query("UPDATE info SET store_name = ?").bind(name).run();
-  audit("registry.rename", hex(info.id), {{"name", info.name}}, {{"name", name}});
+  audit("registry.rename", id, before, after);
 }
 
 void SqliteChange::load_chain_end() {
@@ -202,16 +269,20 @@ void SqliteChange::audit(std::string_view action, std::string_view object, const
   query.bind(texts.after).bind(entry.prev_hash).bind(entry.hash).run();
   last_seq_ = entry.seq;
   last_hash_ = entry.hash;
+  first_seq_ = first_seq_ == 0 ? entry.seq : first_seq_;
 }
 
 void SqliteChange::create(const Owner& owner) {
+  const Json after = to_json(owner);
+  take(judge().judge("owner.create", nullptr, &owner),
+       {.kind = "owner", .action = "create", .object = owner.name, .before = nullptr, .after = after});
   Query query = database_.query(
       "INSERT INTO owners(name, id, email, team, meta, suspended, suspended_until, created)"
       " VALUES(?, ?, ?, ?, ?, ?, ?, ?)");
   query.bind(owner.name).bind(owner.id).bind(owner.email).bind(owner.team).bind(dump(owner.meta));
   query.bind(owner.is_suspended).bind(owner.suspended_until).bind(owner.created).run();
   insert_limits(database_, owner);
-  audit("owner.create", owner.name, nullptr, to_json(owner), &owner.id);
+  audit("owner.create", owner.name, nullptr, after, &owner.id);
 }
 
 void SqliteChange::update(const Owner& owner, std::string_view action) {
@@ -219,25 +290,35 @@ void SqliteChange::update(const Owner& owner, std::string_view action) {
   if (!before) {
     fail_vanished(owner.name);
   }
+  const Json was = to_json(*before);
+  const Json is = to_json(owner);
+  take(judge().judge(action_of("owner", action), &*before, &owner),
+       {.kind = "owner", .action = action, .object = owner.name, .before = was, .after = is});
   Query query = database_.query(
       "UPDATE owners SET email = ?, team = ?, meta = ?, suspended = ?, suspended_until = ? WHERE id = ?");
   query.bind(owner.email).bind(owner.team).bind(dump(owner.meta)).bind(owner.is_suspended);
   query.bind(owner.suspended_until).bind(owner.id).run();
   database_.query("DELETE FROM owner_limits WHERE of = (SELECT num FROM owners WHERE id = ?)").bind(owner.id).run();
   insert_limits(database_, owner);
-  audit(action_of("owner", action), owner.name, to_json(*before), to_json(owner), &owner.id);
+  audit(action_of("owner", action), owner.name, was, is, &owner.id);
 }
 
 void SqliteChange::remove(const Owner& owner) {
+  const Json before = to_json(owner);
+  take(judge().judge("owner.delete", &owner, nullptr),
+       {.kind = "owner", .action = "delete", .object = owner.name, .before = before, .after = nullptr});
   database_.query("DELETE FROM owners WHERE id = ?").bind(owner.id).run();
   owner_ids_.erase(owner.name);
-  audit("owner.delete", owner.name, to_json(owner), nullptr, &owner.id);
+  audit("owner.delete", owner.name, before, nullptr, &owner.id);
 }
 
 void SqliteChange::create(const Plan& plan) {
+  const Json after = to_json(plan);
+  take(judge().judge("plan.create", nullptr, &plan),
+       {.kind = "plan", .action = "create", .object = plan.name, .before = nullptr, .after = after});
   database_.query("INSERT INTO plans(name, created) VALUES(?, ?)").bind(plan.name).bind(plan.created).run();
   insert_limits(database_, plan);
-  audit("plan.create", plan.name, nullptr, to_json(plan));
+  audit("plan.create", plan.name, nullptr, after);
 }
 
 void SqliteChange::update(const Plan& plan, std::string_view action) {
@@ -245,20 +326,30 @@ void SqliteChange::update(const Plan& plan, std::string_view action) {
   if (!before) {
     fail_vanished(plan.name);
   }
+  const Json was = to_json(*before);
+  const Json is = to_json(plan);
+  take(judge().judge(action_of("plan", action), &*before, &plan),
+       {.kind = "plan", .action = action, .object = plan.name, .before = was, .after = is});
   database_.query("DELETE FROM plan_limits WHERE of = (SELECT num FROM plans WHERE name = ?)").bind(plan.name).run();
   insert_limits(database_, plan);
-  audit(action_of("plan", action), plan.name, to_json(*before), to_json(plan));
+  audit(action_of("plan", action), plan.name, was, is);
 }
 
 void SqliteChange::remove(const Plan& plan) {
+  const Json before = to_json(plan);
+  take(judge().judge("plan.delete", &plan, nullptr),
+       {.kind = "plan", .action = "delete", .object = plan.name, .before = before, .after = nullptr});
   database_.query("DELETE FROM plans WHERE name = ?").bind(plan.name).run();
-  audit("plan.delete", plan.name, to_json(plan), nullptr);
+  audit("plan.delete", plan.name, before, nullptr);
 }
 
 void SqliteChange::create(const Role& role) {
+  const Json after = to_json(role);
+  take(judge().judge("role.create", nullptr, &role),
+       {.kind = "role", .action = "create", .object = role.name, .before = nullptr, .after = after});
   Query query = database_.query("INSERT INTO roles(name, scopes, created) VALUES(?, ?, ?)");
   query.bind(role.name).bind(join_words(role.scopes)).bind(role.created).run();
-  audit("role.create", role.name, nullptr, to_json(role));
+  audit("role.create", role.name, nullptr, after);
 }
 
 void SqliteChange::update(const Role& role, std::string_view action) {
@@ -266,21 +357,37 @@ void SqliteChange::update(const Role& role, std::string_view action) {
   if (!before) {
     fail_vanished(role.name);
   }
+  const Json was = to_json(*before);
+  const Json is = to_json(role);
+  take(judge().judge(action_of("role", action), &*before, &role),
+       {.kind = "role", .action = action, .object = role.name, .before = was, .after = is});
   database_.query("UPDATE roles SET scopes = ? WHERE name = ?").bind(join_words(role.scopes)).bind(role.name).run();
-  audit(action_of("role", action), role.name, to_json(*before), to_json(role));
+  audit(action_of("role", action), role.name, was, is);
 }
 
 void SqliteChange::remove(const Role& role) {
+  const Json before = to_json(role);
+  take(judge().judge("role.delete", &role, nullptr),
+       {.kind = "role", .action = "delete", .object = role.name, .before = before, .after = nullptr});
   database_.query("DELETE FROM roles WHERE name = ?").bind(role.name).run();
-  audit("role.delete", role.name, to_json(role), nullptr);
+  audit("role.delete", role.name, before, nullptr);
 }
 
 void SqliteChange::create(const Key& key, std::string_view action) {
+  const Json after = to_json(key);
+  const std::string id = text_of(key.id);
+  take(judge().judge(action_of("key", action), nullptr, &key), {.kind = "key",
+                                                                .action = action,
+                                                                .object = id,
+                                                                .before = nullptr,
+                                                                .after = after,
+                                                                .more = {{"digest", hex(key.digest.bytes)}}});
   Query query = database_.query(
       "INSERT INTO keys(plan, name, env, scopes, allow_ip, allow_origin, allow_method, allow_host, require_tls, meta,"
-      " not_before, expires, suspended, suspended_until, revoked, revoked_reason, admin_scopes, ref, owner, digest, id,"
-      " family, prefix, hint, created, pepper) VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, ?, ?, ?, ?, ?, ?,"
-      " ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT num FROM owners WHERE name = ?), ?, ?, ?, ?, ?, ?, ?)");
+      " not_before, expires, suspended, suspended_until, revoked, revoked_reason, admin_scopes, ref, may_grant, teams,"
+      " owner, digest, id, family, prefix, hint, created, pepper) VALUES((SELECT num FROM plans WHERE name = ?), ?, ?, "
+      "?,"
+      " ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT num FROM owners WHERE name = ?), ?, ?, ?, ?, ?, ?, ?)");
   bind_common(query, key);
   query.bind(key.owner).bind(key.digest.bytes).bind(key.id.bytes).bind(key.family.bytes).bind(key.prefix);
   query.bind(key.hint).bind(key.created);
@@ -292,7 +399,7 @@ void SqliteChange::create(const Key& key, std::string_view action) {
   query.run();
   ++added_;
   insert_roles_and_limits(database_, key);
-  audit(action_of("key", action), text_of(key.id), nullptr, to_json(key), owner_id(key.owner));
+  audit(action_of("key", action), id, nullptr, after, owner_id(key.owner));
 }
 
 void SqliteChange::update(const Key& key, std::string_view action) {
@@ -300,29 +407,39 @@ void SqliteChange::update(const Key& key, std::string_view action) {
   if (!before) {
     fail_vanished(text_of(key.id));
   }
+  const Json was = to_json(*before);
+  const Json is = to_json(key);
+  const std::string id = text_of(key.id);
+  take(judge().judge(action_of("key", action), &*before, &key),
+       {.kind = "key", .action = action, .object = id, .before = was, .after = is});
   Query query = database_.query(
       "UPDATE keys SET plan = (SELECT num FROM plans WHERE name = ?), name = ?, env = ?, scopes = ?, allow_ip = ?,"
       " allow_origin = ?, allow_method = ?, allow_host = ?, require_tls = ?, meta = ?, not_before = ?, expires = ?,"
-      " suspended = ?, suspended_until = ?, revoked = ?, revoked_reason = ?, admin_scopes = ?, ref = ? WHERE digest"
-      " = ?");
+      " suspended = ?, suspended_until = ?, revoked = ?, revoked_reason = ?, admin_scopes = ?, ref = ?, may_grant = ?,"
+      " teams = ? WHERE digest = ?");
   bind_common(query, key);
   query.bind(key.digest.bytes).run();
   database_.query("DELETE FROM key_roles WHERE digest = ?").bind(key.digest.bytes).run();
   database_.query("DELETE FROM key_limits WHERE of = ?").bind(key.digest.bytes).run();
   insert_roles_and_limits(database_, key);
-  audit(action_of("key", action), text_of(key.id), to_json(*before), to_json(key), owner_id(key.owner));
+  audit(action_of("key", action), id, was, is, owner_id(key.owner));
 }
 
 void SqliteChange::remove(const Key& key) {
+  const Json before = to_json(key);
+  const std::string id = text_of(key.id);
+  take(judge().judge("key.delete", &key, nullptr),
+       {.kind = "key", .action = "delete", .object = id, .before = before, .after = nullptr});
   database_.query("DELETE FROM keys WHERE digest = ?").bind(key.digest.bytes).run();
   Query query = database_.query(
       "DELETE FROM key_adjustments WHERE family = ?1 AND NOT EXISTS(SELECT 1 FROM keys WHERE family = ?1)");
   query.bind(key.family.bytes).run();
   ++removed_;
-  audit("key.delete", text_of(key.id), to_json(key), nullptr, owner_id(key.owner));
+  audit("key.delete", id, before, nullptr, owner_id(key.owner));
 }
 
 void SqliteChange::create(const Pepper& pepper) {
+  take("pepper.create");
   if (pepper.is_current) {
     database_.query("UPDATE peppers SET current = 0").run();
   }
@@ -334,29 +451,211 @@ void SqliteChange::create(const Pepper& pepper) {
 void SqliteChange::adjust(const Key& key, const Adjustment& adjustment, std::string_view action,
                           const std::string& reason) {
   const Json subject{{"key", text_of(key.id)}, {"family", text_of(key.family)}, {"owner", key.owner}};
-  const Adjustment before = adjustment_of(registry_.adjustments(key.family), adjustment.quota);
+  const auto owner = registry_.owner(key.owner);
+  if (!owner) {
+    fail_vanished(key.owner);
+  }
+  const std::string id = text_of(key.id);
+  const Json before = adjustment_entry(subject, adjustment_of(registry_.adjustments(key.family), adjustment.quota));
+  Json after = adjustment_entry(subject, adjustment);
+  after["reason"] = reason;
+  take(judge().judge_quota(action_of("quota", action), *owner, &key),
+       {.kind = "quota", .action = action, .object = id, .before = before, .after = after});
   Query query = database_.query(
       "INSERT OR REPLACE INTO key_adjustments(family, quota, granted, granted_until, last_reset) VALUES(?, ?, ?, ?, "
       "?)");
   query.bind(key.family.bytes).bind(adjustment.quota).bind(adjustment.granted).bind(adjustment.granted_until);
   query.bind(adjustment.last_reset).run();
-  Json after = adjustment_entry(subject, adjustment);
-  after["reason"] = reason;
-  audit(action_of("quota", action), text_of(key.id), adjustment_entry(subject, before), after, owner_id(key.owner));
+  audit(action_of("quota", action), id, before, after, owner_id(key.owner));
 }
 
 void SqliteChange::adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
                           const std::string& reason) {
   const Json subject{{"owner", owner.name}};
-  const Adjustment before = adjustment_of(registry_.adjustments(owner), adjustment.quota);
+  const Json before = adjustment_entry(subject, adjustment_of(registry_.adjustments(owner), adjustment.quota));
+  Json after = adjustment_entry(subject, adjustment);
+  after["reason"] = reason;
+  take(judge().judge_quota(action_of("quota", action), owner, nullptr),
+       {.kind = "quota", .action = action, .object = owner.name, .before = before, .after = after});
   Query query = database_.query(
       "INSERT OR REPLACE INTO owner_adjustments(owner, quota, granted, granted_until, last_reset)"
       " VALUES((SELECT num FROM owners WHERE id = ?), ?, ?, ?, ?)");
   query.bind(owner.id).bind(adjustment.quota).bind(adjustment.granted).bind(adjustment.granted_until);
   query.bind(adjustment.last_reset).run();
-  Json after = adjustment_entry(subject, adjustment);
-  after["reason"] = reason;
-  audit(action_of("quota", action), owner.name, adjustment_entry(subject, before), after, &owner.id);
+  audit(action_of("quota", action), owner.name, before, after, &owner.id);
+}
+
+void SqliteChange::set(const Policy& policy) {
+  const Json before = to_json(registry_.policy());
+  const Json after = to_json(policy);
+  const std::string id = hex(registry_.info().id);
+  take(judge().judge("policy.set"),
+       {.kind = "policy", .action = "set", .object = id, .before = before, .after = after});
+  database_.query("UPDATE info SET policy = ?").bind(after.dump()).run();
+  audit("policy.set", id, before, after);
+}
+
+Approval SqliteChange::require_pending(std::uint64_t request) {
+  const auto approval = approvals_.find(request);
+  if (!approval) {
+    throw Failure(fmt::format("there is no request {}; `keyloader approval list` shows them", request));
+  }
+  if (approval->state != "pending") {
+    throw Failure(fmt::format("request {} is {} already{}", request, approval->state,
+                              approval->why.empty() ? "" : ": " + approval->why));
+  }
+  return *approval;
+}
+
+void SqliteChange::approve(std::uint64_t request) {
+  const Approval approval = require_pending(request);
+  const std::string asker = !approval.owner.empty()
+                                ? approval.owner
+                                : approval.actor.value("sudo_user", approval.actor.value("user", std::string{}));
+  if (!caller_.admin) {
+    throw Failure("an approval takes the key of a second person: give --key-file, with the key of an administrator");
+  }
+  if (judge().person() == asker) {
+    throw Failure(fmt::format("{} asked for this change, so somebody else has to approve it", asker));
+  }
+  is_approving_ = true;
+  actor_["request"] = request;
+  audit("approval.approve", std::to_string(request), nullptr, {{"request", request}});
+  reason_ = approval.reason;
+  for (const Json& step : approval.operations) {
+    apply(step);
+  }
+  approvals_.decide(request, "approved", actor_);
+}
+
+void SqliteChange::refuse(std::uint64_t request) {
+  static_cast<void>(require_pending(request));
+  static_cast<void>(judge());  // an administrator's key has to be good
+  audit("approval.refuse", std::to_string(request), nullptr, {{"request", request}});
+  approvals_.decide(request, "refused", actor_);
+}
+
+template <typename Object>
+void SqliteChange::apply_to(const Json& step, const std::string& action, std::optional<Object> now, Object made) {
+  if (step.at("before").is_null()) {
+    create(made);
+    return;
+  }
+  if (!now) {
+    fail_vanished(string_of(step.at("object")));
+  }
+  if (step.at("after").is_null()) {
+    remove(*now);
+    return;
+  }
+  assign(*now, fields_of(step.at("after")));
+  update(*now, action);
+}
+
+void SqliteChange::apply_to_key(const Json& step, const std::string& action) {
+  if (step.at("before").is_null()) {
+    Key key = key_from(step.at("after"));
+    if (!apikey::from_hex(string_of(step.at("digest")), key.digest.bytes)) {
+      throw Failure("the request holds a key without its digest");
+    }
+    create(key, action);
+    return;
+  }
+  const auto id = key_id_from(string_of(step.at("object")));
+  auto key = id ? registry_.key(*id) : std::nullopt;
+  if (!key) {
+    fail_vanished(string_of(step.at("object")));
+  }
+  if (step.at("after").is_null()) {
+    remove(*key);
+    return;
+  }
+  assign(*key, fields_of(step.at("after")));
+  update(*key, action);
+}
+
+void SqliteChange::apply_to_quota(const Json& step, const std::string& action) {
+  const Json& after = step.at("after");
+  const Adjustment adjustment{.quota = string_of(after.at("quota")),
+                              .granted = after.at("granted").get<std::uint64_t>(),
+                              .granted_until = seconds_from(string_of(after.at("granted_until"))),
+                              .last_reset = seconds_from(string_of(after.at("last_reset")))};
+  const std::string reason = string_of(after.at("reason"));
+  const auto id = key_id_from(string_of(field_of(after, "key")));
+  const auto key = id ? registry_.key(*id) : std::nullopt;
+  const auto owner = registry_.owner(string_of(after.at("owner")));
+  if (!owner || key.has_value() != id.has_value()) {
+    fail_vanished(string_of(step.at("object")));
+  }
+  if (key) {
+    adjust(*key, adjustment, action, reason);
+  } else {
+    adjust(*owner, adjustment, action, reason);
+  }
+}
+
+void SqliteChange::apply(const Json& step) {
+  const std::string kind = string_of(step.at("kind"));
+  const std::string action = string_of(step.at("action"));
+  const std::string object = string_of(step.at("object"));
+  const Json& after = step.at("after");
+  if (kind == "owner") {
+    apply_to(step, action, registry_.owner(object), after.is_null() ? Owner{} : owner_from(after));
+  } else if (kind == "plan") {
+    apply_to(step, action, registry_.plan(object), after.is_null() ? Plan{} : plan_from(after));
+  } else if (kind == "role") {
+    apply_to(step, action, registry_.role(object), after.is_null() ? Role{} : role_from(after));
+  } else if (kind == "key") {
+    apply_to_key(step, action);
+  } else if (kind == "quota") {
+    apply_to_quota(step, action);
+  } else if (kind == "policy") {
+    set(policy_from(after));
+  } else if (action == "rename") {
+    rename_store(string_of(after.at("name")));
+  } else {
+    set_prefix(string_of(after.at("prefix")));
+  }
+}
+
+// Undoes the change and writes the request for it instead. RETURNS: its number.
+std::uint64_t SqliteChange::ask() {
+  if (has_too_many_steps_) {
+    throw Failure(
+        fmt::format("this needs a second person ({}), and it is more than the {} changes that one request "
+                    "may hold; do it in parts",
+                    fmt::join(decision_.needs, ", "), kMostSteps));
+  }
+  database_.execute("ROLLBACK TO asked");
+  values_.forget();
+  owner_ids_.clear();
+  knows_chain_end_ = false;
+  added_ = 0;
+  removed_ = 0;
+  approvals_.sweep();
+  const Seconds now = wall_clock();
+  Approval approval;
+  approval.created = now;
+  approval.ends = now + kApprovalTime;
+  approval.actor = actor_;
+  approval.owner = judge_->is_admin() ? judge_->person() : std::string{};
+  approval.reason = reason_;
+  approval.needs = decision_.needs;
+  approval.operations = steps_;
+  const std::uint64_t number = approvals_.add(approval, caller_.admin ? &*caller_.admin : nullptr);
+  audit("approval.request", std::to_string(number), nullptr,
+        {{"request", number}, {"needs", decision_.needs}, {"changes", steps_.size()}});
+  approvals_.set_entry(number, last_seq_);
+  return number;
+}
+
+void SqliteChange::note_broken_glass() {
+  Texts rules = decision_.rules;
+  if (!decision_.needs.empty()) {
+    rules.emplace_back("approval");
+  }
+  audit("policy.break_glass", std::to_string(first_seq_), nullptr,
+        {{"rules", rules}, {"entries", {first_seq_, last_seq_}}});
 }
 
 // One statement for all keys of an import, not one for each.
@@ -379,6 +678,9 @@ void SqliteChange::settle(std::uint64_t keys_in_snapshot) {
 }
 
 std::uint64_t SqliteChange::next_generation(std::uint64_t at_least, Generation kind, const Json& note) {
+  if (kind == Generation::rollback) {
+    take("snapshot.rollback");
+  }
   count_keys();
   const std::uint64_t before = registry_.info().generation;
   const std::uint64_t generation = std::max(before, at_least) + 1;
@@ -394,6 +696,7 @@ std::uint64_t SqliteChange::next_generation(std::uint64_t at_least, Generation k
 }
 
 void SqliteChange::archive(const AuditEntry& last, const Json& note) {
+  take("audit.archive");
   database_
       .query(
           "INSERT OR IGNORE INTO archived_deletions SELECT action, object, time, before FROM audit WHERE seq <= ? AND "
@@ -413,6 +716,8 @@ std::uint64_t SqliteChange::erase(const OwnerId& owner) {
   if (values == 0) {
     return 0;
   }
+  take("owner.erase");
+  approvals_.forget_ended();
   // Its own entry first: what is erased holds its number.
   audit("owner.erase", hex(owner), nullptr, {{"values", values}});
   Query query =
@@ -435,8 +740,22 @@ void SqliteChange::write_over_erased() {
 }
 
 std::uint64_t SqliteChange::commit() {
+  if (!decision_.needs.empty() && !is_approving_ && !caller_.breaks_glass) {
+    const std::uint64_t request = ask();
+    transaction_.commit();
+    throw WaitsForApproval(request, decision_.needs);
+  }
   count_keys();
+  const bool breaks_glass =
+      caller_.breaks_glass && (!decision_.refused.empty() || (!decision_.needs.empty() && !is_approving_));
+  if (breaks_glass) {
+    note_broken_glass();
+  }
   transaction_.commit();
+  if (breaks_glass) {
+    syslog(LOG_AUTHPRIV | LOG_ALERT, "keyloader: the policy was passed over with --break-glass, audit entry %llu",
+           static_cast<unsigned long long>(last_seq_));
+  }
   if (has_erased_) {
     write_over_erased();
   }

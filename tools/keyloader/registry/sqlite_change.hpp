@@ -4,7 +4,9 @@
 
 #include <unordered_map>
 
+#include "registry/approvals.hpp"
 #include "registry/audit_values.hpp"
+#include "registry/policy.hpp"
 #include "registry/registry.hpp"
 #include "registry/sqlite_db.hpp"
 
@@ -13,7 +15,7 @@ namespace keyloader {
 class SqliteChange final : public Change {
  public:
   // Takes the write lock. `registry` reads through the same connection, and so sees what was changed here.
-  SqliteChange(Database& database, Registry& registry);
+  SqliteChange(Database& database, Registry& registry, const Caller& caller = {});
 
   // The first change of all: gives a new registry its id and its home.
   void found(const apikey::RegistryId& id, const Home& home);
@@ -42,6 +44,10 @@ class SqliteChange final : public Change {
               const std::string& reason) override;
   void adjust(const Owner& owner, const Adjustment& adjustment, std::string_view action,
               const std::string& reason) override;
+  void set(const Policy& policy) override;
+  void approve(std::uint64_t request) override;
+  void refuse(std::uint64_t request) override;
+  [[nodiscard]] Texts needs() const override { return is_approving_ ? Texts{} : decision_.needs; }
   void set_prefix(const std::string& prefix) override;
   void rename_store(const std::string& name) override;
   void settle(std::uint64_t keys_in_snapshot) override;
@@ -53,6 +59,30 @@ class SqliteChange final : public Change {
   std::uint64_t commit() override;
 
  private:
+  // What changed one object, so that a request can be shown and done later.
+  struct Step {
+    std::string_view kind;    // `key`
+    std::string_view action;  // `set`
+    std::string_view object;
+    const Json& before;
+    const Json& after;
+    Json more{};  // what the states do not say
+  };
+
+  // All that is changed is judged first.
+  Judge& judge();
+  void take(const Decision& decision, const Step& step);
+  void take(std::string_view action);  // what cannot wait for a second person
+  void apply(const Json& step);
+  void apply_to_owner(const Json& step, const std::string& action);
+  void apply_to_key(const Json& step, const std::string& action);
+  void apply_to_quota(const Json& step, const std::string& action);
+  template <typename Object>
+  void apply_to(const Json& step, const std::string& action, std::optional<Object> now, Object made);
+  [[nodiscard]] Approval require_pending(std::uint64_t request);
+  std::uint64_t ask();
+  void note_broken_glass();
+
   // `owner`: whom the entry is about; null: nobody.
   void audit(std::string_view action, std::string_view object, const Json& before, const Json& after,
              const OwnerId* owner = nullptr);
@@ -65,6 +95,14 @@ class SqliteChange final : public Change {
   Database& database_;
   Registry& registry_;
   Transaction transaction_;
+  Caller caller_;
+  std::optional<Judge> judge_;
+  Decision decision_;  // of all changes so far
+  Json steps_ = Json::array();
+  bool has_too_many_steps_ = false;
+  bool is_approving_ = false;
+  std::uint64_t first_seq_ = 0;  // of the entries of this change
+  Approvals approvals_;
   bool knows_chain_end_ = false;
   bool has_erased_ = false;
   std::uint64_t added_ = 0;  // keys, since count_keys()

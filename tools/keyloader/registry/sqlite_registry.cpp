@@ -21,17 +21,18 @@ class SqliteRegistry final : public Registry {
   [[nodiscard]] Database& database() { return database_; }
 
   std::unique_ptr<Change> begin_change() override {
-    auto change = std::make_unique<SqliteChange>(database_, *this);
+    auto change = std::make_unique<SqliteChange>(database_, *this, caller_);
     change->require_home(here_);
     return change;
   }
 
   std::unique_ptr<Change> begin_adoption(const std::string& reason) override {
-    auto change = std::make_unique<SqliteChange>(database_, *this);
+    auto change = std::make_unique<SqliteChange>(database_, *this, caller_);
     change->adopt(here_, reason);
     return change;
   }
 
+  void act_as(const Caller& caller) override { caller_ = caller; }
   Home here() const override { return here_; }
 
   void with_stable_view(const std::function<void()>& read) override {
@@ -45,7 +46,8 @@ class SqliteRegistry final : public Registry {
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
         " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive',"
         "                                                          'audit.version', 'owner.erase', 'registry.set', "
-        "'registry.owner')"
+        "'registry.owner', 'policy.set', 'policy.break_glass', 'approval.request', 'approval.approve', "
+        "'approval.refuse')"
         "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
         " archived_seq, archived_time, archived_hash, store_name, hash_seed, prefix FROM info");
     if (!query.step()) {
@@ -71,6 +73,14 @@ class SqliteRegistry final : public Registry {
     info.schema_version = schema_version(database_);
     return info;
   }
+
+  Policy policy() override {
+    Query query = database_.query("SELECT policy FROM info");
+    return query.step() ? policy_from(Json::parse(query.view(0))) : Policy{};
+  }
+
+  std::optional<Approval> approval(std::uint64_t request) override { return Approvals(database_, *this).find(request); }
+  std::vector<Approval> approvals() override { return Approvals(database_, *this).all(); }
 
   std::optional<Owner> owner(std::string_view name) override {
     Query query = database_.query(
@@ -278,7 +288,8 @@ class SqliteRegistry final : public Registry {
         " SELECT * FROM (SELECT seq, time, actor, action, object, before, after, prev_hash, hash FROM audit"
         " WHERE (?1 = '' OR object IN objects) AND (?2 = '' OR action = ?2"
         "        OR substr(action, 1, length(?2) + 1) = ?2 || '.')"
-        " AND (?3 = '' OR json_extract(actor, '$.user') IN users OR json_extract(actor, '$.sudo_user') IN users)"
+        " AND (?3 = '' OR json_extract(actor, '$.user') IN users OR json_extract(actor, '$.sudo_user') IN users"
+        "      OR json_extract(actor, '$.admin') = ?3)"
         " AND time >= ?4 AND seq >= ?5 ORDER BY seq DESC LIMIT ?6) ORDER BY seq");
     query.bind(filter.object).bind(filter.action).bind(filter.actor).bind(filter.since).bind(filter.first);
     query.bind(filter.most == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(filter.most));
@@ -336,6 +347,7 @@ class SqliteRegistry final : public Registry {
   Database database_;
   AuditValues values_;
   Home here_;
+  Caller caller_;
 };
 
 }  // namespace

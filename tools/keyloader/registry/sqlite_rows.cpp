@@ -115,6 +115,8 @@ Key read_key(const Query& row) {
   key.admin_scopes = split_words(row.view(24));
   key.hint = row.text(25);
   key.ref = row.text(26);
+  key.may_grant = split_words(row.view(27));
+  key.teams = row.view(28).empty() ? Texts{} : parse_json(row.view(28)).get<Texts>();  // a name may hold blanks
   return key;
 }
 

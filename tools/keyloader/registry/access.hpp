@@ -1,0 +1,50 @@
+// What one state of an object allows and another does not. Called by `audit revert`, which never gives access back, and
+// by the policy, which asks for a second person where access grows.
+#pragma once
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "registry/fields.hpp"
+
+namespace keyloader {
+
+// What is in `more` and not held already. A wider scope holds a narrower one.
+template <typename Holds>
+[[nodiscard]] Texts gained(const Texts& more, const Texts& held, const Holds& holds) {
+  Texts all;
+  std::copy_if(more.begin(), more.end(), std::back_inserter(all), [&](const std::string& one) {
+    return std::none_of(held.begin(), held.end(), [&](const std::string& each) { return holds(each, one); });
+  });
+  return all;
+}
+
+struct Regained {
+  std::string what;    // "scope orders:write"
+  std::string option;  // "--scope orders:write"; empty: that of the one before gives it back, too
+};
+
+// What `then` allows and `now` does not. A field that is absent on both sides is the same on both. Reserved scopes are
+// not looked at. LIFETIME: that of the fields.
+class Access {
+ public:
+  Access(const Fields& now, const Fields& then);
+
+  [[nodiscard]] const std::vector<Regained>& regained() const { return regained_; }
+  [[nodiscard]] bool ends_revocation() const;
+  [[nodiscard]] bool ends_suspension() const;
+
+ private:
+  void add(std::string_view what, std::string_view option, const Texts& again, const Texts& all);
+  void add_lists();
+  void add_times();
+
+  const Fields& now_;
+  const Fields& then_;
+  std::vector<Regained> regained_;
+};
+
+}  // namespace keyloader
