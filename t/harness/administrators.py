@@ -18,12 +18,13 @@ class Shop:
         self.files = {}
         self.ids = {}
         for owner, team in (("acme", "shop"), ("umbrella", "labs")):
-            keyloader("owner", "create", owner, "--team", team)
+            keyloader("owner", "create", owner, "--team", team, "--no-publish")
         for name, *options in (("alice", "--role", "admin"), ("carol", "--role", "admin"),
                                ("bob", "--role", "issue", "--may-grant", "orders:*", "--team", "shop"),
                                ("sam", "--role", "support", "--may-grant", "orders:*"), ("vic", "--role", "view"),
                                ("tess", "--role", "admin", "--may-grant", "orders:*", "--team", "shop")):
-            made = keyloader.json("admin", "create", "--owner", name, "--create-owner", *options)
+            made = keyloader.json("admin", "create", "--owner", name, "--create-owner", "--no-publish",
+                                  *options)
             self.files[name] = secret_file(place, made, name)
             self.ids[name] = made["id"]
 

@@ -101,8 +101,9 @@ def test_what_is_approved_is_what_was_asked_for(shop, kind, bare, tmp_path):
     def contents(tool):
         """But for what is random or the time."""
         found = state(tool)
-        if kind != "policy set":
-            del found["info"]  # the twin has no policy
+        del found["info"]  # the twin has no policy
+        found["policy"] = [tool.json("policy", "show")[name] for name in ("key_name", "approve_scope", "require_meta")
+                           if kind == "policy set"]
         def plain(row):
             return re.sub(r'"[0-9a-f]{26,64}"|1[0-9]{9}|"[A-Za-z0-9]{4}"', "*", json.dumps(row, default=bytes.hex))
         return {name: sorted(map(plain, rows)) for name, rows in found.items() if name != "peppers"}
@@ -156,8 +157,15 @@ def test_who_asks_on_the_machine_needs_an_administrator(shop):
     shop.as_("alice", "approval", "approve", number)
 
 
-@pytest.mark.parametrize("who", ["local", "alice", "carol", "vic"])
-def test_anybody_may_end_a_request(shop, who):
+def test_who_may_only_look_ends_own_requests_only(shop):
+    number = ask(shop, "alice", "key", "create", "--owner", "acme", "--scope", "billing:read")
+    for who in ("vic", "sam"):
+        assert "may refuse own requests only" in shop.as_(who, "approval", "refuse", number, status=1).stderr
+    assert shop.run.json("approval", "show", number)["state"] == "pending"
+
+
+@pytest.mark.parametrize("who", ["local", "alice", "carol", "bob"])
+def test_who_may_end_a_request(shop, who):
     number = ask(shop, "alice", "key", "create", "--owner", "acme", "--scope", "billing:read")
     assert "nothing was changed" in shop.as_(who, "approval", "refuse", number, "--reason", "not now").stdout
     assert "refused already" in shop.as_("carol", "approval", "approve", number, status=1).stderr

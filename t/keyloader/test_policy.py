@@ -12,6 +12,7 @@ import pytest
 from harness.administrators import Shop, state
 from harness.old_registry import to_schema_8
 from harness.paths import KEYLOADER
+from harness.preload import Preload
 
 
 @pytest.fixture
@@ -376,6 +377,38 @@ def test_break_glass_passes_and_is_written_down(keyloader):
     assert f"audit entry {entry['seq']}" in keyloader("policy", "show").stdout
     found = json.loads(keyloader.start("doctor", "--json").communicate()[0])
     assert [one["result"] for one in found if one["check"] == "break-glass"] == ["notice"]
+
+
+def test_the_systems_log_says_so_at_once(keyloader, tmp_path):
+    log = tmp_path / "syslog"
+    listener = Preload(tmp_path, "listener", r'''
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+static void keep(int priority, const char* format, va_list values) {
+  FILE* file = fopen(getenv("KEPT"), "a");
+  fprintf(file, "%d ", priority);
+  vfprintf(file, format, values);
+  fclose(file);
+}
+void syslog(int priority, const char* format, ...) {
+  va_list values; va_start(values, format); keep(priority, format, values); va_end(values);
+}
+void __syslog_chk(int priority, int flag, const char* format, ...) {
+  va_list values; va_start(values, format); keep(priority, format, values); va_end(values);
+}
+''', KEPT=log)
+    keyloader("policy", "set", "--require-meta", "ticket")
+    keyloader("owner", "create", "acme")
+    for options in (["--meta", "ticket=1"], []):
+        assert not log.exists(), "only what passed over the policy is told"
+        subprocess.run([KEYLOADER, "key", "create", "--owner", "acme", *options, "--break-glass", "--reason", "x"],
+                       env={**keyloader.environment(), **listener.environment, "APIKEY_DIR": str(keyloader.dir)}, check=True,
+                       capture_output=True)
+    entry = keyloader.audit("--action", "policy.break_glass")[0]["seq"]
+    alert, authpriv = 1, 10 << 3
+    assert log.read_text() == (f"{alert | authpriv} keyloader: the policy was passed over with --break-glass, "
+                               f"audit entry {entry}")
 
 
 def test_break_glass_that_was_not_needed_leaves_no_trace(keyloader):

@@ -68,6 +68,8 @@ Json current_actor() {
   return actor;
 }
 
+std::string user_of(const Json& actor) { return actor.value("sudo_user", actor.value("user", std::string{})); }
+
 std::string text_of(const apikey::KeyId& id) {
   const auto text = apikey::key_id_text(id);
   return {text.data(), text.size()};

@@ -191,6 +191,9 @@ struct AuditFilter {
 // the user.
 [[nodiscard]] Json current_actor();
 
+// Of such an actor: the user, and not the one that sudo made of him.
+[[nodiscard]] std::string user_of(const Json& actor);
+
 [[nodiscard]] std::string text_of(const apikey::KeyId& id);
 [[nodiscard]] std::optional<apikey::KeyId> key_id_from(std::string_view text);
 [[nodiscard]] std::string hex(const std::uint8_t* bytes, std::size_t length);

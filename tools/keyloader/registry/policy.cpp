@@ -92,8 +92,7 @@ void Decision::add(const Decision& more) {
 
 Judge::Judge(Registry& registry, const Caller& caller) : registry_(registry), policy_(registry.policy()) {
   if (!caller.admin) {
-    const Json actor = current_actor();
-    person_ = actor.value("sudo_user", actor.value("user", std::string{}));
+    person_ = user_of(current_actor());
     return;
   }
   admin_ = registry.key(*caller.admin);
@@ -108,6 +107,8 @@ Judge::Judge(Registry& registry, const Caller& caller) : registry_(registry), po
   }
   person_ = admin_->owner;
 }
+
+bool Judge::may_refuse(const std::string& asker) const { return !admin_ || person_ == asker || holds("issue"); }
 
 std::string Judge::caller_text() const {
   return admin_ ? fmt::format("{} of {}", text_of(admin_->id), admin_->owner) : person_;

@@ -35,6 +35,9 @@ class Judge {
   [[nodiscard]] bool is_admin() const { return admin_.has_value(); }
   [[nodiscard]] std::string caller_text() const;
 
+  // Whether the caller may end what `asker` asked for.
+  [[nodiscard]] bool may_refuse(const std::string& asker) const;
+
   // null: there was, or is, no such object. `action`: `key.set`.
   [[nodiscard]] Decision judge(std::string_view action, const Key* before, const Key* after);
   [[nodiscard]] Decision judge(std::string_view action, const Owner* before, const Owner* after);

@@ -84,6 +84,11 @@ std::string action_of(std::string_view kind, std::string_view action) {
   return std::string{kind}.append(".").append(action);
 }
 
+// Whoever asked: the owner of an administrator's key, or a user of the machine.
+std::string asker_of(const Approval& approval) {
+  return approval.owner.empty() ? user_of(approval.actor) : approval.owner;
+}
+
 [[noreturn]] void fail_vanished(const std::string& name) {
   throw Failure(name + " is not in the registry any more; nothing was changed");
 }
@@ -509,9 +514,7 @@ Approval SqliteChange::require_pending(std::uint64_t request) {
 
 void SqliteChange::approve(std::uint64_t request) {
   const Approval approval = require_pending(request);
-  const std::string asker = !approval.owner.empty()
-                                ? approval.owner
-                                : approval.actor.value("sudo_user", approval.actor.value("user", std::string{}));
+  const std::string asker = asker_of(approval);
   if (!caller_.admin) {
     throw Failure("an approval takes the key of a second person: give --key-file, with the key of an administrator");
   }
@@ -529,8 +532,10 @@ void SqliteChange::approve(std::uint64_t request) {
 }
 
 void SqliteChange::refuse(std::uint64_t request) {
-  static_cast<void>(require_pending(request));
-  static_cast<void>(judge());  // an administrator's key has to be good
+  const Approval approval = require_pending(request);
+  if (!judge().may_refuse(asker_of(approval))) {
+    throw Failure(fmt::format("{} may refuse own requests only; others take apikey:issue", judge_->caller_text()));
+  }
   audit("approval.refuse", std::to_string(request), nullptr, {{"request", request}});
   approvals_.decide(request, "refused", actor_);
 }
