@@ -1,5 +1,7 @@
 """A registry with administrators of every kind, and what of it a change could change."""
 
+import copy
+import shutil
 import sqlite3
 
 
@@ -27,6 +29,16 @@ class Shop:
                                   *options)
             self.files[name] = secret_file(place, made, name)
             self.ids[name] = made["id"]
+
+    def moved_to(self, tool):
+        """The same in the directory of `tool`, which is not there yet; much quicker than to make it again."""
+        shutil.copytree(self.run.dir, tool.dir, symlinks=True, copy_function=shutil.copy2)
+        with sqlite3.connect(tool.dir / "registry.db") as database:
+            database.execute("UPDATE info SET home_directory = ?", (str(tool.dir.resolve()),))
+        database.close()
+        made = copy.copy(self)
+        made.run, made.files, made.ids = tool, dict(self.files), dict(self.ids)
+        return made
 
     def as_(self, who, *arguments, status=0, **more):
         """A command by an administrator, or by whoever is on the machine."""

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from harness.administrators import Shop
 from harness.fake_node import FakeNode
 from harness.paths import KEYLOADER
 
@@ -69,6 +70,19 @@ def lasting(tmp_path_factory):
 def keyloader(bare):
     bare("init")
     return bare
+
+
+@pytest.fixture(scope="session")
+def first_shop(tmp_path_factory):
+    tool = Keyloader(tmp_path_factory.mktemp("shop") / "node")
+    tool("init")
+    return Shop(tool, tool.dir.parent)
+
+
+@pytest.fixture
+def shop(first_shop, bare):
+    """A registry with administrators."""
+    return first_shop.moved_to(bare)
 
 
 @pytest.fixture

@@ -7,16 +7,21 @@ import threading
 
 import pytest
 
-from harness.administrators import Shop, state
+from harness.administrators import state
+
+
+@pytest.fixture(scope="module")
+def careful_shop(first_shop, tmp_path_factory):
+    made = first_shop.moved_to(first_shop.run.beside("careful"))
+    made.run("policy", "set", "--approve-scope", "billing:*", "--approve-action", "owner.delete", "--approve-action",
+             "plan", "--approve-action", "role", "--approve-action", "quota.grant", "--approve-action", "owner.set",
+             "--approve-action", "key.delete")
+    return made
 
 
 @pytest.fixture
-def shop(keyloader, tmp_path):
-    made = Shop(keyloader, tmp_path)
-    keyloader("policy", "set", "--approve-scope", "billing:*", "--approve-action", "owner.delete", "--approve-action",
-              "plan", "--approve-action", "role", "--approve-action", "quota.grant", "--approve-action", "owner.set",
-              "--approve-action", "key.delete")
-    return made
+def shop(careful_shop, bare):
+    return careful_shop.moved_to(bare)
 
 
 def ask(shop, who, *command, **more):
@@ -88,7 +93,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_approved_is_what_was_asked_for(shop, kind, bare, tmp_path):
+def test_what_is_approved_is_what_was_asked_for(shop, first_shop, kind):
     """The same as the command would have done alone, field by field."""
     def prepare(tool, glass=()):
         for command in (["owner", "create", "empty"], ["plan", "create", "silver", "--rate", "1/s"],
@@ -117,9 +122,8 @@ def test_what_is_approved_is_what_was_asked_for(shop, kind, bare, tmp_path):
     assert [one["action"] for one in entry] == ["approval.approve", kind.replace(" ", ".").replace("admin.set", "key.admin")]
     after = contents(shop.run)
 
-    twin = shop.run.beside("twin")
-    twin("init")
-    other = Shop(twin, tmp_path)
+    other = first_shop.moved_to(shop.run.beside("twin"))
+    twin = other.run
     twin_key = prepare(twin)
     before = contents(twin)
     twin(*[word.format(orders=twin_key, **other.ids) for word in KINDS[kind]])

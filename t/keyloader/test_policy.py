@@ -15,11 +15,6 @@ from harness.paths import KEYLOADER
 from harness.preload import Preload
 
 
-@pytest.fixture
-def shop(keyloader, tmp_path):
-    return Shop(keyloader, tmp_path)
-
-
 # Rules for whoever makes the change
 
 def test_the_empty_policy_asks_for_nothing(keyloader):
