@@ -43,7 +43,7 @@ std::string with_stem(const std::string& word) {
 
 // The scope that a word means; `apikey:view` is as good as `view`.
 std::string scope_of(const std::string& word) {
-  const std::string full = with_stem(word);
+  std::string full = with_stem(word);
   if (admin_word(full) == full) {
     const std::string meant =
         is_none(word) ? std::string{} : did_you_mean(full.substr(kReservedStem.size()), admin_roles());
