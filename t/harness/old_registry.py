@@ -1,7 +1,8 @@
-"""registry.db as older versions of keyloader left it."""
+"""registry.db as older versions of keyloader left it, and as somebody leaves it who writes into it himself."""
 
 import hashlib
 import json
+import sqlite3
 
 
 def rechain(database, entries):
@@ -20,6 +21,20 @@ def rechain(database, entries):
 def all_entries(database):
     return database.execute(
         "SELECT seq, time, actor, action, object, before, after FROM audit ORDER BY seq").fetchall()
+
+
+def rewrite_audit(directory, edit):
+    """What `edit` makes of the entries, with a chain that is right, as one who can write registry.db would."""
+    with sqlite3.connect(directory / "registry.db") as database:
+        entries = all_entries(database)
+        database.execute("DELETE FROM audit")
+        rechain(database, edit(entries))
+    database.close()
+
+
+def age_audit(directory, seconds):
+    """As if all of it had been done so much earlier."""
+    rewrite_audit(directory, lambda entries: [(seq, when - seconds, *rest) for seq, when, *rest in entries])
 
 
 KEY_ROWS = """

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from harness.old_registry import all_entries, rechain, to_schema_5
+from harness.old_registry import age_audit, to_schema_5
 from harness.paths import KEYLOADER
 
 SECRET = {"name": "Jana Nowak", "email": "jana@home.example", "meta": "passport-4711", "key": "her laptop", "reason": "Jana left"}
@@ -166,9 +166,7 @@ def test_an_erased_entry_is_not_reverted(keyloader):
 def test_archived_entries_are_erased_too(keyloader, tmp_path):
     make_and_delete(keyloader)
     file = tmp_path / "audit.ndjson"
-    with sqlite3.connect(keyloader.dir / "registry.db") as database:
-        rechain(database, [(seq, when - 86400, *rest) for seq, when, *rest in all_entries(database)])
-    database.close()
+    age_audit(keyloader.dir, 86400)
     keyloader("audit", "archive", file, "--before", "1h")
     assert SECRET["name"] not in file.read_text()
     keyloader("owner", "erase", SECRET["name"])
@@ -178,9 +176,7 @@ def test_archived_entries_are_erased_too(keyloader, tmp_path):
 
 def test_values_of_archived_entries_are_checked(keyloader, tmp_path):
     make_and_delete(keyloader)
-    with sqlite3.connect(keyloader.dir / "registry.db") as database:
-        rechain(database, [(seq, when - 86400, *rest) for seq, when, *rest in all_entries(database)])
-    database.close()
+    age_audit(keyloader.dir, 86400)
     keyloader("audit", "archive", tmp_path / "audit.ndjson", "--before", "1h")
     change(keyloader, "UPDATE audit_values SET value = 'Somebody Else' WHERE value = 'Jana Nowak'")
     assert "has been altered" in keyloader.refused("audit", "verify")

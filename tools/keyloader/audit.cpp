@@ -136,7 +136,7 @@ void list(const Session& session, const AuditOptions& options) {
   session.report_table({"SEQ", "TIME", "WHO", "ACTION", "OBJECT", "CHANGE"}, rows, json, "no entries");
 }
 
-AuditChain verify_chain(Registry& registry, const std::function<void(const AuditEntry&)>& visit) {
+AuditChain verify_chain(Registry& registry, const AuditVisit& visit) {
   const RegistryInfo info = registry.info();
   AuditChain chain(info.archived_seq, info.archived_hash);
   registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) {
@@ -163,9 +163,7 @@ struct VerifyOptions {
   bool checks_anchors = false;
 };
 
-using Visit = std::function<void(const AuditEntry&)>;
-
-void verify_archived(Registry& registry, const RegistryInfo& info, const Texts& files, const Visit& visit) {
+void verify_archived(Registry& registry, const RegistryInfo& info, const Texts& files, const AuditVisit& visit) {
   const AuditChain archived = verify_archives(files, [&](const AuditEntry& entry) {
     registry.check_audit_values(entry);
     visit(entry);
@@ -194,7 +192,7 @@ void verify(const Session& session, const VerifyOptions& options) {
   if (options.checks_anchors) {
     anchors.emplace(session, info.id);
   }
-  const Visit visit = [&](const AuditEntry& entry) {
+  const AuditVisit visit = [&](const AuditEntry& entry) {
     if (anchors) {
       anchors->check(entry.seq, entry.hash);
     }

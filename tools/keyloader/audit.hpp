@@ -31,10 +31,12 @@ class AuditChain {
   Hash hash_;
 };
 
+using AuditVisit = std::function<void(const AuditEntry&)>;
+
 void add_audit_archive(Command& group, Session& session);
 // Each file's entries follow those of the file before; `visit` has each that is right. RETURNS: the chain behind the
 // last of them.
-[[nodiscard]] AuditChain verify_archives(const Texts& files, const std::function<void(const AuditEntry&)>& visit);
+[[nodiscard]] AuditChain verify_archives(const Texts& files, const AuditVisit& visit);
 
 void add_audit_revert(Command& group, Session& session);
 

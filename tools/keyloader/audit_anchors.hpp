@@ -1,5 +1,5 @@
 // Where the audit has been seen from outside of the registry: each snapshot names the newest entry of its time, and
-// nginx keeps those of the last 1,000 that it adopted. Whoever writes the whole chain anew cannot write those anew.
+// nginx keeps those of the last 1,000 that it adopted. Whoever rewrites the whole chain cannot rewrite those.
 // Used by `audit verify --anchors`.
 #pragma once
 

@@ -185,7 +185,7 @@ std::optional<AuditEntry> entry_from(const std::string& line) {
   }
 }
 
-void verify_archive(const fs::path& path, AuditChain& chain, const std::function<void(const AuditEntry&)>& visit) {
+void verify_archive(const fs::path& path, AuditChain& chain, const AuditVisit& visit) {
   std::ifstream file;
   {
     const AsCaller named_by_the_caller;
@@ -212,7 +212,7 @@ void verify_archive(const fs::path& path, AuditChain& chain, const std::function
 
 }  // namespace
 
-AuditChain verify_archives(const Texts& files, const std::function<void(const AuditEntry&)>& visit) {
+AuditChain verify_archives(const Texts& files, const AuditVisit& visit) {
   AuditChain chain;
   for (const std::string& file : files) {
     verify_archive(file, chain, visit);
