@@ -178,8 +178,8 @@ void add_approval_commands(Command& app, Session& session) {
   yes.tries(options->delivery);
   yes.delivers(options->delivery);
   yes.footer(
-      "It takes the key of an administrator, in --key-file, who is not the one that asked and may make the change\n"
-      "himself. --dry-run says whether that is so.\n\n"
+      "It takes the key of an administrator, in --key-file, who is not the one that asked and may make the change too.\n"
+      "--dry-run says whether that is so.\n\n"
       "  keyloader approval approve 7 --key-file ~/.apikey");
   yes.run([&session, options] { approve(session, *options); });
 

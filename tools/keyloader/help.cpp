@@ -122,7 +122,8 @@ class HelpFormatter : public CLI::Formatter {
     const std::string shared =
         app->get_parent() == nullptr
             ? ""
-            : "And of every command: --dir DIR, --runtime DIR, --json (`keyloader --help` explains them)\n\n";
+            : "And of every command: --dir DIR, --runtime DIR, --json, --key-file FILE, --break-glass\n"
+              "(`keyloader --help` explains them)\n\n";
     return refilled(shared + CLI::Formatter::make_footer(app));
   }
 

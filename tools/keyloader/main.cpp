@@ -1,6 +1,7 @@
 // keyloader: issues, limits, revokes and imports API keys, and hands them to nginx as sealed snapshots.
 // This file only builds the command line and turns whatever happened into an exit code:
-// 0 done and active, 1 refused or failed, 2 used wrongly, 3 done in the registry but not (yet) active in nginx.
+// 0 done and active, 1 refused or failed, 2 used wrongly, 3 done in the registry but not (yet) active in nginx, or waiting
+// for a second person.
 #include <fmt/format.h>
 #include <sys/stat.h>
 
@@ -55,9 +56,9 @@ void build(CLI::App& app, keyloader::Session& session) {
       ->type_name("FILE");
   app.add_flag("--break-glass", session.breaks_glass, "Pass over the policy, with --reason; it is written down");
   app.footer(
-      "Secrets are only ever written to standard output and read from standard input.\n"
+      "Secrets are only ever written to standard output, and read from standard input or --key-file.\n"
       "Exit codes: 0 done and active in nginx (or nothing to do), 1 refused or failed, 2 used wrongly,\n"
-      "3 done in the registry, but not (yet) active in nginx.\n\n"
+      "3 done in the registry, but not (yet) active in nginx, or waiting for a second person.\n\n"
       "A first key:\n"
       "  keyloader init\n"
       "  keyloader plan create basic --rate 10/s --burst 20\n"

@@ -88,6 +88,7 @@ std::string man_page(const CLI::App& app) {
       ".SH COMMANDS\n{}"
       ".SH ENVIRONMENT\n.TP\n.B APIKEY_DIR\nThe node\\(aqs directory, where \\-\\-dir does not name one.\n"
       ".TP\n.B APIKEY_RUNTIME\nThe same for \\-\\-runtime.\n"
+      ".TP\n.B APIKEY_KEY_FILE\nThe same for \\-\\-key\\-file.\n"
       ".SH FILES\n"
       ".TP\n.B registry.db\nThe source of truth (0600).\n"
       ".TP\n.B keys.mdb\nThe active snapshot (0640), readable by nginx\\(aqs group.\n"
@@ -96,7 +97,7 @@ std::string man_page(const CLI::App& app) {
       ".TP\n.B nodes/\nWhich nginx instances read this directory.\n"
       ".SH EXIT STATUS\n0 done and active in nginx, or nothing to do; 1 refused or failed; 2 used wrongly; 3 done in "
       "the registry, but\n"
-      "not (yet) active in nginx.",
+      "not (yet) active in nginx, or waiting for a second person.",
       roff_options(app), roff_commands(app, "keyloader"));
 }
 

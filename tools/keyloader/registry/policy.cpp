@@ -180,7 +180,7 @@ void Judge::require_team_of(Decision& decision, const std::string& owner) {
   }
 }
 
-// Nobody gives what he may not give himself. Reserved scopes go with roles (check_admin_key).
+// Nobody gives a scope without being entitled to it. Reserved scopes go with roles (check_admin_key).
 void Judge::require_grants(Decision& decision, const Texts& scopes) const {
   for (const std::string& scope : scopes) {
     if (!apikey::is_reserved_scope(scope) && !may_grant(scope)) {
@@ -211,7 +211,7 @@ void Judge::need_second_person(Decision& decision, const Texts& scopes) const {
   for (const std::string& scope : scopes) {
     const bool is_listed = std::any_of(policy_.approve_scopes.begin(), policy_.approve_scopes.end(),
                                        [&](const std::string& each) { return overlap(each, scope); });
-    // Whoever makes administrators alone would make his own second person.
+    // Whoever makes administrators alone would make a second person for any request.
     if (is_listed || (policy_.asks_second_person() && apikey::is_reserved_scope(scope))) {
       need(decision, "scope " + scope);
     }
@@ -229,7 +229,7 @@ void Judge::need_second_person(Decision& decision, std::string_view action) cons
   }
 }
 
-// A key with reserved scopes is made and changed by `admin` only, and nobody makes one that may do more than his own.
+// A key with reserved scopes is made and changed by `admin` only, and no administrator makes one with more rights than their own.
 void Judge::check_admin_key(Decision& decision, const Key* before, const Key* after) const {
   if (!is_administrators(before) && !is_administrators(after)) {
     return;
@@ -269,7 +269,7 @@ void Judge::check_admin(Decision& decision, std::string_view action, const Key* 
   if (after == nullptr || stops) {
     return;
   }
-  // What he could not have made he does not change either: not a scope, nor the key's end, nor its name.
+  // A key that the caller could not have made is not changed either: no scope, nor its end, nor its name.
   require_grants(decision, reach_of(*after));
   if (after->limits != (before != nullptr ? before->limits : Limits{})) {
     require_role(decision, "admin", "a limit of a key beside its plan");

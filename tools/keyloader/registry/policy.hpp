@@ -43,7 +43,7 @@ class Judge {
   [[nodiscard]] Decision judge(std::string_view action, const Owner* before, const Owner* after);
   [[nodiscard]] Decision judge(std::string_view action, const Plan* before, const Plan* after);
   [[nodiscard]] Decision judge(std::string_view action, const Role* before, const Role* after);
-  // A quota of an owner or of his key.
+  // A quota of an owner or of a key.
   [[nodiscard]] Decision judge_quota(std::string_view action, const Owner& owner, const Key* key);
   // Whatever concerns the registry as a whole.
   [[nodiscard]] Decision judge(std::string_view action);
