@@ -10,8 +10,8 @@ def shop(keyloader):
     keyloader("role", "create", "clerk", "--scope", "a", "--scope", "b")
     made = keyloader.key("web", "--plan", "gold", "--scope", "orders:read", "--scope", "orders:write")
     keyloader.id = made["id"]
+    keyloader.admin = keyloader.json("admin", "create", "--owner", "web", "--role", "admin")["id"]
     return keyloader
-
 
 
 def last_change(tool):
@@ -93,6 +93,9 @@ WIDENS = [
     (["key", "set", "ID", "--allow-method", "GET"], "every method", "--allow-method none"),
     (["key", "set", "ID", "--allow-host", "a.example"], "every host", "--allow-host none"),
     (["key", "set", "ID", "--require-tls"], "without TLS", "--no-require-tls"),
+    (["admin", "set", "ADMIN", "--may-grant", "a:b"], "the right to give every scope", "`keyloader admin set ADMIN "
+     "--may-grant none`"),
+    (["admin", "set", "ADMIN", "--team", "shop"], "every team", "`keyloader admin set ADMIN --team none`"),
     (["key", "suspend", "ID"], "it stopped key", "`keyloader key resume ID` does"),
     (["key", "suspend", "ID", "--for", "3h"], "it stopped key", "`keyloader key resume ID` does"),
     (["key", "revoke", "ID", "--reason", "leak"], "a revoked key stays revoked", "key create --owner web"),
@@ -104,10 +107,10 @@ WIDENS = [
 
 @pytest.mark.parametrize("command,what,way", WIDENS, ids=[" ".join(command) for command, _, _ in WIDENS])
 def test_access_is_never_given_back(shop, command, what, way):
-    entry = changed(shop, *[shop.id if word == "ID" else word for word in command])
+    entry = changed(shop, *[{"ID": shop.id, "ADMIN": shop.admin}.get(word, word) for word in command])
     number = last_change(shop)["seq"]
     said = shop.refused("audit", "revert", entry)
-    assert what in said and way.replace("ID", shop.id) in said
+    assert what in said and way.replace("ID", shop.id).replace("ADMIN", shop.admin) in said
     assert last_change(shop)["seq"] == number
 
 

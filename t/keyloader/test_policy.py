@@ -49,7 +49,10 @@ def test_set_shows_what_is_so_and_is_written_down(keyloader):
     (["--approve-action", "pepper.create"], "there is no action"),
     (["--approve-scope", "a**b"], "a**b"),
     (["--approve-scope", "apikey:admin"], "reserved"),
-    (["--key-name", "none", "--key-name", "x"], "none")])
+    (["--key-name", "none", "--key-name", "x"], "none"),
+    (["--key-name", "svc-[a-"], "that no ] closes"),
+    (["--owner-name", "[]"], "that no ] closes"),
+    (["--key-name", "[!]x"], "that no ] closes")])
 def test_words_that_are_wrong(keyloader, arguments, said):
     assert said in keyloader.refused("policy", "set", *arguments, status=2)
     assert keyloader.json("policy", "show")["approve_action"] == []
@@ -67,6 +70,7 @@ def test_required_meta_and_names(keyloader):
     assert "ticket" in keyloader.refused("key", "set", key, "--meta", "ticket=")
     assert '"laptop", is not as svc-?*' in keyloader.refused("key", "set", key, "--name", "laptop")
     keyloader("key", "set", key, "--meta", "ticket=4712", "--name", "svc-api")
+    assert "ticket" in keyloader.refused("key", "create", "--owner", "acme", "--meta", "ticket= ", "--name", "svc-web")
     # One of before stays as it is, and can be changed in other ways.
     keyloader("policy", "set", "--require-meta", "cost")
     keyloader("key", "set", key, "--expires", "30d")
@@ -75,12 +79,13 @@ def test_required_meta_and_names(keyloader):
 def test_import_says_which_line_the_policy_refuses(keyloader, tmp_path):
     keyloader("policy", "set", "--require-meta", "ticket")
     file = tmp_path / "keys.csv"
-    file.write_text("key,owner,meta.ticket\nlegacy-key-0123456789abcdef,acme,4711\nlegacy-key-fedcba9876543210,acme,\n")
+    file.write_text("key,owner,meta.ticket\nlegacy-key-0123456789abcdef,acme,4711\nlegacy-key-fedcba9876543210,ghost,\n")
     said = keyloader("import", file, "--format", "csv", "--create-owners", status=1)
     assert "line 3" in said.stdout + said.stderr and "ticket" in said.stdout + said.stderr
     assert "fedcba" not in said.stdout + said.stderr and keyloader.json("key", "list") == []
     keyloader("import", file, "--format", "csv", "--create-owners", "--partial")
     assert [key["meta"] for key in keyloader.json("key", "list")] == [{"ticket": "4711"}]
+    assert [owner["name"] for owner in keyloader.json("owner", "list")] == ["acme"], "nothing stays of a refused line"
 
 
 # What administrators' keys allow. Everything is tried only: a decision is made before anything is changed.
@@ -114,11 +119,21 @@ local alice carol tess         key set {orders} --rate 9/s
 local alice carol bob sam tess key revoke {orders}
 local alice carol bob sam tess key suspend {billing}
 local alice carol bob tess     key delete {orders} --yes
+local alice carol              key delete {billing} --yes
+local alice carol              key set {billing} --scope orders:read
+local alice carol              owner suspend alice --yes
+local alice carol              owner set vic --email a@b.example
+local alice carol              owner set carol --team shop
+local alice carol              owner resume bystander
 local alice carol bob sam tess key resume {paused}
 local alice carol              key resume {paused_billing}
-local alice carol              key suspend {paused_billing} --for 5s
 local alice carol              key revoke {alice}
 local alice carol              key suspend {vic}
+local alice carol              key delete {vic} --yes
+local alice carol              admin set {alice} --role none
+local alice carol tess         admin set {helper} --role none
+local alice carol tess         key suspend {wide}
+local alice carol              admin set {wide} --may-grant orders:*
 local alice carol              key set {vic} --name laptop
 local alice carol              admin create --owner umbrella --role view
 local alice carol tess         admin create --owner acme --role view --team shop
@@ -152,6 +167,11 @@ def trial(lasting, tmp_path_factory):
         tool.key(owner, "--scope", scope)
         tool("owner", "suspend", owner, "--yes")
     tool("owner", "create", "empty", "--team", "shop")
+    tool("owner", "create", "helpers", "--team", "shop")
+    for name, *options in (("helper", "--role", "view"), ("wide", "--role", "admin")):
+        shop.ids[name] = tool.json("admin", "create", "--owner", "helpers", "--team", "shop", *options)["id"]
+    tool("admin", "create", "--owner", "bystander", "--create-owner", "--role", "view")
+    tool("owner", "suspend", "bystander", "--yes")
     tool("role", "create", "clerk", "--scope", "orders:write")
     tool("role", "create", "payer", "--scope", "billing:write")
     return shop
@@ -173,7 +193,7 @@ def test_who_may_do_what(trial, allowed, command):
 def test_policy_test_says_the_same(trial):
     def verdicts(*options):
         return {row["who"].split(" of ")[-1]: row["decision"]
-                for row in trial.run.json("policy", "test", "--owner", "acme", *options)}
+                for row in trial.run.json("policy", "test", "--owner", "acme", *options) if "helpers" not in row["who"]}
     assert verdicts("--scope", "orders:read") == {
         "local": "allowed", "alice": "allowed", "carol": "allowed", "bob": "allowed", "sam": "refused",
         "vic": "refused", "tess": "allowed"}
@@ -189,7 +209,7 @@ def test_whose_key_it_is_stands_in_the_audit(shop):
     made = shop.as_("bob", "key", "create", "--owner", "acme", "--scope", "orders:read", "--json")
     entry = shop.run.audit("--object", json.loads(made.stdout)["id"])[-1]
     assert entry["actor"]["admin"] == shop.ids["bob"]
-    assert [one["seq"] for one in shop.run.audit("--by", shop.ids["bob"])] == [entry["seq"]]
+    assert [one["action"] for one in shop.run.audit("--by", shop.ids["bob"])] == ["key.create", "publish"]
     assert f"{shop.ids['bob']} by root" in shop.run("audit", "list").stdout
 
 
@@ -232,6 +252,46 @@ def test_bounds_of_administrators_keys_go_with_their_roles(shop):
     made = shop.run.json("admin", "set", shop.ids["bob"], "--role", "none")
     assert "teams" not in made and "may_grant" not in made
     assert "no role" in shop.run.refused("admin", "set", shop.ids["bob"], "--team", "labs", status=2)
+
+
+ON_THE_MACHINE = """
+init --user root
+init --reader-group root
+pepper create p2
+publish
+publish --allow-shrink
+publish --take-over --reason x
+registry set --prefix acme
+registry adopt --reason x
+snapshot rollback --allow-shrink
+snapshot install {snapshot} --take-over
+snapshot seal {snapshot}
+audit archive {place}/audit.ndjson --before 1s
+owner erase gone --yes
+node prune
+usage collect
+usage prune --before 2026-01-01
+usage merge {place}/usage.ndjson
+"""
+
+
+@pytest.mark.parametrize("command", ON_THE_MACHINE.strip().splitlines())
+def test_what_is_done_on_the_machine_takes_no_key(trial, command):
+    def files():
+        return {path: (path.lstat().st_mode, path.lstat().st_uid, path.lstat().st_mtime_ns)
+                for path in trial.run.dir.rglob("*") if not path.name.startswith(("registry.db-", "usage.db-"))}
+    words = [word.format(snapshot=trial.run.snapshot, place=trial.run.dir) for word in command.split()]
+    before = files()
+    for who in ("vic", "alice"):
+        assert "done on the machine itself, without --key-file" in trial.as_(who, *words, status=1).stderr
+    assert files() == before
+
+
+def test_an_empty_variable_is_nobodys_key(keyloader, monkeypatch):
+    monkeypatch.setenv("APIKEY_KEY_FILE", "")
+    assert "APIKEY_KEY_FILE is empty" in keyloader.refused("owner", "create", "acme", status=2)
+    monkeypatch.delenv("APIKEY_KEY_FILE")
+    assert keyloader.json("owner", "list") == []
 
 
 # A scope that needs a second person is not reached by one alone.
@@ -291,9 +351,7 @@ import {place}/role.csv --format csv --partial
 audit revert {role_delete}
 audit revert {role_set}
 key resume {paused}
-key suspend {soon} --for 5s
 owner resume closed
-owner suspend closed --for 5s --yes
 key set {early} --expires none
 key set {early} --expires 400d
 key set {later} --not-before none
@@ -347,6 +405,60 @@ def test_what_stops_somebody_waits_for_nobody(guarded, who):
     guarded.as_(who, "owner", "suspend", "acme", "--yes", "--dry-run")
 
 
+def test_suspending_never_ends_a_suspension(guarded):
+    """One of several that was suspended for longer is no reason to wait with the others."""
+    other = guarded.run.key("acme", "--scope", "orders:read")["id"]
+    said = guarded.as_("sam", "key", "suspend", guarded.ids["soon"], other, "--for", "5s", "--yes").stdout
+    assert "is suspended already, until " in said and f"suspended {other}" in said
+    assert "for as long or longer" in guarded.as_("alice", "owner", "suspend", "closed", "--for", "5s", "--yes").stdout
+    assert guarded.run.json("key", "show", guarded.ids["soon"])["state"] == "suspended"
+    assert guarded.run.json("owner", "show", "closed")["suspended_until"] is None
+    guarded.as_("sam", "key", "suspend", guarded.ids["soon"])
+    assert guarded.run.json("key", "show", guarded.ids["soon"])["suspended_until"] is None
+
+
+def test_fewer_rights_need_nobody(guarded):
+    for change in (["--role", "view"], ["--team", "labs"], ["--may-grant", "none"], ["--may-grant", "orders:read"]):
+        said = guarded.run("admin", "set", guarded.ids["sam"], *change, "--dry-run").stdout
+        assert "dry run" in said and "second person" not in said, change
+    for change in (["--role", "issue"], ["--may-grant", "*"]):
+        assert "second person" in guarded.run("admin", "set", guarded.ids["sam"], *change, "--dry-run").stdout, change
+    for change in (["--team", "none"], ["--team", "shop", "--team", "labs"]):
+        assert "second person" in guarded.run("admin", "set", guarded.ids["bob"], *change, "--dry-run").stdout, change
+
+
+def test_an_action_is_meant_by_what_it_does(keyloader, tmp_path):
+    file = tmp_path / "keys.csv"
+    file.write_text("key,owner\nlegacy-key-0123456789abcdef,acme\n")
+    keyloader("owner", "create", "acme")
+    keyloader("plan", "set", "default", "--rate", "9/s")
+    entry = keyloader.audit("--action", "plan.set")[-1]["seq"]
+    keyloader("plan", "create", "gold")
+    keyloader("plan", "delete", "gold")
+    deletion = keyloader.audit("--action", "plan.delete")[-1]["seq"]
+    keyloader("policy", "set", "--approve-action", "key.create", "--approve-action", "plan.set", "--approve-action",
+              "plan.create")
+    for command, needs in ((["import", file, "--format", "csv"], "key.create"),
+                           (["audit", "revert", entry], "plan.set"), (["audit", "revert", deletion], "plan.create")):
+        assert f"waits for a second person ({needs})" in keyloader(*command, status=3).stderr
+
+
+def test_an_older_snapshot_comes_back_by_rollback_only(keyloader, tmp_path):
+    key = keyloader.key("acme", "--scope", "billing:read")["id"]
+    old = tmp_path / "old.mdb"
+    old.write_bytes(keyloader.snapshot.read_bytes())
+    keyloader("key", "set", key, "--scope", "none")
+    said = keyloader.refused("snapshot", "install", old, "--take-over")
+    assert "`keyloader snapshot rollback --to" in said and keyloader.generation() > 1
+
+
+def test_a_damaged_policy_lets_nothing_through(keyloader):
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        database.execute("UPDATE info SET policy = '{'")
+    database.close()
+    assert "the policy in registry.db is damaged" in keyloader.refused("owner", "create", "acme")
+
+
 def test_what_the_policy_does_not_name_needs_nobody(guarded):
     key = guarded.run.key("acme", "--scope", "orders:read")["id"]
     guarded.as_("bob", "key", "set", key, "--name", "laptop", "--scope", "orders:*")
@@ -360,7 +472,7 @@ def test_what_the_policy_does_not_name_needs_nobody(guarded):
 def test_break_glass_passes_and_is_written_down(keyloader):
     keyloader("policy", "set", "--require-meta", "ticket", "--approve-scope", "billing:*")
     command = ["key", "create", "--owner", "acme", "--create-owner", "--scope", "billing:read"]
-    assert "say why with --reason" in keyloader.refused(*command, "--break-glass")
+    assert "say why with --reason" in keyloader.refused(*command, "--break-glass", status=2)
     made = keyloader.json(*command, "--break-glass", "--reason", "alice is asleep")
     assert keyloader.json("key", "show", made["id"])["state"] == "active"
     entry = keyloader.audit("--action", "policy.break_glass")[0]

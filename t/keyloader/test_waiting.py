@@ -488,6 +488,18 @@ def test_nothing_is_swapped_in_when_the_permission_cannot_be_given(keyloader, ng
     assert keyloader.snapshot.read_bytes() == before
 
 
+@pytest.mark.parametrize("claimed", [2**62, 2**63 - 2, 2**64 - 1])
+def test_a_generation_that_no_registry_reaches_is_not_believed(keyloader, nginx, claimed):
+    """What node memory says is a worker's word. It must not stop a revocation, nor use up the numbers there are."""
+    key = keyloader.key()["id"]
+    nginx.adopt(keyloader.generation(), keyloader.json("snapshot", "show")["registry_id"], highest=claimed)
+    keyloader("key", "revoke", key, "--no-wait")
+    generation = keyloader.generation()
+    keyloader("publish", "--take-over", "--reason", "as status says", "--no-wait")
+    assert keyloader.generation() == generation + 1
+    keyloader("owner", "create", "next", "--no-wait")
+
+
 def test_install_takes_over(keyloader, runtime, tmp_path):
     other = keyloader.beside("other")
     other("init")

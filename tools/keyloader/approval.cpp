@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "approvers.hpp"
 #include "audit.hpp"
 #include "change_words.hpp"
 #include "delivery.hpp"
@@ -128,6 +129,10 @@ void refuse(const Session& session, const ApprovalOptions& options) {
   const std::uint64_t number = number_of(options);
   const auto registry = session.open_registry();
   const auto change = registry->begin_change();
+  if (const Approval approval = require_approval(*registry, number); approval.state == "refused") {
+    session.report(fmt::format("request {} is refused already", number), to_json(approval));
+    return;
+  }
   change->because(options.reason);
   change->refuse(number);
   change->commit();
@@ -137,11 +142,13 @@ void refuse(const Session& session, const ApprovalOptions& options) {
 
 }  // namespace
 
-std::string request_text(const WaitsForApproval& waits) {
+std::string request_text(const Session& session, const WaitsForApproval& waits) {
+  const auto registry = session.dir().open_registry();
+  const std::string few = few_approvers(*registry, registry->policy());
   return fmt::format(
       "it waits for a second person ({0}). Request {1}: another administrator sees it with `keyloader approval show "
-      "{1}`, and `keyloader approval approve {1} --key-file FILE` makes it",
-      fmt::join(waits.needs(), ", "), waits.request());
+      "{1}`, and `keyloader approval approve {1} --key-file FILE` makes it{2}{3}",
+      fmt::join(waits.needs(), ", "), waits.request(), few.empty() ? "" : ". Now ", few);
 }
 
 Json request_json(const WaitsForApproval& waits) {
@@ -152,7 +159,7 @@ void report_request(const Session& session, const WaitsForApproval& waits) {
   if (session.is_json) {
     session.report({}, request_json(waits));
   }
-  Session::warn("nothing was changed yet, " + request_text(waits));
+  Session::warn("nothing was changed yet, " + request_text(session, waits));
 }
 
 void add_approval_commands(Command& app, Session& session) {
@@ -178,7 +185,8 @@ void add_approval_commands(Command& app, Session& session) {
   yes.tries(options->delivery);
   yes.delivers(options->delivery);
   yes.footer(
-      "It takes the key of an administrator, in --key-file, who is not the one that asked and may make the change too.\n"
+      "It takes the key of an administrator, in --key-file, who is not the one that asked and may make the change "
+      "too.\n"
       "--dry-run says whether that is so.\n\n"
       "  keyloader approval approve 7 --key-file ~/.apikey");
   yes.run([&session, options] { approve(session, *options); });

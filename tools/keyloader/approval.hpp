@@ -9,7 +9,8 @@
 namespace keyloader {
 
 // "request 7 asks for it (scope billing:write); `keyloader approval approve 7 --key-file FILE` …".
-[[nodiscard]] std::string request_text(const WaitsForApproval& waits);
+// Also whether there is anybody to approve it.
+[[nodiscard]] std::string request_text(const Session& session, const WaitsForApproval& waits);
 [[nodiscard]] Json request_json(const WaitsForApproval& waits);
 
 // Of a command that made nothing but the request.

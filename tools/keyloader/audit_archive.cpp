@@ -232,7 +232,7 @@ void add_audit_archive(Command& group, Session& session) {
       "checks both. What was deleted stays known. `why`, `audit revert` and statements of months that long ago need\n"
       "the entries, so keep at least a year.\n\n"
       "  keyloader audit archive audit-2025.ndjson --before 2026-01-01");
-  old.run([&session, options] { archive(session, *options); });
+  old.run_on_machine(session, [&session, options] { archive(session, *options); });
 }
 
 }  // namespace keyloader

@@ -77,15 +77,17 @@ void check_access(const AuditEntry& entry, const Fields& now, const Fields& then
   }
   Texts what;
   Texts options;
+  std::string command = kind;
   for (const Regained& each : access.regained()) {
     what.push_back(each.what);
+    command = each.is_administrators ? "admin" : command;
     if (!each.option.empty()) {
       options.push_back(each.option);
     }
   }
   refuse(entry, fmt::format("it took away {}, and a revert never gives access back. If {} {} is to have it again, say "
                             "so: `keyloader {} set {} {}`",
-                            fmt::join(what, ", "), kind, entry.object, kind, entry.object, fmt::join(options, " ")));
+                            fmt::join(what, ", "), kind, entry.object, command, entry.object, fmt::join(options, " ")));
 }
 
 // The entry, and those about the same object since.

@@ -5,9 +5,11 @@
 
 #include <CLI/CLI.hpp>
 #include <charconv>
+#include <cstdlib>
 #include <utility>
 
 #include "output.hpp"
+#include "session.hpp"
 
 namespace keyloader {
 
@@ -135,6 +137,18 @@ Command& Command::footer(const std::string& text) {
 Command& Command::run(std::function<void()> action) {
   app_->callback(std::move(action));
   return *this;
+}
+
+Command& Command::run_on_machine(const Session& session, std::function<void()> action) {
+  return run([&session, action = std::move(action)] {
+    if (!session.key_file.empty()) {
+      throw NotAllowed("this is done on the machine itself, without --key-file",
+                       std::getenv("APIKEY_KEY_FILE") != nullptr  // NOLINT(concurrency-mt-unsafe): there is one thread
+                           ? "; the key's file is named by APIKEY_KEY_FILE"
+                           : "");
+    }
+    action();
+  });
 }
 
 Command& Command::read(std::function<void()> action) {

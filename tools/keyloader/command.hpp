@@ -16,6 +16,8 @@ class App;
 
 namespace keyloader {
 
+struct Session;
+
 // How a changing command hands its change to nginx.
 struct DeliveryOptions {
   bool is_quiet = false;              // --no-publish
@@ -67,6 +69,8 @@ class Command {
   Command& footer(const std::string& text);
   // What the command does, once everything has been read.
   Command& run(std::function<void()> action);
+  // The same for what is done on the machine itself: with an administrator's key it is refused before anything is done.
+  Command& run_on_machine(const Session& session, std::function<void()> action);
   // The same for a command that only reads. When whoever reads its answer has gone, as `head` does, it throws
   // ReadByNobody, and the program ends as quietly as others do.
   Command& read(std::function<void()> action);

@@ -8,6 +8,7 @@
 
 #include "admin_roles.hpp"
 #include "apikey/scope_set.hpp"
+#include "approvers.hpp"
 #include "audit.hpp"
 #include "broken_glass.hpp"
 #include "doctor.hpp"
@@ -271,6 +272,15 @@ void glass_broken(Examined& examined, Findings& findings) {
   }
 }
 
+void approvers_there(Examined& examined, Findings& findings) {
+  if (examined.registry == nullptr) {
+    return;
+  }
+  if (std::string sentence = few_approvers(*examined.registry, examined.registry->policy()); !sentence.empty()) {
+    notice(findings, std::move(sentence), "`keyloader policy show` lists what waits for a second person");
+  }
+}
+
 constexpr std::array kChecks = {
     Check{"registry", "the registry is there and can be opened", registry_there},
     Check{"registry-integrity", "the registry's file is whole", registry_integrity},
@@ -279,6 +289,7 @@ constexpr std::array kChecks = {
     Check{"clock", "no change was made in the future", clock},
     Check{"reserved-scopes", "nothing holds a reserved scope that does not count", reserved_scopes},
     Check{"break-glass", "nobody passed over the policy in the last 7 days", glass_broken},
+    Check{"approvers", "two people can approve what waits for a second person", approvers_there},
     Check{"expiring", "no active key ends within 14 days", expiring},
     Check{"snapshot", "keys.mdb is valid and sealed", snapshot_valid},
     Check{"snapshot-registry", "keys.mdb is from this registry", snapshot_registry},

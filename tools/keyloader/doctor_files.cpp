@@ -209,7 +209,7 @@ void leftovers(Examined& examined, Findings& findings) {
 
 void publish_lock(Examined& examined, Findings& findings) {
   const fs::path path = examined.directory.path() / "publish.lock";
-  const FileDescriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const FileDescriptor fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (fd.is_open() && flock(fd.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
     notice(findings, "another keyloader is publishing at this moment",
            fmt::format("If that lasts, look for one that hangs: `fuser {}`", path.string()));

@@ -163,10 +163,16 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
     key.family = key.id;
     set_fields(line, columns, key);
     set_secret(line, columns, key);
-    require_owner(columns, key);
+    const bool has_owner = set_owner(columns, key);
     column_ = "ref";
     require_free_ref(key);
     column_.clear();
+    change_.require_allowed(key, "import");  // before its owner is made: of a refused line nothing stays
+    if (!has_owner) {
+      column_ = "owner";
+      change_.create(new_owner(key.owner));
+      column_.clear();
+    }
     change_.create(key, "import");
     seen_.emplace(bytes_of(key.digest), line);
     if (!key.ref.empty()) {
@@ -343,7 +349,8 @@ void LineImporter::require_free_ref(const Key& key) {
   }
 }
 
-void LineImporter::require_owner(const Columns& columns, Key& key) {
+// RETURNS: whether there is such an owner; else one is to be made.
+bool LineImporter::set_owner(const Columns& columns, Key& key) {
   column_ = "owner";
   const auto name = value_of(columns, "owner");
   if (!name) {
@@ -351,12 +358,13 @@ void LineImporter::require_owner(const Columns& columns, Key& key) {
   }
   key.owner = *name;
   if (registry_.owner(*name)) {
-    return;
+    return true;
   }
   if (!creates_owners_) {
     throw UsageError("there is no such owner; make it first, or add --create-owners");
   }
-  change_.create(new_owner(*name));
+  static_cast<void>(new_owner(*name));  // throws for what can be no name
+  return false;
 }
 
 }  // namespace keyloader

@@ -48,7 +48,7 @@ class LineImporter {
   void set_hint(const Columns& columns, Key& key);
   void require_free_ref(const Key& key);
   void check_new(std::uint64_t line, const apikey::Digest& digest);
-  void require_owner(const Columns& columns, Key& key);
+  [[nodiscard]] bool set_owner(const Columns& columns, Key& key);
 
   Registry& registry_;
   Change& change_;

@@ -338,7 +338,7 @@ void add_init_command(Command& app, Session& session) {
       "  keyloader init --prefix acme\n"
       "  sudo keyloader init --user apikey\n"
       "  keyloader --dir /srv/keys init --pepper 2026");
-  command.run([&session, options] { init(session, *options); });
+  command.run_on_machine(session, [&session, options] { init(session, *options); });
 }
 
 void add_pepper_commands(Command& app, Session& session) {
@@ -349,7 +349,7 @@ void add_pepper_commands(Command& app, Session& session) {
   create.footer("A file peppers/ID that is there already is taken as it is.\n\n  keyloader pepper create 2027");
   auto delivery = std::make_shared<DeliveryOptions>();
   create.tries(*delivery);
-  create.run([&session, id, delivery] { create_pepper(session, *id, *delivery); });
+  create.run_on_machine(session, [&session, id, delivery] { create_pepper(session, *id, *delivery); });
   Command list = group.add("list", "Which peppers there are, the current one first");
   list.footer("  keyloader pepper list --json");
   list.read([&session] { list_peppers(session); });

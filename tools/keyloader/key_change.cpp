@@ -203,9 +203,9 @@ void suspend(const Session& session, const ChangeOptions& options) {
     if (key.revoked != 0) {
       return fmt::format("is revoked {}, so it stays refused; it was not suspended", revocation_text(registry, key));
     }
-    if (key.is_suspended && key.suspended_until == until) {
-      return until == 0 ? std::string{"is suspended already, until it is resumed"}
-                        : fmt::format("is suspended already, until {}", time_text(until));
+    if (key.is_suspended && lasts_as_long(key.suspended_until, until)) {
+      return key.suspended_until == 0 ? std::string{"is suspended already, until it is resumed"}
+                                      : fmt::format("is suspended already, until {}", time_text(key.suspended_until));
     }
     key.is_suspended = true;
     key.suspended_until = until;

@@ -79,7 +79,8 @@ void show_outcome(const Session& session, const Key& key, const Outcome& outcome
 
 // Whoever keeps what was printed would keep a key that nobody lets in. The JSON object stays without its end, so that
 // its reader does not take the key from it.
-Outcome deliver_shown(const Session& session, Registry& registry, Change& change, const DeliveryOptions& options) {
+Outcome deliver_shown(const Session& session, Registry& registry, Change& change, const Key& key,
+                      const DeliveryOptions& options) {
   try {
     return deliver(session, registry, change, options);
   } catch (const WaitsForApproval& waits) {
@@ -87,8 +88,8 @@ Outcome deliver_shown(const Session& session, Registry& registry, Change& change
     if (session.is_json) {
       print_out("," + json_text(request_json(waits)).substr(1) + "\n");
     }
-    throw NotActive(
-        fmt::format("the key that was printed is good once a second person has approved it: {}", request_text(waits)));
+    throw NotActive(fmt::format("the key that was printed, {}, is good once a second person has approved it: {}",
+                                text_of(key.id), request_text(session, waits)));
   } catch (const Failure& failure) {
     throw Failure(fmt::format("the key that was printed is not valid, throw it away; it could not be stored: {}",
                               failure.what()));
@@ -138,7 +139,7 @@ void create_key(const Session& session, const CreateOptions& options) {
   }
   // Shown before it is committed: a key nobody could read is not made.
   show_once(session, key, secret.view());
-  const Outcome outcome = deliver_shown(session, *registry, *change, options.delivery);
+  const Outcome outcome = deliver_shown(session, *registry, *change, key, options.delivery);
   show_outcome(session, key, outcome);
   settle_secret(outcome, options.delivery);
 }

@@ -1,13 +1,14 @@
 // keyloader: issues, limits, revokes and imports API keys, and hands them to nginx as sealed snapshots.
 // This file only builds the command line and turns whatever happened into an exit code:
-// 0 done and active, 1 refused or failed, 2 used wrongly, 3 done in the registry but not (yet) active in nginx, or waiting
-// for a second person.
+// 0 done and active, 1 refused or failed, 2 used wrongly, 3 done in the registry but not (yet) active in nginx, or
+// waiting for a second person.
 #include <fmt/format.h>
 #include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
 #include <clocale>
 #include <csignal>
+#include <cstdlib>
 
 #include "approval.hpp"
 #include "command_line.hpp"
@@ -93,6 +94,15 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_manual_commands(command, app);
 }
 
+// A variable that a script failed to fill must not make a change that of `local`.
+void refuse_empty_key_file() {
+  const char* const file = std::getenv("APIKEY_KEY_FILE");  // NOLINT(concurrency-mt-unsafe): there is one thread
+  if (file != nullptr && *file == '\0') {
+    throw keyloader::UsageError(
+        "APIKEY_KEY_FILE is empty: let it name the file of an administrator's key, or unset it");
+  }
+}
+
 int run(int argc, char** argv) {
   keyloader::Session session;
   CLI::App app{"Issues, limits and revokes API keys, and hands them to nginx."};
@@ -104,6 +114,7 @@ int run(int argc, char** argv) {
     return session.exit_code;
   }
   try {
+    refuse_empty_key_file();
     keyloader::check_command_line(app, words);
     app.parse(argc, argv);
     return session.exit_code;

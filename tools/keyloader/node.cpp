@@ -211,7 +211,7 @@ void add_node_commands(Command& app, Session& session) {
       "never removed. Where the file is gone already, what announces it in nodes/ of the directory is removed.\n\n"
       "  keyloader node prune\n"
       "  keyloader node prune --yes");
-  away.run([&session, options] { prune(session, *options); });
+  away.run_on_machine(session, [&session, options] { prune(session, *options); });
 }
 
 }  // namespace keyloader

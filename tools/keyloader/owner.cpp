@@ -265,11 +265,16 @@ void add_changes(Command& group, Session& session) {
   suspend.delivers(options->delivery);
   suspend.footer("  keyloader owner suspend acme --for 24h");
   suspend.run([&session, options] {
-    const Update what{
-        .action = "suspend", .did = "suspended", .is_already = "is suspended already", .effect = Effect::restricts};
+    const Seconds until = options->duration.empty() ? 0 : wall_clock() + parse_duration(options->duration);
+    const Update what{.action = "suspend",
+                      .did = "suspended",
+                      .is_already = "is suspended already, for as long or longer",
+                      .effect = Effect::restricts};
     update(session, *options, what, [&](Owner& owner) {
-      owner.is_suspended = true;
-      owner.suspended_until = options->duration.empty() ? 0 : wall_clock() + parse_duration(options->duration);
+      if (!owner.is_suspended || !lasts_as_long(owner.suspended_until, until)) {
+        owner.is_suspended = true;
+        owner.suspended_until = until;
+      }
     });
   });
 

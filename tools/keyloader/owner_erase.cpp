@@ -154,7 +154,7 @@ void add_owner_erase(Command& group, Session& session) {
       "networks, hosts, hints, ids, and who made a change. `audit verify` still checks every entry. Entries from\n"
       "before version 2 of the audit cannot be erased.\n\n"
       "  keyloader owner erase acme --reason 'request of 12 May'");
-  gone.run([&session, options] { erase(session, *options); });
+  gone.run_on_machine(session, [&session, options] { erase(session, *options); });
 }
 
 }  // namespace keyloader

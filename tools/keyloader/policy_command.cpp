@@ -5,7 +5,7 @@
 #include <array>
 #include <set>
 
-#include "apikey/scope_set.hpp"
+#include "approvers.hpp"
 #include "broken_glass.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
@@ -59,8 +59,23 @@ std::string tidy_meta_name(const std::string& name) {
   return name;
 }
 
+// fnmatch(3) takes a bracket that nothing closes for itself, and no name can have one there.
+bool has_open_bracket(const std::string& pattern) {
+  for (std::size_t at = pattern.find('['); at != std::string::npos; at = pattern.find('[', at + 1)) {
+    const std::size_t first = at + 1 + (at + 1 < pattern.size() && (pattern[at + 1] == '!' || pattern[at + 1] == '^'));
+    at = pattern.find(']', first + 1);  // one that comes first stands for itself
+    if (at == std::string::npos) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string tidy_pattern(const std::string& pattern) {
   check_text("pattern of a name", pattern);
+  if (has_open_bracket(pattern)) {
+    throw UsageError(fmt::format("the pattern \"{}\" has a [ that no ] closes, so no name would be like it", pattern));
+  }
   return pattern;
 }
 
@@ -91,32 +106,9 @@ void set_list(Texts& field, std::string_view what, const Texts& words, std::stri
   field = sorted_once(std::move(list));
 }
 
-// Owners with a key that can approve something now.
-std::set<std::string> approvers(Registry& registry) {
-  const SuspendedOwners suspended(registry, wall_clock());
-  std::set<std::string> names;
-  registry.each_key({}, [&](const Key& key) {
-    const bool may_issue = std::any_of(key.admin_scopes.begin(), key.admin_scopes.end(), [](const std::string& each) {
-      return apikey::scope_grants(each, "apikey:issue") || each == "apikey:admin";
-    });
-    if (may_issue && suspended.state_of(key) == "active") {
-      names.insert(key.owner);
-    }
-    return true;
-  });
-  return names;
-}
-
 void warn_of_approvers(Registry& registry, const Policy& policy) {
-  if (!policy.asks_second_person()) {
-    return;
-  }
-  const std::set<std::string> names = approvers(registry);
-  if (names.size() < 2) {
-    Session::warn(fmt::format(
-        "{} approve what an administrator asks for; `keyloader admin create` makes administrators' keys, and "
-        "until then --break-glass is the only way",
-        names.empty() ? "nobody can" : fmt::format("only {} can", *names.begin())));
+  if (const std::string sentence = few_approvers(registry, policy); !sentence.empty()) {
+    Session::warn(sentence);
   }
 }
 

@@ -92,7 +92,7 @@ void add_publish_command(Command& app, Session& session) {
       "  keyloader publish\n"
       "  keyloader publish --allow-shrink\n"
       "  keyloader publish --take-over --reason 'registry restored from the backup of Monday'");
-  command.run([&session, options] { run(session, *options); });
+  command.run_on_machine(session, [&session, options] { run(session, *options); });
 }
 
 }  // namespace keyloader

@@ -205,6 +205,14 @@ struct Begun {
   NewSnapshot made;
 };
 
+// Generations that a file or node memory tells of are believed up to here: a number near the last that there is would
+// leave none for the snapshots to come, and so stop every revocation for good.
+constexpr std::uint64_t kMostAhead = std::uint64_t{1} << 32;
+
+std::uint64_t if_plausible(std::uint64_t generation, const RegistryInfo& info) {
+  return generation <= info.generation || generation - info.generation <= kMostAhead ? generation : 0;
+}
+
 // Counts, numbers and books the next generation.
 Begun begin_generation(Registry& registry, Change& change, const Nodes& nodes, const SnapshotFile* old,
                        bool allows_shrink, const PublishRequest& request) {
@@ -221,10 +229,11 @@ Begun begin_generation(Registry& registry, Change& change, const Nodes& nodes, c
   if (allows_shrink) {
     note["allow_shrink"] = true;
   }
-  std::uint64_t at_least = old != nullptr && old->meta().registry_id == begun.info.id ? old->meta().generation : 0;
+  std::uint64_t at_least =
+      old != nullptr && old->meta().registry_id == begun.info.id ? if_plausible(old->meta().generation, begun.info) : 0;
   if (request.take_over) {
     note["take_over"] = take_over_note(*request.take_over, old, nodes);
-    at_least = std::max(at_least, nodes.highest_generation(begun.info.id));
+    at_least = std::max(at_least, if_plausible(nodes.highest_generation(begun.info.id), begun.info));
   }
   change.settle(keys);
   begun.made.generation = change.next_generation(at_least, Change::Generation::publish, note);
@@ -309,7 +318,7 @@ std::optional<std::string> why_refused(const Nodes& nodes, const RegistryInfo& i
           "to replace that one, run {}",
           known.node, hex(known.registry_id), known.highest_generation, hex(info.id), kWayToTakeOver);
     }
-    if (known.highest_generation > info.generation) {
+    if (if_plausible(known.highest_generation, info) > info.generation) {
       return fmt::format(
           "{} has seen generation {} of this registry, which ends at generation {}: it is an older copy, "
           "and keys revoked since would be good again. Revoke them again, then run {}",

@@ -148,7 +148,7 @@ void add_registry_commands(Command& app, Session& session) {
   edit.footer(
       "Keys that are there stay as they are. The name is for people; nginx goes by the registry's id.\n\n"
       "  keyloader registry set --prefix acme --name production");
-  edit.run([&session, settings] { set(session, *settings); });
+  edit.run_on_machine(session, [&session, settings] { set(session, *settings); });
 
   auto options = std::make_shared<AdoptOptions>();
   Command take = group.add("adopt", "Make a copy of a registry, or one that was moved, the registry");
@@ -161,7 +161,7 @@ void add_registry_commands(Command& app, Session& session) {
       "first. The next generation is published at once. Where a newer generation is known here, the copy is an older\n"
       "one: publishing says so, and nothing that was revoked since becomes good again.\n\n"
       "  keyloader registry adopt --reason 'moved to web-2'");
-  take.run([&session, options] { adopt(session, *options); });
+  take.run_on_machine(session, [&session, options] { adopt(session, *options); });
 }
 
 }  // namespace keyloader

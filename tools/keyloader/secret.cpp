@@ -56,7 +56,7 @@ void drop_line_end(std::string& text) {
 }
 
 SecretText read_pepper(const std::filesystem::path& file) {
-  const FileDescriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  const FileDescriptor fd(open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   struct stat status {};
   if (fd.get() < 0 || fstat(fd.get(), &status) != 0) {
     fail_errno("read the pepper", file);

@@ -152,6 +152,22 @@ void take_over(const Nodes& nodes, const apikey::InService& current, const Snaps
   }
 }
 
+// What is older comes back by `snapshot rollback`, which the policy judges and the audit keeps, where there is a
+// registry.
+void refuse_older_beside_registry(const Session& session, const apikey::Meta& next, const std::string& what) {
+  std::error_code error;
+  if (!std::filesystem::exists(session.dir().registry_file(), error)) {
+    return;
+  }
+  const RegistryInfo info = session.open_registry()->info();
+  if (info.id == next.registry_id && next.generation < info.generation) {
+    throw Failure(fmt::format(
+        "{} is generation {} of the registry in {}, which has published {}: `keyloader snapshot rollback --to {}` "
+        "brings an older content back",
+        what, next.generation, session.directory.string(), info.generation, next.generation));
+  }
+}
+
 void install(const Session& session, const InstallOptions& options) {
   check(options.delivery);
   if (options.min_keep > 100) {
@@ -179,6 +195,9 @@ void install(const Session& session, const InstallOptions& options) {
   apikey::SealHash current_seal{};
   const apikey::InService current = active_on(directory, current_seal);
   const bool is_new = current.generation == 0 || current_seal != next.seal().sha256;
+  if (is_new) {
+    refuse_older_beside_registry(session, next.meta(), what);
+  }
   if (is_new || options.takes_over) {
     const Nodes nodes(directory, session.runtime);
     if (options.takes_over) {
@@ -259,7 +278,7 @@ void add_snapshot_changes(Command& group, Session& session) {
       "  keyloader snapshot install keys.mdb\n"
       "  keyloader snapshot install --take-over keys.mdb\n"
       "  ssh node keyloader snapshot install - < /var/lib/apikey/keys.mdb");
-  take.run([&session, options] { install(session, *options); });
+  take.run_on_machine(session, [&session, options] { install(session, *options); });
 
   auto in = std::make_shared<std::string>();
   auto out = std::make_shared<std::string>();
@@ -269,7 +288,7 @@ void add_snapshot_changes(Command& group, Session& session) {
   close.footer(
       "The format is described in docs/snapshot-format.md.\n\n"
       "  keyloader snapshot seal mine.mdb --out keys.mdb && keyloader snapshot install keys.mdb");
-  close.run([&session, in, out] { seal(session, *in, *out); });
+  close.run_on_machine(session, [&session, in, out] { seal(session, *in, *out); });
 
   auto rolls = std::make_shared<RollbackOptions>();
   Command back = group.add("rollback", "Publish the content of an older snapshot as a new generation");
@@ -283,7 +302,7 @@ void add_snapshot_changes(Command& group, Session& session) {
       "brings that back: put the registry right before you change anything else.\n\n"
       "  keyloader snapshot list\n"
       "  keyloader snapshot rollback --to 41");
-  back.run([&session, rolls] { roll_back(session, *rolls); });
+  back.run_on_machine(session, [&session, rolls] { roll_back(session, *rolls); });
 }
 
 }  // namespace keyloader

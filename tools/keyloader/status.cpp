@@ -290,7 +290,10 @@ void run(const Session& session) {
   report.json["problems"] = report.problems;
   session.report(report.text, report.json);
   if (!report.problems.empty()) {
-    throw NotActive(fmt::format("{}", fmt::join(report.problems, "\nkeyloader: ")));
+    const std::string last = std::move(report.problems.back());
+    report.problems.pop_back();
+    Session::warn(report.problems);
+    throw NotActive(last);
   }
 }
 

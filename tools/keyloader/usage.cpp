@@ -266,7 +266,7 @@ void add_usage_commands(Command& app, Session& session) {
   collect_now.option("--socket", collected->socket, "PATH", "An apikey_usage socket, instead of node memory");
   collect_now.flag("--quiet", collected->is_quiet, "Say nothing where all went well");
   collect_now.footer("For a timer, every few minutes.\n\n  keyloader usage collect --quiet");
-  collect_now.run([&session, collected, options] {
+  collect_now.run_on_machine(session, [&session, collected, options] {
     forbid(*options);
     collect(session, *collected);
   });
@@ -282,7 +282,7 @@ void add_usage_commands(Command& app, Session& session) {
       "Export what you may have to show by the hour first.\n\n"
       "  keyloader usage prune --before 2026-01-01 --dry-run\n"
       "  keyloader usage prune --before 2026-01-01 --yes");
-  prune.run([&session, pruned, options] {
+  prune.run_on_machine(session, [&session, pruned, options] {
     forbid(*options);
     prune_usage(session, *pruned);
   });
@@ -294,7 +294,7 @@ void add_usage_commands(Command& app, Session& session) {
       "All files or none. What is here already is refused, with file and line: nothing is ever counted twice.\n\n"
       "  ssh node2 keyloader usage --export ndjson --from 2026-11-01 --to 2026-12-01 > node2.ndjson\n"
       "  keyloader usage merge node2.ndjson");
-  merge.run([&session, merged, options] {
+  merge.run_on_machine(session, [&session, merged, options] {
     forbid(*options);
     merge_usage(session, merged->files);
   });

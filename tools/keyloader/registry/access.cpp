@@ -27,9 +27,21 @@ bool is_later(Seconds a, Seconds b) { return b != 0 && (a == 0 || a > b); }
 
 }  // namespace
 
+bool holds_role(const Texts& admin_scopes, std::string_view role) {
+  static constexpr std::array<std::string_view, 5> ladder = {"view", "support", "issue", "admin", "*"};
+  const auto* const from = std::find(ladder.begin(), ladder.end(), role);
+  const auto holds = [&](std::string_view each) {
+    const std::string scope = fmt::format("apikey:{}", each);
+    return std::any_of(admin_scopes.begin(), admin_scopes.end(),
+                       [&](const std::string& held) { return apikey::scope_grants(held, scope); });
+  };
+  return from == ladder.end() ? holds(role) : std::any_of(from, ladder.end(), holds);
+}
+
 Access::Access(const Fields& now, const Fields& then) : now_(now), then_(then) {
   add_lists();
   add_times();
+  add_administrator();
   if (flag_of(now, "require_tls") && !flag_of(then, "require_tls")) {
     regained_.push_back({"without TLS", "--no-require-tls"});
   }
@@ -43,13 +55,14 @@ bool Access::ends_suspension() const {
 }
 
 // `all`: what the list held; `set` takes a list as a whole.
-void Access::add(std::string_view what, std::string_view option, const Texts& again, const Texts& all) {
+void Access::add(std::string_view what, std::string_view option, const Texts& again, const Texts& all,
+                 bool is_administrators) {
   std::string words;
   for (const std::string& value : all) {
     words += fmt::format("{}{} {}", words.empty() ? "" : " ", option, value);
   }
   for (const std::string& value : again) {
-    regained_.push_back({fmt::format("{} {}", what, value), words});
+    regained_.push_back({fmt::format("{} {}", what, value), words, is_administrators});
     words.clear();
   }
 }
@@ -83,6 +96,39 @@ void Access::add_times() {
   if (begin < time_of(now_, "not_before")) {
     const std::string text = begin == 0 ? "none" : time_text(begin);
     regained_.push_back({begin == 0 ? "no begin" : "the begin " + text, "--not-before " + text});
+  }
+}
+
+// The rights of an administrator's key. Without teams it is for all; without may_grant `admin` gives all scopes, the
+// others none.
+void Access::add_administrator() {
+  const Texts held = texts_of(now_, "admin_scopes");
+  const Texts roles = texts_of(then_, "admin_scopes");
+  add("scope", "",
+      gained(roles, held,
+             [&](const std::string& /*each*/, const std::string& one) {
+               return holds_role(held, one.substr(one.find(':') + 1));
+             }),
+      {}, true);
+  if (roles.empty()) {
+    return;
+  }
+  const Texts teams = texts_of(then_, "teams");
+  const Texts teams_now = texts_of(now_, "teams");
+  if (!teams_now.empty() && teams.empty()) {
+    regained_.push_back({"every team", "--team none", true});
+  } else if (!teams_now.empty()) {
+    add("team", "--team", gained(teams, teams_now, std::equal_to<>{}), teams, true);
+  }
+  const Texts grants = texts_of(then_, "may_grant");
+  const Texts grants_now = texts_of(now_, "may_grant");
+  if (grants.empty() && !grants_now.empty() && holds_role(roles, "admin")) {
+    regained_.push_back({"the right to give every scope", "--may-grant none", true});
+  } else if (!grants_now.empty() || !holds_role(held, "admin")) {
+    add("the right to give", "--may-grant",
+        gained(grants, grants_now,
+               [](const std::string& each, const std::string& one) { return apikey::scope_grants(each, one); }),
+        grants, true);
   }
 }
 

@@ -23,12 +23,17 @@ template <typename Holds>
 }
 
 struct Regained {
-  std::string what;    // "scope orders:write"
-  std::string option;  // "--scope orders:write"; empty: that of the one before gives it back, too
+  std::string what;                // "scope orders:write"
+  std::string option;              // "--scope orders:write"; empty: that of the one before gives it back, too
+  bool is_administrators = false;  // `admin set` has that option
 };
 
-// What `then` allows and `now` does not. A field that is absent on both sides is the same on both. Reserved scopes are
-// not looked at. LIFETIME: that of the fields.
+// Each role of an administrator may do what those before it may; apikey:* is above all. The table is in
+// docs/keyloader.md.
+[[nodiscard]] bool holds_role(const Texts& admin_scopes, std::string_view role);
+
+// What `then` allows and `now` does not. A field that is absent on both sides is the same on both. LIFETIME: that of
+// the fields.
 class Access {
  public:
   Access(const Fields& now, const Fields& then);
@@ -38,9 +43,11 @@ class Access {
   [[nodiscard]] bool ends_suspension() const;
 
  private:
-  void add(std::string_view what, std::string_view option, const Texts& again, const Texts& all);
+  void add(std::string_view what, std::string_view option, const Texts& again, const Texts& all,
+           bool is_administrators = false);
   void add_lists();
   void add_times();
+  void add_administrator();
 
   const Fields& now_;
   const Fields& then_;

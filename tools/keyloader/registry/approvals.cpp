@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "registry/fields.hpp"
@@ -20,7 +21,7 @@ void touch_key(Touched& touched, const Json& state) {
   }
 }
 
-Json touched_by(const Json& steps, const apikey::KeyId* admin) {
+Json touched_by(const Json& steps, const apikey::KeyId* admin, const std::string& asker) {
   Touched touched;
   for (const Json& step : steps) {
     const std::string kind = string_of(step.at("kind"));
@@ -35,22 +36,46 @@ Json touched_by(const Json& steps, const apikey::KeyId* admin) {
     } else if (kind == "quota") {
       touched.emplace("key", object);
       touched.emplace("owner", object);
+    } else if (kind == "role") {
+      touched.emplace("holders", object);
     }
   }
   if (admin != nullptr) {
     touched.emplace("key", text_of(*admin));
+    touched.emplace("owner", asker);
   }
   return touched;
+}
+
+// Throws where somebody else has written the row.
+void require_steps(const Json& steps) {
+  for (const Json& step : steps) {
+    for (const char* field : {"kind", "action", "object", "before", "after"}) {
+      static_cast<void>(step.at(field));
+    }
+  }
 }
 
 }  // namespace
 
 bool Approvals::has_changed(std::string_view kind, const std::string& object, std::uint64_t since) {
-  bool has_changed = false;
-  registry_.each_audit_entry({.object = object, .first = since + 1}, [&](const AuditEntry& entry) {
-    has_changed = has_changed || entry.action.substr(0, entry.action.find('.')) == kind;
+  Query query = database_.query(
+      "SELECT 1 FROM audit WHERE object IN (SELECT ?1 UNION ALL SELECT hashed FROM audit_values WHERE value = ?1)"
+      " AND seq > ?2 AND substr(action, 1, length(?3) + 1) = ?3 || '.' LIMIT 1");
+  return query.bind(object).bind(since).bind(kind).step();
+}
+
+// Whoever approves more scopes for a role has seen which keys get them.
+bool Approvals::was_given(const std::string& role, std::uint64_t since) {
+  const auto has = [&](const Json& state) {
+    const Json& roles = field_of(state, "roles");
+    return std::any_of(roles.begin(), roles.end(), [&](const Json& each) { return string_of(each) == role; });
+  };
+  bool was_given = false;
+  registry_.each_audit_entry({.action = "key", .first = since + 1}, [&](const AuditEntry& entry) {
+    was_given = was_given || (has(entry.after) && !has(entry.before));
   });
-  return has_changed;
+  return was_given;
 }
 
 void Approvals::judge_end(Approval& approval, const Json& touched) {
@@ -65,7 +90,9 @@ void Approvals::judge_end(Approval& approval, const Json& touched) {
   for (const Json& each : touched) {
     const std::string kind = string_of(each.at(0));
     const std::string object = string_of(each.at(1));
-    if (approval.why.empty() && has_changed(kind, object, approval.seq)) {
+    if (approval.why.empty() && kind == "holders") {
+      approval.why = was_given(object, approval.seq) ? fmt::format("the role {} was given to a key since", object) : "";
+    } else if (approval.why.empty() && has_changed(kind, object, approval.seq)) {
       approval.why = fmt::format("{} has changed since", kind == "key" ? object : fmt::format("{} {}", kind, object));
     }
   }
@@ -83,15 +110,22 @@ Approval Approvals::read(const Query& row) {
   approval.why = row.text(2);
   approval.created = row.number(3);
   approval.ends = row.number(4);
-  approval.actor = Json::parse(row.view(5));
   approval.owner = row.text(6);
   approval.reason = row.text(7);
-  approval.needs = Json::parse(row.view(8)).get<Texts>();
-  approval.operations = Json::parse(row.view(9));
   approval.seq = row.count(10);
-  approval.decider = Json::parse(row.view(11));
   approval.decided = row.number(12);
-  judge_end(approval, Json::parse(row.view(13)));
+  try {
+    approval.actor = Json::parse(row.view(5));
+    approval.needs = Json::parse(row.view(8)).get<Texts>();
+    approval.operations = Json::parse(row.view(9));
+    approval.decider = Json::parse(row.view(11));
+    judge_end(approval, Json::parse(row.view(13)));
+    require_steps(approval.operations);
+  } catch (const Json::exception&) {
+    approval.state = "ended";
+    approval.why = "what the registry keeps of it is damaged";
+    approval.operations = nullptr;
+  }
   return approval;
 }
 
@@ -113,13 +147,19 @@ std::optional<Approval> Approvals::find(std::uint64_t number) {
   return query.bind(number).step() ? std::optional(read(query)) : std::nullopt;
 }
 
+std::uint64_t Approvals::pending() {
+  Query query = database_.query("SELECT count(*) FROM approvals WHERE state = 'pending'");
+  query.step();
+  return query.count(0);
+}
+
 std::uint64_t Approvals::add(const Approval& approval, const apikey::KeyId* admin) {
   Query query = database_.query(
       "INSERT INTO approvals(state, created, ends, actor, owner, reason, needs, steps, touched)"
       " VALUES('pending', ?, ?, ?, ?, ?, ?, ?, ?)");
   query.bind(approval.created).bind(approval.ends).bind(approval.actor.dump()).bind(approval.owner);
   query.bind(approval.reason).bind(Json(approval.needs).dump()).bind(approval.operations.dump());
-  query.bind(touched_by(approval.operations, admin).dump()).run();
+  query.bind(touched_by(approval.operations, admin, approval.owner).dump()).run();
   Query number = database_.query("SELECT max(number) FROM approvals");
   number.step();
   return number.count(0);

@@ -3,8 +3,8 @@
 //
 // A step is an object of `kind`, `action`, `object`, `before`, `after`, and for a new key its `digest`. A request ends
 // after 72 hours, and when anything it touches has changed: the objects of its steps, the owner, plan and roles of
-// their keys, and the administrator's key that asked. INVARIANT: the steps of a request that is no longer pending are
-// gone; the audit has what was done.
+// their keys, which keys have its roles, and the administrator's key that asked and its owner. INVARIANT: the steps of
+// a request that is no longer pending are gone; the audit has what was done.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,8 @@
 namespace keyloader {
 
 inline constexpr Seconds kApprovalTime = Seconds{72} * 60 * 60;
-inline constexpr std::size_t kMostSteps = 1000;  // of one request: a person is to read them
+inline constexpr std::size_t kMostSteps = 1000;     // of one request: a person is to read them
+inline constexpr std::uint64_t kMostPending = 100;  // requests: each is looked at when another is made
 
 class Approvals {
  public:
@@ -27,6 +28,8 @@ class Approvals {
 
   [[nodiscard]] std::vector<Approval> all();
   [[nodiscard]] std::optional<Approval> find(std::uint64_t number);
+
+  [[nodiscard]] std::uint64_t pending();
 
   // `admin`: the key that asks; null: nobody's. RETURNS: the number it got; set_entry() completes it.
   std::uint64_t add(const Approval& approval, const apikey::KeyId* admin);
@@ -42,6 +45,7 @@ class Approvals {
   Approval read(const Query& row);
   void judge_end(Approval& approval, const Json& touched);
   [[nodiscard]] bool has_changed(std::string_view kind, const std::string& object, std::uint64_t since);
+  [[nodiscard]] bool was_given(const std::string& role, std::uint64_t since);
 
   Database& database_;
   Registry& registry_;

@@ -119,6 +119,8 @@ std::string_view state_of(const Key& key, Seconds now) {
   return key.expires != 0 && key.expires <= now ? "expired" : "active";
 }
 
+bool lasts_as_long(Seconds is, Seconds wanted) { return is == 0 || (wanted != 0 && is >= wanted); }
+
 std::string_view unit_text(apikey::CalendarUnit unit) { return kUnitNames.at(static_cast<std::size_t>(unit)); }
 
 std::uint64_t burst_of(const Limit& limit) {

@@ -184,6 +184,10 @@ struct AuditFilter {
   bool as_chained = false;  // as they are hashed: personal values as salted hashes
 };
 
+// Whether a suspension until `is` lasts at least as long as one until `wanted` (0: until it is resumed). Suspending
+// never ends one earlier: it would give access.
+[[nodiscard]] bool lasts_as_long(Seconds is, Seconds wanted);
+
 // What a rate's bucket holds: the burst that was written, or the one that follows from the rate. 0 for other kinds.
 [[nodiscard]] std::uint64_t burst_of(const Limit& limit);
 

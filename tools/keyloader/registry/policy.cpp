@@ -47,16 +47,35 @@ bool gives_access(const Key* before, const Key& after) {
   const Fields now = fields_of(to_json(*before));
   const Fields then = fields_of(to_json(after));
   const Access access(now, then);
-  return !access.regained().empty() || access.ends_revocation() || access.ends_suspension() ||
-         !gained(after.admin_scopes, before->admin_scopes, std::equal_to<>{}).empty() ||
-         before->may_grant != after.may_grant || before->teams != after.teams;
+  return !access.regained().empty() || access.ends_revocation() || access.ends_suspension();
 }
 
-// The same for all keys of an owner.
-bool gives_back(const Owner& before, const Owner& after) {
-  const Fields now = fields_of(to_json(before));
-  const Fields then = fields_of(to_json(after));
+template <typename Object>
+bool ends_suspension(const Object* before, const Object* after) {
+  if (before == nullptr || after == nullptr) {
+    return false;
+  }
+  const Fields now = fields_of(to_json(*before));
+  const Fields then = fields_of(to_json(*after));
   return Access(now, then).ends_suspension();
+}
+
+// What an action does, by all names that a policy has for it: an import creates keys, a revert sets something, and a
+// suspension that ends earlier than the one before is a resume.
+template <typename Object>
+Texts effects_of(std::string_view action, const Object* before, const Object* after, bool resumes) {
+  const std::string kind{action.substr(0, action.find('.'))};
+  Texts effects{std::string{action}};
+  if (before == nullptr) {
+    effects.push_back(kind + ".create");
+  } else if (after == nullptr) {
+    effects.push_back(kind + ".delete");
+  } else if (resumes) {
+    effects.push_back(kind + ".resume");
+  } else if (!is_restriction(action)) {
+    effects.push_back(kind + ".set");
+  }
+  return effects;
 }
 
 bool is_administrators(const Key* key) { return key != nullptr && !key->admin_scopes.empty(); }
@@ -108,7 +127,9 @@ Judge::Judge(Registry& registry, const Caller& caller) : registry_(registry), po
   person_ = admin_->owner;
 }
 
-bool Judge::may_refuse(const std::string& asker) const { return !admin_ || person_ == asker || holds("issue"); }
+bool Judge::may_refuse(const std::string& asker) const {
+  return !admin_ || person_ == asker || (holds("issue") && admin_->teams.empty());
+}
 
 std::string Judge::caller_text() const {
   return admin_ ? fmt::format("{} of {}", text_of(admin_->id), admin_->owner) : person_;
@@ -119,6 +140,15 @@ Texts Judge::reach_of(const Key& key) {
     const auto role = registry_.role(name);
     return role ? role->scopes : Texts{};
   });
+}
+
+bool Judge::is_administrator(const Owner& owner) {
+  bool is_one = false;
+  registry_.each_key({.owner = owner.name, .env = {}, .role = {}}, [&](const Key& key) {
+    is_one = is_administrators(&key) && key.revoked == 0;
+    return !is_one;
+  });
+  return is_one;
 }
 
 Texts Judge::reach_of(const Owner& owner) {
@@ -133,15 +163,7 @@ Texts Judge::reach_of(const Owner& owner) {
   return all;
 }
 
-// Each role may do what those before it may; apikey:* is above all.
-bool Judge::holds(std::string_view role) const {
-  static constexpr std::array<std::string_view, 5> ladder = {"view", "support", "issue", "admin", "*"};
-  return std::any_of(std::find(ladder.begin(), ladder.end(), role), ladder.end(), [&](std::string_view each) {
-    const std::string scope = fmt::format("apikey:{}", each);
-    return std::any_of(admin_->admin_scopes.begin(), admin_->admin_scopes.end(),
-                       [&](const std::string& held) { return apikey::scope_grants(held, scope); });
-  });
-}
+bool Judge::holds(std::string_view role) const { return holds_role(admin_->admin_scopes, role); }
 
 bool Judge::may_grant(const std::string& scope) const {
   if (admin_->may_grant.empty()) {
@@ -186,13 +208,17 @@ void Judge::require_grants(Decision& decision, const Texts& scopes) const {
     if (!apikey::is_reserved_scope(scope) && !may_grant(scope)) {
       refuse(decision, "may-grant",
              fmt::format("{} may not give the scope {} (it may grant {})", caller_text(), scope,
-                         admin_->may_grant.empty() ? "none" : words(admin_->may_grant)));
+                         admin_->may_grant.empty() ? "none until `keyloader admin set --may-grant` names some"
+                                                   : words(admin_->may_grant)));
     }
   }
 }
 
 void Judge::check_meta_and_name(Decision& decision, const Key* before, const Key& after) const {
-  const auto has = [](const Key& key, const std::string& name) { return key.meta.find(name) != key.meta.end(); };
+  const auto has = [](const Key& key, const std::string& name) {
+    const auto found = key.meta.find(name);
+    return found != key.meta.end() && found->second.find_first_not_of(' ') != std::string::npos;
+  };
   for (const std::string& name : policy_.required_meta) {
     if (!has(after, name) && (before == nullptr || has(*before, name))) {
       refuse(decision, "require-meta", fmt::format("a key needs the meta {0}, as in --meta {0}=VALUE", name));
@@ -218,60 +244,73 @@ void Judge::need_second_person(Decision& decision, const Texts& scopes) const {
   }
 }
 
-void Judge::need_second_person(Decision& decision, std::string_view action) const {
-  const auto is_meant = [&](const std::string& each) {
-    return action == each || (action.starts_with(each) && action.substr(each.size()).starts_with('.'));
+// Of several names of one action the first that is listed is said.
+void Judge::need_second_person_to(Decision& decision, const Texts& effects) const {
+  const auto is_listed = [&](const std::string& effect) {
+    return std::any_of(policy_.approve_actions.begin(), policy_.approve_actions.end(), [&](const std::string& each) {
+      return effect == each || (effect.starts_with(each) && effect.substr(each.size()).starts_with('.'));
+    });
   };
-  const bool is_listed = std::any_of(policy_.approve_actions.begin(), policy_.approve_actions.end(), is_meant);
-  // Whoever changes the rules alone is bound by none.
-  if ((is_listed && !is_restriction(action)) || (policy_.asks_second_person() && action == "policy.set")) {
-    need(decision, fmt::format("{}", action));
+  for (const std::string& effect : effects) {
+    // Whoever changes the rules alone is bound by none.
+    if ((is_listed(effect) && !is_restriction(effect)) || (policy_.asks_second_person() && effect == "policy.set")) {
+      need(decision, effect);
+      return;
+    }
   }
 }
 
-// A key with reserved scopes is made and changed by `admin` only, and no administrator makes one with more rights than their own.
-void Judge::check_admin_key(Decision& decision, const Key* before, const Key* after) const {
+// A key with reserved scopes is made and changed by `admin` only, and no administrator makes one with more rights than
+// their own.
+void Judge::check_admin_key(Decision& decision, const Key* before, const Key* after, bool stops) const {
   if (!is_administrators(before) && !is_administrators(after)) {
     return;
   }
   require_role(decision, "admin", "a change of administrators' keys");
-  if (after == nullptr) {
-    return;
+  for (const Key* each : {before, after}) {
+    if (each != nullptr && is_administrators(each) && !stops) {
+      require_rights_of(decision, *each);
+    }
   }
-  if (contains(after->admin_scopes, kAll) && !holds("*")) {
+}
+
+void Judge::require_rights_of(Decision& decision, const Key& key) const {
+  if (contains(key.admin_scopes, kAll) && !holds("*")) {
     refuse(decision, "may-grant", fmt::format("{} may not give {}, which it does not hold", caller_text(), kAll));
   }
-  require_grants(decision, after->may_grant);
-  const bool grants_all = after->may_grant.empty() &&
-                          (contains(after->admin_scopes, "apikey:admin") || contains(after->admin_scopes, kAll));
-  if (grants_all && !admin_->may_grant.empty()) {
+  require_grants(decision, key.may_grant);
+  if (key.may_grant.empty() && holds_role(key.admin_scopes, "admin") && !admin_->may_grant.empty()) {
     refuse(
         decision, "may-grant",
         fmt::format("a key with apikey:admin may give all scopes unless --may-grant says which; {} may grant {} only",
                     caller_text(), words(admin_->may_grant)));
   }
   const bool is_beyond =
-      after->teams.empty() || !std::all_of(after->teams.begin(), after->teams.end(),
-                                           [&](const std::string& team) { return contains(admin_->teams, team); });
+      key.teams.empty() || !std::all_of(key.teams.begin(), key.teams.end(),
+                                        [&](const std::string& team) { return contains(admin_->teams, team); });
   if (!admin_->teams.empty() && is_beyond) {
-    refuse(
-        decision, "team",
-        fmt::format("{} is for the team {} only, so a key that it makes is, too", caller_text(), words(admin_->teams)));
+    refuse(decision, "team",
+           fmt::format("{} is for the team {} only, so a key that it makes or changes is, too", caller_text(),
+                       words(admin_->teams)));
   }
 }
 
 void Judge::check_admin(Decision& decision, std::string_view action, const Key* before, const Key* after) {
   require_team_of(decision, after != nullptr ? after->owner : before->owner);
-  check_admin_key(decision, before, after);
   const bool stops = is_restriction(action) && after != nullptr && !gives_access(before, *after);
+  check_admin_key(decision, before, after, stops);
   const bool is_support = is_restriction(action) || action == "key.resume";
   require_role(decision, is_support ? "support" : "issue", is_support ? "suspending and revoking" : "issuing keys");
-  if (after == nullptr || stops) {
+  if (stops) {
     return;
   }
-  // A key that the caller could not have made is not changed either: no scope, nor its end, nor its name.
-  require_grants(decision, reach_of(*after));
-  if (after->limits != (before != nullptr ? before->limits : Limits{})) {
+  // A key that the caller could not have made is not changed either: no scope, nor its end, nor its name; nor deleted.
+  for (const Key* each : {before, after}) {
+    if (each != nullptr) {
+      require_grants(decision, reach_of(*each));
+    }
+  }
+  if (after != nullptr && after->limits != (before != nullptr ? before->limits : Limits{})) {
     require_role(decision, "admin", "a limit of a key beside its plan");
   }
 }
@@ -287,7 +326,7 @@ Decision Judge::judge(std::string_view action, const Key* before, const Key* aft
       need_second_person(decision, reach_of(*after));
     }
   }
-  need_second_person(decision, action);
+  need_second_person_to(decision, effects_of(action, before, after, ends_suspension(before, after)));
   if (admin_) {
     check_admin(decision, action, before, after);
   }
@@ -304,29 +343,36 @@ Decision Judge::judge(std::string_view action, const Owner* before, const Owner*
            fmt::format("the name of the owner, \"{}\", is not as {}", after->name,
                        fmt::join(policy_.owner_names, " or ")));
   }
-  const Texts reach = before != nullptr && after != nullptr && gives_back(*before, *after) ? reach_of(*after) : Texts{};
+  const bool resumes = ends_suspension(before, after);
+  const Texts reach = resumes ? reach_of(*after) : Texts{};
   need_second_person(decision, reach);
-  need_second_person(decision, action);
-  if (!admin_) {
-    return decision;
+  need_second_person_to(decision, effects_of(action, before, after, resumes));
+  if (admin_) {
+    check_admin(decision, action, before, after);
+    require_grants(decision, reach);
   }
+  return decision;
+}
+
+void Judge::check_admin(Decision& decision, std::string_view action, const Owner* before, const Owner* after) {
   for (const Owner* each : {before, after}) {
     if (each != nullptr) {
       require_team(decision, each->team);
     }
   }
-  require_role(decision, is_restriction(action) || action == "owner.resume" ? "support" : "issue",
-               is_restriction(action) || action == "owner.resume" ? "suspending owners" : "a change of owners");
-  require_grants(decision, reach);
+  const bool is_support = is_restriction(action) || action == "owner.resume";
+  require_role(decision, is_support ? "support" : "issue", is_support ? "suspending owners" : "a change of owners");
+  if (before != nullptr && is_administrator(*before)) {
+    require_role(decision, "admin", "a change of an owner who has administrators' keys");
+  }
   if (after == nullptr || after->limits != (before != nullptr ? before->limits : Limits{})) {
     require_role(decision, "admin", after == nullptr ? "deleting owners" : "a limit of an owner");
   }
-  return decision;
 }
 
-Decision Judge::judge(std::string_view action, const Plan* /*before*/, const Plan* /*after*/) {
+Decision Judge::judge(std::string_view action, const Plan* before, const Plan* after) {
   Decision decision;
-  need_second_person(decision, action);
+  need_second_person_to(decision, effects_of(action, before, after, false));
   if (admin_) {
     require_role(decision, "admin", "a change of plans");
     require_all_teams(decision, "plans");
@@ -336,7 +382,7 @@ Decision Judge::judge(std::string_view action, const Plan* /*before*/, const Pla
 
 Decision Judge::judge(std::string_view action, const Role* before, const Role* after) {
   Decision decision;
-  need_second_person(decision, action);
+  need_second_person_to(decision, effects_of(action, before, after, false));
   const auto holds_scope = [](const std::string& held, const std::string& one) {
     return apikey::scope_grants(held, one);
   };
@@ -353,10 +399,10 @@ Decision Judge::judge(std::string_view action, const Role* before, const Role* a
 
 Decision Judge::judge_quota(std::string_view action, const Owner& owner, const Key* key) {
   Decision decision;
-  need_second_person(decision, action);
+  need_second_person_to(decision, {std::string{action}});
   if (admin_) {
     require_team(decision, owner.team);
-    check_admin_key(decision, key, key);
+    check_admin_key(decision, key, key, false);
     const bool is_reset = action == "quota.reset";
     require_role(decision, is_reset ? "support" : "admin",
                  is_reset ? "resetting quotas" : "granting more than the plan");
@@ -366,7 +412,7 @@ Decision Judge::judge_quota(std::string_view action, const Owner& owner, const K
 
 Decision Judge::judge(std::string_view action) {
   Decision decision;
-  need_second_person(decision, action);
+  need_second_person_to(decision, {std::string{action}});
   if (action == "snapshot.rollback" && policy_.asks_second_person()) {
     refuse(decision, "rollback", "an older snapshot may let in what a second person has to approve");
   }

@@ -51,6 +51,7 @@ class Judge {
  private:
   [[nodiscard]] Texts reach_of(const Key& key);
   [[nodiscard]] Texts reach_of(const Owner& owner);
+  [[nodiscard]] bool is_administrator(const Owner& owner);
   [[nodiscard]] bool holds(std::string_view role) const;
   [[nodiscard]] bool may_grant(const std::string& scope) const;
   void require_role(Decision& decision, std::string_view role, std::string_view what) const;
@@ -60,9 +61,12 @@ class Judge {
   void require_grants(Decision& decision, const Texts& scopes) const;
   void check_meta_and_name(Decision& decision, const Key* before, const Key& after) const;
   void need_second_person(Decision& decision, const Texts& scopes) const;
-  void need_second_person(Decision& decision, std::string_view action) const;
+  void need_second_person_to(Decision& decision, const Texts& effects) const;
   void check_admin(Decision& decision, std::string_view action, const Key* before, const Key* after);
-  void check_admin_key(Decision& decision, const Key* before, const Key* after) const;
+  void check_admin(Decision& decision, std::string_view action, const Owner* before, const Owner* after);
+  // `stops`: the change takes access away and does nothing else.
+  void check_admin_key(Decision& decision, const Key* before, const Key* after, bool stops) const;
+  void require_rights_of(Decision& decision, const Key& key) const;
 
   Registry& registry_;
   Policy policy_;

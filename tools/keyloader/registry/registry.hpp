@@ -112,6 +112,8 @@ class Change {
   virtual void update(const Role& role, std::string_view action) = 0;
   virtual void remove(const Role& role) = 0;
 
+  // Throws NotAllowed where the policy or the caller's rights refuse such a new key. Its owner may be yet to make.
+  virtual void require_allowed(const Key& key, std::string_view action) = 0;
   virtual void create(const Key& key, std::string_view action) = 0;
   virtual void update(const Key& key, std::string_view action) = 0;
   virtual void remove(const Key& key) = 0;

@@ -102,15 +102,16 @@ SqliteChange::SqliteChange(Database& database, Registry& registry, const Caller&
       caller_(caller),
       approvals_(database, registry),
       actor_(current_actor()),
-      values_(database) {}
+      values_(database) {
+  if (caller_.admin) {
+    actor_["admin"] = text_of(*caller_.admin);
+  }
+}
 
 // What is to wait for a second person is undone up to here.
 Judge& SqliteChange::judge() {
   if (!judge_) {
     judge_.emplace(registry_, caller_);
-    if (caller_.admin) {
-      actor_["admin"] = text_of(*caller_.admin);
-    }
     if (judge_->policy().asks_second_person()) {
       database_.execute("SAVEPOINT asked");
     }
@@ -118,13 +119,10 @@ Judge& SqliteChange::judge() {
   return *judge_;
 }
 
-void SqliteChange::take(const Decision& decision, const Step& step) {
-  if (judge_->is_idle()) {
-    return;
-  }
+void SqliteChange::require(const Decision& decision) const {
   const bool is_against = !decision.refused.empty() || (!decision.needs.empty() && !is_approving_);
   if (is_against && caller_.breaks_glass && reason_.empty()) {
-    throw Failure("--break-glass passes over the policy, so say why with --reason: the audit keeps it");
+    throw UsageError("--break-glass passes over the policy, so say why with --reason: the audit keeps it");
   }
   if (!decision.refused.empty() && !caller_.breaks_glass) {
     throw NotAllowed(fmt::format("{}", fmt::join(decision.refused, "; ")),
@@ -133,6 +131,17 @@ void SqliteChange::take(const Decision& decision, const Step& step) {
                          : ". `keyloader policy show` lists the rules; in an emergency --break-glass --reason "
                            "TEXT passes over them");
   }
+}
+
+void SqliteChange::require_allowed(const Key& key, std::string_view action) {
+  require(judge().judge(action_of("key", action), nullptr, &key));
+}
+
+void SqliteChange::take(const Decision& decision, const Step& step) {
+  if (judge_->is_idle()) {
+    return;
+  }
+  require(decision);
   decision_.add(decision);
   if (!judge_->policy().asks_second_person() || caller_.breaks_glass || is_approving_) {
     return;
@@ -512,6 +521,13 @@ Approval SqliteChange::require_pending(std::uint64_t request) {
   return *approval;
 }
 
+// The key that asked may have ended since, which no audit entry says.
+void SqliteChange::require_asker(const Approval& approval) {
+  if (const auto asked = key_id_from(string_of(field_of(approval.actor, "admin")))) {
+    static_cast<void>(Judge(registry_, {.admin = *asked}));  // throws when it is not good now
+  }
+}
+
 void SqliteChange::approve(std::uint64_t request) {
   const Approval approval = require_pending(request);
   const std::string asker = asker_of(approval);
@@ -521,20 +537,21 @@ void SqliteChange::approve(std::uint64_t request) {
   if (judge().person() == asker) {
     throw Failure(fmt::format("{} asked for this change, so somebody else has to approve it", asker));
   }
+  require_asker(approval);
   is_approving_ = true;
   actor_["request"] = request;
   audit("approval.approve", std::to_string(request), nullptr, {{"request", request}});
   reason_ = approval.reason;
-  for (const Json& step : approval.operations) {
-    apply(step);
-  }
+  apply_all(approval);
   approvals_.decide(request, "approved", actor_);
 }
 
 void SqliteChange::refuse(std::uint64_t request) {
   const Approval approval = require_pending(request);
   if (!judge().may_refuse(asker_of(approval))) {
-    throw Failure(fmt::format("{} may refuse own requests only; others take apikey:issue", judge_->caller_text()));
+    throw NotAllowed(
+        fmt::format("{} may refuse own requests only; others take apikey:issue for all teams", judge_->caller_text()),
+        "");
   }
   audit("approval.refuse", std::to_string(request), nullptr, {{"request", request}});
   approvals_.decide(request, "refused", actor_);
@@ -616,10 +633,30 @@ void SqliteChange::apply(const Json& step) {
     apply_to_quota(step, action);
   } else if (kind == "policy") {
     set(policy_from(after));
-  } else if (action == "rename") {
+  } else if (kind == "registry" && action == "rename") {
     rename_store(string_of(after.at("name")));
-  } else {
+  } else if (kind == "registry" && action == "set") {
     set_prefix(string_of(after.at("prefix")));
+  } else {
+    throw Failure(fmt::format("the request holds a change that this keyloader does not know, {}.{}", kind, action));
+  }
+}
+
+// The registry may have changed in ways that do not touch the request, but do not leave room for it.
+void SqliteChange::apply_all(const Approval& approval) {
+  try {
+    for (const Json& step : approval.operations) {
+      apply(step);
+    }
+  } catch (const DoesNotFit&) {
+    throw Failure(
+        fmt::format("request {0} cannot be made any more: a ref that it gives is taken by now, or what it "
+                    "removes is in use. `keyloader approval refuse {0}` ends it, then the command can be "
+                    "given again",
+                    approval.number));
+  } catch (const Json::exception&) {
+    throw Failure(
+        fmt::format("request {0} holds what is no change; `keyloader approval refuse {0}` ends it", approval.number));
   }
 }
 
@@ -638,6 +675,12 @@ std::uint64_t SqliteChange::ask() {
   added_ = 0;
   removed_ = 0;
   approvals_.sweep();
+  if (approvals_.pending() >= kMostPending) {
+    throw Failure(
+        fmt::format("this needs a second person ({}), and {} requests are waiting already; `keyloader approval "
+                    "list` shows them. Approve or refuse some first",
+                    fmt::join(decision_.needs, ", "), kMostPending));
+  }
   const Seconds now = wall_clock();
   Approval approval;
   approval.created = now;

@@ -36,6 +36,7 @@ class SqliteChange final : public Change {
   void create(const Role& role) override;
   void update(const Role& role, std::string_view action) override;
   void remove(const Role& role) override;
+  void require_allowed(const Key& key, std::string_view action) override;
   void create(const Key& key, std::string_view action) override;
   void update(const Key& key, std::string_view action) override;
   void remove(const Key& key) override;
@@ -73,13 +74,15 @@ class SqliteChange final : public Change {
   Judge& judge();
   void take(const Decision& decision, const Step& step);
   void take(std::string_view action);  // what cannot wait for a second person
+  void require(const Decision& decision) const;
+  void apply_all(const Approval& approval);
   void apply(const Json& step);
-  void apply_to_owner(const Json& step, const std::string& action);
   void apply_to_key(const Json& step, const std::string& action);
   void apply_to_quota(const Json& step, const std::string& action);
   template <typename Object>
   void apply_to(const Json& step, const std::string& action, std::optional<Object> now, Object made);
   [[nodiscard]] Approval require_pending(std::uint64_t request);
+  void require_asker(const Approval& approval);
   std::uint64_t ask();
   void note_broken_glass();
 

@@ -12,7 +12,6 @@
 #include <string>
 
 #include "disk_full.hpp"
-#include "registry/registry.hpp"
 #include "user.hpp"
 
 namespace keyloader {
@@ -78,6 +77,8 @@ bool lacks_files_for_readers(sqlite3* database, const std::filesystem::path& pat
     case SQLITE_NOTADB:
       throw Failure(
           fmt::format("{} is damaged ({}); restore it from a backup. nginx goes on with keys.mdb", file, detail));
+    case SQLITE_CONSTRAINT:
+      throw DoesNotFit(fmt::format("this does not fit what is in {}: {}", file, detail));
     default:
       throw Failure(fmt::format("{} could not be used: {}", file, detail));
   }

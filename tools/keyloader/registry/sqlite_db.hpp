@@ -12,6 +12,8 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "registry/registry.hpp"
+
 namespace keyloader {
 
 // One run of a prepared statement: bind, step, read; reset when it goes out of scope.
@@ -48,6 +50,12 @@ class Query {
  private:
   sqlite3_stmt* statement_;
   int bound_ = 0;
+};
+
+// What was to be written does not go together with what is there: something is taken, or is used elsewhere.
+class DoesNotFit : public Failure {
+ public:
+  using Failure::Failure;
 };
 
 class Database {

@@ -76,7 +76,11 @@ class SqliteRegistry final : public Registry {
 
   Policy policy() override {
     Query query = database_.query("SELECT policy FROM info");
-    return query.step() ? policy_from(Json::parse(query.view(0))) : Policy{};
+    try {
+      return query.step() ? policy_from(Json::parse(query.view(0))) : Policy{};
+    } catch (const Json::exception&) {
+      throw Failure("the policy in registry.db is damaged, so nothing is changed; restore registry.db from a backup");
+    }
   }
 
   std::optional<Approval> approval(std::uint64_t request) override { return Approvals(database_, *this).find(request); }
