@@ -68,7 +68,7 @@ def test_set(keyloader):
     assert held("--add-role", "admin") == ["apikey:admin"]  # as it was
     assert held("--role", "none") == []
     assert len(keyloader.audit("--action", "key.admin")) == 4
-    assert "--role, or --add-role or --remove-role" in keyloader.refused("admin", "set", key, status=2)
+    assert "--role, --add-role, --remove-role, --may-grant or --team" in keyloader.refused("admin", "set", key, status=2)
     for arguments, words in ((["--role", "view", "--add-role", "issue"], "either --role"),
                              (["--add-role", "view", "--remove-role", "apikey:view"], "view is in both"),
                              (["--add-role", "none"], 'no role "none" of administrators; there are')):

@@ -147,10 +147,12 @@ std::optional<Approval> Approvals::find(std::uint64_t number) {
   return query.bind(number).step() ? std::optional(read(query)) : std::nullopt;
 }
 
-std::uint64_t Approvals::pending() {
-  Query query = database_.query("SELECT count(*) FROM approvals WHERE state = 'pending'");
+bool Approvals::is_full() {
+  Query query = database_.query(
+      "SELECT count(*), total(iif(json_valid(steps), json_array_length(steps), 1)) FROM approvals WHERE state = "
+      "'pending'");
   query.step();
-  return query.count(0);
+  return query.count(0) >= kMostPending || query.count(1) >= kMostPendingSteps;
 }
 
 std::uint64_t Approvals::add(const Approval& approval, const apikey::KeyId* admin) {

@@ -19,8 +19,10 @@
 namespace keyloader {
 
 inline constexpr Seconds kApprovalTime = Seconds{72} * 60 * 60;
-inline constexpr std::size_t kMostSteps = 1000;     // of one request: a person is to read them
-inline constexpr std::uint64_t kMostPending = 100;  // requests: each is looked at when another is made
+inline constexpr std::size_t kMostSteps = 1000;  // of one request: a person is to read them
+// Of all that wait, as each is looked at when another is made.
+inline constexpr std::uint64_t kMostPending = 100;
+inline constexpr std::uint64_t kMostPendingSteps = 10'000;
 
 class Approvals {
  public:
@@ -29,7 +31,8 @@ class Approvals {
   [[nodiscard]] std::vector<Approval> all();
   [[nodiscard]] std::optional<Approval> find(std::uint64_t number);
 
-  [[nodiscard]] std::uint64_t pending();
+  // Whether as many wait as may.
+  [[nodiscard]] bool is_full();
 
   // `admin`: the key that asks; null: nobody's. RETURNS: the number it got; set_entry() completes it.
   std::uint64_t add(const Approval& approval, const apikey::KeyId* admin);

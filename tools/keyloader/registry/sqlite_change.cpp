@@ -675,11 +675,11 @@ std::uint64_t SqliteChange::ask() {
   added_ = 0;
   removed_ = 0;
   approvals_.sweep();
-  if (approvals_.pending() >= kMostPending) {
+  if (approvals_.is_full()) {
     throw Failure(
-        fmt::format("this needs a second person ({}), and {} requests are waiting already; `keyloader approval "
-                    "list` shows them. Approve or refuse some first",
-                    fmt::join(decision_.needs, ", "), kMostPending));
+        fmt::format("this needs a second person ({}), and as many requests are waiting as may ({}, or {} changes "
+                    "in all); `keyloader approval list` shows them. Approve or refuse some first",
+                    fmt::join(decision_.needs, ", "), kMostPending, kMostPendingSteps));
   }
   const Seconds now = wall_clock();
   Approval approval;
