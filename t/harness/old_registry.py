@@ -5,9 +5,8 @@ import json
 import sqlite3
 
 
-def rechain(database, entries):
+def rechain(database, entries, prev=bytes(32)):
     """Writes the entries (seq, time, actor, action, object, before, after; JSON as texts) with a chain that is right."""
-    prev = bytes(32)
     for seq, when, actor, action, object_, before, after in entries:
         text = (f'{{"action":{json.dumps(action)},"actor":{actor},"after":{after},"before":{before},'
                 f'"object":{json.dumps(object_, ensure_ascii=False)},"seq":{seq},"time":{when}}}')

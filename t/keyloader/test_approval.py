@@ -359,3 +359,78 @@ def test_a_warning_where_nobody_could_approve(keyloader):
     assert [one["result"] for one in found if one["check"] == "approvers"] == ["notice"]
     keyloader("admin", "create", "--owner", "bob", "--create-owner", "--role", "admin", "--break-glass", "--reason", "two")
     assert keyloader("policy", "set", "--approve-scope", "x:y", status=3).stderr.count("can approve") == 0
+
+
+# -- what a request says of an owner
+
+def on_disk(shop):
+    return b"".join(path.read_bytes() for path in shop.run.dir.glob("registry.db*"))
+
+
+def delete(shop, owner):
+    """Its keys and itself, by two persons."""
+    for key in shop.run.json("key", "list", "--owner", owner):
+        shop.as_("carol", "approval", "approve", ask(shop, "alice", "key", "delete", key["id"], "--yes"))
+    shop.as_("carol", "approval", "approve", ask(shop, "alice", "owner", "delete", owner, "--yes"))
+
+
+def test_what_was_asked_goes_when_the_owner_is_erased(shop):
+    """Approved, refused and ended: reasons and steps."""
+    shop.run("owner", "create", "Jana Nowak")
+    create = ["key", "create", "--owner", "Jana Nowak", "--scope", "billing:read"]
+    for number, end in enumerate(("approve", "refuse", None)):
+        request = ask(shop, "alice", *create, "--name", f"laptop-{number}", "--reason", f"passport-{number}")
+        entry = shop.run.audit("--action", "approval.request")[-1]
+        assert entry["after"]["owner"] == "Jana Nowak" and entry["after"]["reason"] == f"passport-{number}"
+        if end == "approve":
+            shop.as_("carol", "approval", "approve", request)
+        elif end == "refuse":
+            shop.as_("carol", "approval", "refuse", request, "--reason", "not Jana again")
+        else:
+            shop.run("owner", "set", "Jana Nowak", "--team", "x", "--break-glass", "--reason", "passport-glass")
+    ended = shop.run.json("approval", "show", request)
+    assert ended["state"] == "ended" and ended["reason"] == "" and ended["changes"] == []
+    delete(shop, "Jana Nowak")
+    shop.run("owner", "erase", "Jana Nowak")
+    for text in ("Jana", "passport-", "laptop-"):
+        assert text.encode() not in on_disk(shop), text
+    assert "Jana" not in shop.run("audit", "list", "--json").stdout
+    shop.run("audit", "verify")
+
+
+def test_who_was_never_made_is_erased_too(shop):
+    shop.run("policy", "set", "--approve-action", "owner.create", "--break-glass", "--reason", "for this test")
+    create = ["owner", "create", "Jana Nowak", "--email", "jana@home.example", "--reason", "passport-4711"]
+    shop.as_("carol", "approval", "refuse", ask(shop, "alice", *create))
+    assert shop.run.audit("--action", "approval.request")[-1]["after"]["owner"] == "Jana Nowak"
+    assert "erased 2 values of owner Jana Nowak" in shop.run("owner", "erase", "Jana Nowak").stdout
+    for text in ("Jana", "jana@", "passport-"):
+        assert text.encode() not in on_disk(shop), text
+    assert "knows no deleted owner" in shop.run.refused("owner", "erase", "Jana Nowak")
+    owner = shop.run.audit("--action", "owner.erase")[0]["object"]
+    assert "was erased already; nothing is left" in shop.run("owner", "erase", owner).stdout
+    shop.run("audit", "verify")
+
+
+def test_a_request_about_several_owners_keeps_its_reason_with_the_changes(shop, tmp_path):
+    (tmp_path / "keys.csv").write_text("key,owner,scopes\n" + "".join(
+        f"legacy-key-of-{owner}-0123456789,{owner},billing:read\n" for owner in ("acme", "umbrella")))
+    request = ask(shop, "alice", "import", tmp_path / "keys.csv", "--format", "csv", "--reason", "passport-4711")
+    entry = shop.run.audit("--action", "approval.request")[-1]
+    assert "reason" not in entry["after"] and "owner" not in entry["after"]
+    assert shop.run.json("approval", "show", request)["reason"] == "passport-4711"
+    shop.as_("carol", "approval", "approve", request)
+    assert {entry["after"]["reason"] for entry in shop.run.audit("--action", "key.import")} == {"passport-4711"}
+
+
+def test_what_ended_by_time_is_forgotten_with_the_next_change(shop):
+    ask(shop, "alice", "owner", "set", "acme", "--email", "jana@home.example", "--reason", "passport-4711")
+    with database_of(shop) as database:
+        database.execute("UPDATE approvals SET ends = 1")
+    database.close()
+    assert shop.run.json("approval", "list", "--all")[-1]["reason"] == ""
+    shop.run("role", "create", "other", "--scope", "x:y", "--break-glass", "--reason", "an ordinary change")
+    with database_of(shop) as database:
+        assert database.execute("SELECT state, reason, steps, touched, why FROM approvals").fetchall() == [
+            ("ended", "", "null", "[]", "nobody decided within 72 hours")]
+    database.close()

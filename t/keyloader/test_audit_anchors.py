@@ -50,7 +50,7 @@ def test_other_files_say_nothing(published, tmp_path):
     assert published.json("audit", "verify", "--anchors")["anchors"] == 4
     published.snapshot.unlink()
     shutil.rmtree(published.dir / "history")
-    assert "none of its entries were seen" in published("audit", "verify", "--anchors").stdout
+    assert "none of its entries was seen" in published("audit", "verify", "--anchors").stdout
 
 
 def test_archived_entries(published, tmp_path):

@@ -1,13 +1,14 @@
 """audit archive: old entries go into a file, and the chain of hashes goes on behind them."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import time
 
 import pytest
 
-from harness.old_registry import age_audit
+from harness.old_registry import age_audit, rechain
 from harness.paths import CAN_MOUNT, IS_ROOT
 
 
@@ -119,6 +120,49 @@ def test_a_later_change_reads_as_before(old):
     assert old.json("key", "show", old.key_id)["name"] == ""
 
 
+def test_what_passed_over_the_policy_stays_for_a_month(old):
+    """`policy show` and doctor tell of it by its entry."""
+    old("policy", "set", "--require-meta", "crm")
+    old("key", "create", "--owner", "web", "--break-glass", "--reason", "the rule came too late")
+    glass, = [entry["seq"] for entry in entries(old) if entry["action"] == "policy.break_glass"]
+    age_audit(old.dir, 29 * 86400)
+    said = old("audit", "archive", old.file, "--before", "1d").stdout
+    assert f"archived {glass - 1} entries (1 to {glass - 1}," in said
+    assert f"But entry {glass} says that the policy was passed over with --break-glass, less than 30 days ago: it and " \
+        "what follows it stay" in said
+    assert old.json("policy", "show")["break_glass"]["last_30_days"] == 1
+    again = old("audit", "archive", old.file.with_name("again"), "--before", "1d").stdout
+    assert f"entry {glass} says" in again and "nothing was archived" in again
+    age_audit_behind(old, 2 * 86400)
+    old("audit", "archive", old.file.with_name("again"), "--before", "1d")
+    assert glass not in [entry["seq"] for entry in entries(old)]
+
+
+def age_audit_behind(keyloader, seconds):
+    """age_audit() of a registry whose first entries are archived: the chain is not looked at."""
+    with sqlite3.connect(keyloader.dir / "registry.db") as database:
+        rows = database.execute("SELECT seq, time - ?, actor, action, object, before, after FROM audit ORDER BY seq",
+                                (seconds,)).fetchall()
+        prev, = database.execute("SELECT archived_hash FROM info").fetchone()
+        rechain(database, rows, prev)
+    database.close()
+
+
+def test_what_verify_says_is_a_sentence(old):
+    old("audit", "archive", old.file, "--before", "365d")
+    said = old("audit", "verify", "--anchors").stdout
+    archived = old.audit()[0]["seq"] - 1
+    assert f"the audit is whole: 1 entry, last hash " in said
+    assert f"; the {archived} before it, up to" in said and "are archived, and were not looked at" in said
+    assert re.search("; none of its entries was seen by snapshots or nginx; ([0-9]+ archived entries that they have seen were|"
+                     "1 archived entry that they have seen was) not compared\n", said)
+    old("plan", "create", "gold", "--no-publish")
+    old("publish")
+    said = old("audit", "verify", "--anchors").stdout
+    assert re.search(r"whole: \d+ entries, .*; the \d+ before them, .*; 1 of its entries was seen by snapshots or nginx, and "
+                     "is the same; ", said)
+
+
 def test_statements(old):
     """Of a month behind the archive it is known which plan a key had; of one before, it is said that it is not."""
     old("plan", "create", "gold", "--rate", "1/s")
@@ -127,7 +171,10 @@ def test_statements(old):
     whole = old.json("usage", "statement", "--owner", "web", "--month", this_month)
     old("audit", "archive", old.file, "--before", "365d")
     assert old.json("usage", "statement", "--owner", "web", "--month", this_month)["changes"] == whole["changes"]
-    assert "are archived, and a statement from" in old.refused("usage", "statement", "--owner", "web", "--month", "2020-01")
+    said = old.refused("usage", "statement", "--owner", "web", "--month", "2020-01")
+    assert "are archived, and a statement from" in said and "run this with --dir on a backup of the directory" in said
+    first = re.search(r"the first month of which there is one is (\d{4}-\d\d)\.", said)[1]
+    old("usage", "statement", "--owner", "web", "--month", first)
 
 
 if IS_ROOT and CAN_MOUNT:

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from harness.old_registry import age_audit, to_schema_5
-from harness.paths import KEYLOADER
+from harness.old_registry import age_audit, rewrite_audit, to_schema_5
+from harness.paths import CAN_MOUNT, IS_ROOT, KEYLOADER
 
 SECRET = {"name": "Jana Nowak", "email": "jana@home.example", "meta": "passport-4711", "key": "her laptop", "reason": "Jana left"}
 
@@ -84,6 +84,61 @@ def test_erased_values_are_gone_and_the_chain_is_whole(keyloader):
     assert "knows no deleted owner" in keyloader.refused("owner", "erase", SECRET["name"])
     assert "was erased already; nothing is left" in keyloader("owner", "erase", entry["object"]).stdout
     assert "fine   audit-chain" in doctor(keyloader)
+
+
+def leave_remains(keyloader, text):
+    """SQLite leaves some in the gaps of pages; here one in a page that is free, where it may be any time."""
+    file = keyloader.dir / "registry.db"
+    with sqlite3.connect(file) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("CREATE TABLE filler(text)")
+        database.execute("INSERT INTO filler VALUES(randomblob(300000))")
+        database.commit()
+        database.execute("DROP TABLE filler")
+    database.close()
+    with sqlite3.connect(file) as database:
+        size, pages = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "page_count"))
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    with open(file, "r+b") as raw:
+        raw.seek((pages - 10) * size + 100)
+        raw.write(text.encode())
+    assert text.encode() in everything_on_disk(keyloader)
+
+
+def test_remains_in_free_space_go_too(keyloader):
+    make_and_delete(keyloader)
+    leave_remains(keyloader, SECRET["name"])
+    keyloader("owner", "erase", SECRET["name"])
+    assert SECRET["name"].encode() not in everything_on_disk(keyloader)
+    assert keyloader.json("audit", "verify")["ok"]
+
+
+@pytest.mark.skipif(not (IS_ROOT and CAN_MOUNT), reason="needs mounts of its own")
+def test_a_disk_without_room_for_a_second_copy_is_said_and_it_is_done_later(bare, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", small], check=True)
+    try:
+        tool = type(bare)(small / "node")
+        tool("init")
+        make_and_delete(tool)
+        leave_remains(tool, SECRET["name"])
+        with sqlite3.connect(tool.dir / "registry.db") as database:
+            database.execute("CREATE TABLE live(bytes)")
+            database.execute("INSERT INTO live VALUES(randomblob(800000))")
+        database.close()
+        owner = tool.audit("--action", "owner.create")[0]["after"]["id"]
+        room = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
+        (small / "full").write_bytes(bytes(room - 500_000))
+        said = tool.refused("owner", "erase", SECRET["name"])
+        assert "registry.db could not be written anew" in said and "Make room" in said
+        assert f"`keyloader owner erase {owner}` again" in said and tool.audit()[-1]["action"] == "owner.erase"
+        (small / "full").unlink()
+        assert "was erased already; nothing is left" in tool("owner", "erase", owner).stdout
+        assert SECRET["name"].encode() not in everything_on_disk(tool)
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_what_is_there_is_not_erased(keyloader):
@@ -194,6 +249,48 @@ def test_tampering_beside_the_chain_is_found(keyloader, statement, said):
     change(keyloader, statement)
     assert said in keyloader.refused("audit", "verify")
     assert "wrong  audit-chain" in doctor(keyloader)
+
+
+def forge_version_entry(keyloader):
+    """As one who can write registry.db: behind all entries one that says that version 2 begins there."""
+    def edit(entries):
+        seq, when, actor, *_ = entries[-1]
+        return [*entries, (seq + 1, when, actor, "audit.version", "2", '{"audit_version":1}', '{"audit_version":2}')]
+    rewrite_audit(keyloader.dir, edit)
+
+
+def test_the_border_between_the_versions_cannot_be_moved(keyloader):
+    """Removed values would belong to entries that hold none."""
+    make_and_delete(keyloader)
+    forge_version_entry(keyloader)
+    last = len(keyloader.audit())
+    assert f"entry {last} of the audit says that version 2 begins there, and it began with entry 1" in \
+        keyloader.refused("audit", "verify")
+    change(keyloader, "DELETE FROM audit_values WHERE value = 'Jana Nowak'")
+    assert "has been removed" in keyloader.refused("audit", "verify")
+    assert "wrong  audit-chain" in doctor(keyloader)
+
+
+def test_an_entry_of_version_1_belongs_before_version_2(keyloader):
+    make_and_delete(keyloader)
+    rewrite_audit(keyloader.dir, lambda entries: [*entries[:-1], (*entries[-1][:2], '{"uid":0,"user":"root"}', *entries[-1][3:])])
+    last = len(keyloader.audit())
+    assert f"entry {last} of the audit is of version 1, and follows entries of version 2" in keyloader.refused("audit", "verify")
+
+
+def test_an_archived_entry_that_is_no_erasure_accounts_for_nothing(keyloader, tmp_path):
+    make_and_delete(keyloader)
+    keyloader("owner", "erase", SECRET["name"])
+    keyloader("owner", "create", "globex", "--email", "g@globex.example")
+    keyloader("owner", "set", "globex", "--email", "none")
+    age_audit(keyloader.dir, 86400)
+    file = tmp_path / "audit.ndjson"
+    keyloader("audit", "archive", file, "--before", "1h")
+    assert keyloader.json("audit", "verify", "--archive", file)["ok"]
+    archived = keyloader.audit()[0]["seq"] - 1
+    change(keyloader, f"UPDATE audit_values SET value = NULL, salt = NULL, erased = {archived} WHERE value = 'g@globex.example'")
+    said = keyloader.refused("audit", "verify", "--archive", file)
+    assert f"entry {archived} is not the one that did it" in said
 
 
 def test_an_erasure_accounts_for_its_own_values_only(keyloader):

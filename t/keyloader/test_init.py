@@ -39,6 +39,27 @@ def test_group_of_nginx(bare):
         assert {path.stat().st_gid for path in (other.dir, other.dir / "history", other.snapshot)} == {wanted}
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="only root gives files to any group")
+def test_who_may_read_is_said_kept_and_taken_back(bare):
+    made = bare.json("init", "--reader-group", "games")
+    assert made["reader_group"] == "games"
+    made_generation = bare.generation()
+    bare("usage", "--by", "owner")
+    games = grp.getgrnam("games").gr_gid
+    files = [bare.dir / name for name in ("registry.db", "registry.db-wal", "registry.db-shm", "usage.db")]
+    assert {(mode(path), path.stat().st_gid) for path in files} == {(0o640, games)} and mode(bare.dir) == 0o2751
+    entry, = bare.audit("--action", "registry.reader")
+    assert (entry["before"], entry["after"]) == ({"group": "none"}, {"group": "games"})
+    assert "the group games can read registry.db and usage.db" in bare("init", "--reader-group", "games").stdout
+    assert len(bare.audit("--action", "registry.reader")) == 1
+    said = bare("init", "--reader-group", "none").stdout
+    assert "nobody but the owner of the directory can read registry.db and usage.db\n" in said
+    assert {mode(path) for path in files} == {0o600} and mode(bare.dir) == 0o2750
+    entry = bare.audit("--action", "registry.reader")[-1]
+    assert (entry["before"], entry["after"]) == ({"group": "games"}, {"group": "none"})
+    assert bare.generation() == made_generation, "no snapshot says who may read"
+
+
 def test_unknown_group(bare):
     assert "no-such-group" in bare.refused("init", "--group", "no-such-group")
     assert not bare.dir.exists()

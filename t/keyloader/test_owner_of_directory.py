@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -301,16 +302,170 @@ def test_links_are_not_followed(roots, place):
     (place / "elsewhere").mkdir()
     (place / "elsewhere" / "file").write_text("x")
     (roots.dir / "usage.db-x").symlink_to(place / "foreign")
-    shutil.rmtree(roots.dir / "nodes")
-    (roots.dir / "nodes").symlink_to(place / "elsewhere")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(roots.dir / "usage.sock"))
-        roots("init", "--user", OWNER.pw_name, status=3)  # a link is no directory of announcements
+        roots("init", "--user", OWNER.pw_name)
     for path in (place / "foreign", place / "elsewhere", place / "elsewhere" / "file", roots.dir / "usage.sock"):
         assert path.lstat().st_uid == 0, path
     (place / "link").symlink_to(roots.dir)
     assert "is not a directory" in roots.refused("--dir", place / "link", "init", "--user", "root")
     assert roots.dir.stat().st_uid == OWNER.pw_uid
+
+
+def owners_and_modes(tool):
+    return {path: (path.lstat().st_uid, path.lstat().st_gid, path.lstat().st_mode) for path in tree(tool)}
+
+
+@pytest.mark.parametrize("name", ["history", "peppers", "nodes"])
+def test_a_link_that_the_owner_left_is_refused(owned, place, name):
+    """Root's keyloader would follow it from then on."""
+    (place / "elsewhere").mkdir()
+    shutil.rmtree(owned.dir / name, ignore_errors=True)
+    (owned.dir / name).symlink_to(place / "elsewhere")
+    before = owners_and_modes(owned)
+    said = owned.refused("init", "--user", "root")
+    assert f"{owned.dir / name} is a link, and keyloader would follow it" in said and "nothing was changed" in said
+    assert owners_and_modes(owned) == before
+
+
+@pytest.mark.parametrize("name", ["usage.db", "history/1.mdb", "peppers/p9"])
+def test_a_pipe_that_the_owner_left_is_refused(owned, name):
+    (owned.dir / name).unlink(missing_ok=True)
+    os.mkfifo(owned.dir / name)
+    before = owners_and_modes(owned)
+    assert f"{owned.dir / name} is a named pipe" in owned.refused("init", "--user", "root")
+    assert owners_and_modes(owned) == before
+
+
+def test_the_former_owner_keeps_no_right_to_write(owned):
+    paths = [owned.dir, owned.dir / "history", owned.dir / "peppers", owned.dir / "peppers" / "p1", owned.snapshot,
+             owned.dir / "registry.db"]
+    before = modes(owned)
+    for path in paths:
+        path.chmod(path.stat().st_mode | 0o022)
+    owned("init", "--user", "root")
+    assert not_of(owned, 0) == [] and modes(owned) == before
+
+
+@pytest.mark.parametrize("name", ["registry.db", "keys.mdb", "peppers/p1"])
+def test_a_file_that_the_former_owner_has_elsewhere_too_is_refused(owned, place, name):
+    """He could go on writing it there."""
+    os.link(owned.dir / name, place / "mine")
+    before = owners_and_modes(owned)
+    said = owned.refused("init", "--user", "root")
+    assert "another name outside of the directory, so it is not given to root" in said
+    assert owners_and_modes(owned) == before
+    owned("init", "--user", OWNER.pw_name)  # it is his already
+    (place / "mine").unlink()
+    owned("init", "--user", "root")
+    assert not_of(owned, 0) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_place_that_the_user_cannot_get_to_is_refused_before_anything_is_changed(roots, place, there):
+    (place / "closed").mkdir(mode=0o700)
+    (place / "closed" / "way").mkdir(mode=0o755)
+    if there:
+        shutil.move(roots.dir, place / "closed" / "way" / "node")
+    hidden = type(roots)(place / "closed" / "way" / "node")
+    before = owners_and_modes(hidden) if there else None
+    for more in ([], ["--dry-run"], ["--dir", f"{hidden.dir}/"]):
+        said = hidden.refused("init", "--user", OWNER.pw_name, *more)
+        assert f"is not given to {OWNER.pw_name}, who may not get to it: a directory above it is closed" in said
+        assert "nothing was changed" in said
+        assert (owners_and_modes(hidden) if there else hidden.dir.exists()) == (before or False)
+    (place / "closed").chmod(0o711)
+    hidden("init", "--user", OWNER.pw_name)
+    assert not_of(hidden) == []
+
+
+# What the former owner may do, or the machine, while root takes the directory over.
+IN_BETWEEN = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int fchownat(int directory, const char* name, uid_t user, gid_t group, int flags) {
+  static int calls;
+  if (getenv("KILL_AT") && ++calls == atoi(getenv("KILL_AT"))) kill(getpid(), SIGKILL);
+  return ((int (*)(int, const char*, uid_t, gid_t, int))dlsym(RTLD_NEXT, "fchownat"))(directory, name, user, group, flags);
+}
+static int open_it(int directory, const char* name, int flags) {
+  int fd = ((int (*)(int, const char*, int, ...))dlsym(RTLD_NEXT, "openat"))(directory, name, flags, 0);
+  if (getenv("RENAME") && strcmp(name, "history") == 0) {
+    unsetenv("RENAME");
+    if (renameat(directory, "history", directory, "nodes") != 0) abort();
+  }
+  return fd;
+}
+int openat(int directory, const char* name, int flags, ...) { return open_it(directory, name, flags); }
+int __openat_2(int directory, const char* name, int flags) { return open_it(directory, name, flags); }
+"""
+
+
+@pytest.fixture
+def in_between(place):
+    (place / "between.c").write_text(IN_BETWEEN)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", place / "between.so", place / "between.c", "-ldl"], check=True)
+    return {"LD_PRELOAD": str(place / "between.so")}
+
+
+def test_a_directory_that_is_renamed_meanwhile_is_not_entered_twice(owned, place, in_between):
+    """Its files would be counted twice, and one with another name outside taken for one without."""
+    (place / "shadow").write_text("x")
+    os.link(place / "shadow", owned.dir / "history" / "99.mdb")
+    done = subprocess.run([KEYLOADER, "init", "--user", "games"], env={**owned.environment(), **in_between, "RENAME": "1"},
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and re.search("(history|nodes) was renamed or replaced while this looked at it", done.stderr)
+    assert (place / "shadow").stat().st_uid == 0 and owned.dir.stat().st_uid == OWNER.pw_uid
+    assert not_of(owned) == [str(owned.dir / "nodes" / "99.mdb")]
+
+
+def distrusted(tool):
+    """What nginx would not take: of nobody it trusts (ngx_http_apikey_conf_pepper.cpp, …_candidate.cpp)."""
+    return [path.name for path in (tool.snapshot, *(tool.dir / "peppers").iterdir())
+            if path.stat().st_uid not in (0, tool.dir.stat().st_uid)]
+
+
+@pytest.mark.parametrize("user", [OWNER.pw_name, "root"])
+def test_nginx_starts_wherever_a_take_over_is_killed(roots, place, in_between, user):
+    if user == "root":
+        roots("init", "--user", OWNER.pw_name)
+    former, uid = pwd.getpwuid(roots.dir.stat().st_uid).pw_name, pwd.getpwnam(user).pw_uid
+    told = len(roots.audit("--action", "registry.owner"))
+    shutil.copytree(roots.dir, place / "kept")
+    kept = {path.relative_to(roots.dir): path.stat() for path in tree(roots)}
+    for at in range(1, 200):
+        for name, was in kept.items():
+            os.chown(roots.dir / name, was.st_uid, was.st_gid)
+        run = subprocess.run([KEYLOADER, "init", "--user", user], capture_output=True, check=False,
+                             env={**roots.environment(), **in_between, "KILL_AT": str(at)})
+        if run.returncode == 0:
+            break
+        assert run.returncode == -signal.SIGKILL and distrusted(roots) == [], at
+    else:
+        raise AssertionError("it never came to an end")
+    assert at > len(kept) and not_of(roots, uid) == []
+    assert len(roots.audit("--action", "registry.owner")) == told + 1
+
+
+def test_what_was_left_half_done_is_completed_and_told(roots, in_between):
+    for last in (False, True):  # before the directory is given, and behind it
+        at = len(tree(roots)) + 5 if last else 2
+        subprocess.run([KEYLOADER, "init", "--user", OWNER.pw_name], env={**roots.environment(), **in_between, "KILL_AT": str(at)},
+                       check=False, capture_output=True)
+        assert (roots.dir.stat().st_uid == OWNER.pw_uid) is last and not_of(roots) != []
+        roots("init", "--user", OWNER.pw_name)
+        assert not_of(roots) == []
+        entry = roots.audit("--action", "registry.owner")[-1]
+        assert (entry["before"], entry["after"]) == ({"user": "root"}, {"user": OWNER.pw_name}), at
+        roots("init", "--user", "root")
+    assert len(roots.audit("--action", "registry.owner")) == 4
 
 
 def test_a_hard_link_to_a_file_of_others_is_refused(owned, place):
@@ -329,6 +484,7 @@ def test_a_hard_link_to_a_file_of_others_is_refused(owned, place):
 def test_a_user_that_there_is_not(fresh):
     said = fresh.refused("init", "--user", "nosuchuser")
     assert 'no user "nosuchuser"' in said and "`adduser --system --no-create-home --group nosuchuser`" in said
+    assert "into the group of nginx's workers with `adduser nosuchuser www-data`" in said
     assert not fresh.dir.exists()
 
 
@@ -357,7 +513,8 @@ def test_a_node_without_a_registry(roots):
 
 
 def test_groups_of_root_still_can_be_given(owned):
-    owned("init", "--reader-group", "games")
+    said = owned("init", "--reader-group", "games").stdout
+    assert "the group games can read registry.db and usage.db; `keyloader init --reader-group none` takes that back" in said
     assert (owned.dir / "registry.db").stat().st_gid == grp.getgrnam("games").gr_gid
     assert as_user(owned, "key", "list", groups=[grp.getgrnam("games").gr_gid]).returncode == 0
     owned("init", "--group", "games")

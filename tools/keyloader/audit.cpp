@@ -28,16 +28,18 @@ std::string actor_text(const Json& actor) {
 namespace {
 
 // All that an entry can say was done. --action takes one of them, or the part before the dot.
-constexpr std::array<std::string_view, 43> kActions = {
-    "registry.init",    "registry.set",     "registry.owner", "registry.rename", "key.admin",
-    "key.adopt",        "role.adopt",       "registry.adopt", "owner.create",    "owner.set",
-    "owner.suspend",    "owner.resume",     "owner.revert",   "owner.delete",    "plan.create",
-    "plan.set",         "plan.revert",      "plan.delete",    "role.create",     "role.set",
-    "role.revert",      "role.delete",      "key.create",     "key.import",      "key.set",
-    "key.suspend",      "key.resume",       "key.revoke",     "key.revert",      "key.delete",
-    "pepper.create",    "quota.grant",      "quota.reset",    "publish",         "snapshot.rollback",
-    "audit.archive",    "audit.version",    "owner.erase",    "policy.set",      "policy.break_glass",
-    "approval.request", "approval.approve", "approval.refuse"};
+constexpr std::array<std::string_view, 44> kActions = {
+    "registry.init",      "registry.set",     "registry.owner",   "registry.reader",
+    "registry.rename",    "key.admin",        "key.adopt",        "role.adopt",
+    "registry.adopt",     "owner.create",     "owner.set",        "owner.suspend",
+    "owner.resume",       "owner.revert",     "owner.delete",     "plan.create",
+    "plan.set",           "plan.revert",      "plan.delete",      "role.create",
+    "role.set",           "role.revert",      "role.delete",      "key.create",
+    "key.import",         "key.set",          "key.suspend",      "key.resume",
+    "key.revoke",         "key.revert",       "key.delete",       "pepper.create",
+    "quota.grant",        "quota.reset",      "publish",          "snapshot.rollback",
+    "audit.archive",      "audit.version",    "owner.erase",      "policy.set",
+    "policy.break_glass", "approval.request", "approval.approve", "approval.refuse"};
 
 struct AuditOptions {
   AuditFilter filter;
@@ -148,14 +150,19 @@ AuditChain verify_chain(Registry& registry, const AuditVisit& visit) {
   return chain;
 }
 
-// "; the 120 before them are in archives".
-std::string archived_text(const RegistryInfo& info, bool is_verified) {
+// "; the 120 before them are in archives". `entries`: those that are here.
+std::string archived_text(const RegistryInfo& info, std::uint64_t entries, bool is_verified) {
   if (info.archived_seq == 0) {
     return {};
   }
-  return fmt::format("; the {} before them, up to {}, {}", info.archived_seq, time_text(info.archived_time),
-                     is_verified ? "are whole in the files that were given"
-                                 : "are archived, and were not looked at (--archive FILE does)");
+  const std::string_view them = entries == 1 ? "it" : "them";
+  const bool is_one = info.archived_seq == 1;
+  const std::string before = is_one ? fmt::format("the one before {}, of", them)
+                                    : fmt::format("the {} before {}, up to", info.archived_seq, them);
+  const std::string_view was = is_one ? "was" : "were";
+  return fmt::format("; {} {}, {} {}", before, time_text(info.archived_time), is_one ? "is" : "are",
+                     is_verified ? "whole in the files that were given"
+                                 : fmt::format("archived, and {} not looked at (--archive FILE does)", was));
 }
 
 struct VerifyOptions {
@@ -177,10 +184,16 @@ void verify_archived(Registry& registry, const RegistryInfo& info, const Texts& 
 }
 
 std::string anchors_text(const AuditAnchors& anchors) {
-  std::string text = fmt::format("; {} of its entries were seen by snapshots or nginx, and are the same",
-                                 anchors.checked() == 0 ? std::string{"none"} : std::to_string(anchors.checked()));
+  std::string text = "; none of its entries was seen by snapshots or nginx";
+  if (anchors.checked() != 0) {
+    const bool is_one = anchors.checked() == 1;
+    text = fmt::format("; {} of its entries {} seen by snapshots or nginx, and {} the same", anchors.checked(),
+                       is_one ? "was" : "were", is_one ? "is" : "are");
+  }
   if (anchors.unchecked() != 0) {
-    text += fmt::format(", {} more are archived and were not looked at", anchors.unchecked());
+    const bool is_one = anchors.unchecked() == 1;
+    text += fmt::format("; {} archived {} that they have seen {} not compared", anchors.unchecked(),
+                        is_one ? "entry" : "entries", is_one ? "was" : "were");
   }
   return text;
 }
@@ -202,8 +215,10 @@ void verify(const Session& session, const VerifyOptions& options) {
   }
   const AuditChain chain = verify_chain(*registry, visit);
   const std::uint64_t entries = chain.seq() - info.archived_seq;
-  std::string text = fmt::format("the audit is whole: {} entries, last hash {}{}", entries, hex(chain.hash()),
-                                 archived_text(info, !options.archives.empty()));
+  std::string text =
+      fmt::format("the audit is whole: {}, last hash {}",
+                  entries == 1 ? std::string{"1 entry"} : fmt::format("{} entries", entries), hex(chain.hash())) +
+      archived_text(info, entries, !options.archives.empty());
   Json json{{"ok", true}, {"entries", entries}, {"archived", info.archived_seq}, {"hash", hex(chain.hash())}};
   if (anchors) {
     anchors->check_end(chain.seq());

@@ -11,6 +11,7 @@
 
 #include "apikey/meta.hpp"
 #include "audit.hpp"
+#include "broken_glass.hpp"
 #include "delivery.hpp"
 #include "directory_owner.hpp"
 #include "file_descriptor.hpp"
@@ -87,20 +88,33 @@ class ArchiveFile {
 
 struct Archived {  // NOLINT(bugprone-exception-escape): Json says that moving may throw; it does not
   std::uint64_t entries = 0;
+  std::uint64_t kept = 0;  // the entry that is to stay, and the first that was not archived because of it; 0: none
   AuditEntry first;
   AuditEntry last;
 };
+
+// What `policy show` and doctor tell of --break-glass stands in entries that are here. RETURNS: the first; 0: none.
+std::uint64_t first_broken_glass(Registry& registry) {
+  std::uint64_t first = 0;
+  registry.each_audit_entry({.action = "policy.break_glass", .since = wall_clock() - kGlassTime},
+                            [&](const AuditEntry& entry) { first = first == 0 ? entry.seq : first; });
+  return first;
+}
 
 // The entries from the first one on that are older, into a `file` that the first of them makes; with --dry-run they are
 // only counted.
 Archived take_entries(Registry& registry, Seconds before, const ArchiveOptions& options,
                       std::optional<ArchiveFile>& file) {
   const RegistryInfo info = registry.info();
+  const std::uint64_t glass = first_broken_glass(registry);
   Archived archived;
   AuditChain chain(info.archived_seq, info.archived_hash);
   bool is_over = false;
   registry.each_audit_entry({.as_chained = true}, [&](const AuditEntry& entry) {
-    is_over = is_over || entry.time >= before;
+    if (!is_over && entry.time < before && entry.seq == glass) {
+      archived.kept = glass;
+    }
+    is_over = is_over || entry.time >= before || entry.seq == glass;
     if (is_over) {
       return;
     }
@@ -126,8 +140,19 @@ void archive(const Session& session, const ArchiveOptions& options) {
   std::optional<ArchiveFile> file;
   const Archived archived = take_entries(*registry, before, options, file);
   Json json{{"entries", archived.entries}, {"before", time_text(before)}, {"dry_run", options.is_dry_run}};
+  std::string kept;
+  if (archived.kept != 0) {
+    json["kept_from"] = archived.kept;
+    kept = fmt::format(
+        "entry {} says that the policy was passed over with --break-glass, less than 30 days ago: it and "
+        "what follows it stay",
+        archived.kept);
+  }
   if (archived.entries == 0) {
-    session.report(fmt::format("the audit has no entries before {}; nothing was archived", time_text(before)), json);
+    session.report(
+        fmt::format("{}; nothing was archived",
+                    kept.empty() ? fmt::format("the audit has no entries before {}", time_text(before)) : kept),
+        json);
     return;
   }
   json["first"] = archived.first.seq;
@@ -136,7 +161,8 @@ void archive(const Session& session, const ArchiveOptions& options) {
   const std::string range = fmt::format("{} entries ({} to {}, before {})", archived.entries, archived.first.seq,
                                         archived.last.seq, time_text(before));
   if (options.is_dry_run) {
-    report(session, fmt::format("archived {} in {}", range, options.file), json, dry_run());
+    report(session, fmt::format("archived {} in {}{}{}", range, options.file, kept.empty() ? "" : ". But ", kept), json,
+           dry_run());
     return;
   }
   file->sync();
@@ -147,8 +173,8 @@ void archive(const Session& session, const ArchiveOptions& options) {
   change->commit();
   file->keep();
   json["file"] = note["file"];
-  session.report(fmt::format("archived {} in {}; keep that file: `keyloader audit verify --archive {}` checks both",
-                             range, options.file, options.file),
+  session.report(fmt::format("archived {} in {}; keep that file: `keyloader audit verify --archive {}` checks both{}{}",
+                             range, options.file, options.file, kept.empty() ? "" : ". But ", kept),
                  json);
 }
 

@@ -1,4 +1,4 @@
-// How often --break-glass passed over the policy lately. Called by `policy show` and doctor.
+// How often --break-glass passed over the policy lately. Called by `policy show`, doctor and `audit archive`.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,9 @@
 #include "registry/registry.hpp"
 
 namespace keyloader {
+
+// How long `policy show` tells of it, and its entries are not archived. doctor looks back no further.
+inline constexpr Seconds kGlassTime = Seconds{30} * 24 * 60 * 60;
 
 struct BrokenGlass {
   std::uint64_t count = 0;

@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -116,6 +117,44 @@ void become_owner(const std::filesystem::path& directory, KeptRight right, const
         fmt::format("{0} belongs to {1}, who may not get to it: a directory above it is closed to {1}, or it "
                     "is itself. Open it, or use another directory",
                     directory.string(), name));
+  }
+}
+
+void require_way_to(const std::filesystem::path& directory, uid_t user, const std::vector<gid_t>& groups) {
+  if (user == 0) {
+    return;
+  }
+  // Without a slash or a dot at its end, which would ask for a way into the directory itself: that is the user's then.
+  std::filesystem::path way = std::filesystem::absolute(directory).lexically_normal();
+  if (!way.has_filename()) {
+    way = way.parent_path();
+  }
+  struct stat found {};
+  const bool is_there = stat(way.c_str(), &found) == 0;
+  const passwd* const entry = getpwuid(user);  // NOLINT(concurrency-mt-unsafe): there is one thread
+  std::vector<gid_t> all = groups_of(entry, is_there || entry == nullptr ? found.st_gid : entry->pw_gid);
+  all.insert(all.end(), groups.begin(), groups.end());
+  constexpr int no_user = 2;
+  const pid_t child = fork();
+  if (child == 0) {
+    const bool is_user = change_user(user, all, kNothing);
+    const bool gets_there = is_there ? access(way.c_str(), F_OK) == 0 : access(way.parent_path().c_str(), X_OK) == 0;
+    _exit(!is_user ? no_user : gets_there ? 0 : 1);
+  }
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status)) {
+    throw Failure(fmt::format("no process could be started to look whether {} may get to {}", user_name(user),
+                              directory.string()));
+  }
+  if (WEXITSTATUS(status) == no_user) {
+    throw Failure(fmt::format("root cannot become {} here, so the directory is not given away; nothing was changed",
+                              user_name(user)));
+  }
+  if (WEXITSTATUS(status) != 0) {
+    throw Failure(
+        fmt::format("{} is not given to {}, who may not get to it: a directory above it is closed to {}. Open that, or "
+                    "use another directory; nothing was changed",
+                    directory.string(), user_name(user), user_name(user)));
   }
 }
 

@@ -24,6 +24,10 @@ enum class KeptRight : std::uint8_t {
 void become_owner(const std::filesystem::path& directory, KeptRight right = KeptRight::read,
                   const std::vector<gid_t>& groups = {});
 
+// Throws Failure where become_owner() would not get to the directory if it were that user's; where it is not there yet,
+// to the one above it. Changes nothing. REQUIRES: root.
+void require_way_to(const std::filesystem::path& directory, uid_t user, const std::vector<gid_t>& groups);
+
 // Root has started keyloader, whoever it works as now.
 [[nodiscard]] bool is_started_by_root();
 

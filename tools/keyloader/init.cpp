@@ -5,10 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "delivery.hpp"
 #include "directory_owner.hpp"
 #include "first_steps.hpp"
 #include "prefix.hpp"
+#include "registry/fields.hpp"
 #include "registry/home.hpp"
 #include "secret.hpp"
 #include "session.hpp"
@@ -44,23 +47,62 @@ gid_t require_group(const std::string& name) {
   return entry->gr_gid;
 }
 
-// Who is in the group reads registry.db and usage.db with their journals, and nothing else: the others may pass through
-// the directory, but not list it.
-void let_read(const DataDir& directory, Registry& registry, const std::string& name) {
-  const gid_t gid = require_group(name);
-  let_group_read(directory.registry_file(), gid);
-  if (std::filesystem::exists(directory.usage_file())) {
-    let_group_read(directory.usage_file(), gid);
+// As --reader-group: nobody but the owner reads the registry.
+constexpr const char* kNoGroup = "none";
+
+std::string readers_of(const DataDir& directory) {
+  struct stat found {};
+  const bool has_readers = stat(directory.registry_file().c_str(), &found) == 0 && (found.st_mode & S_IRGRP) != 0;
+  return has_readers ? group_name(found.st_gid) : kNoGroup;
+}
+
+void keep_to_owner(const std::filesystem::path& database) {
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    const std::string file = database.string() + suffix;
+    if (chmod(file.c_str(), S_IRUSR | S_IWUSR) != 0 && errno != ENOENT) {
+      fail_errno("set the mode of", file);
+    }
   }
-  if (chmod(directory.path().c_str(), S_ISGID | S_IRWXU | S_IRGRP | S_IXGRP | S_IXOTH) != 0) {
-    fail_errno("set the mode of", directory.path());
-  }
+}
+
+void warn_of_readers(Registry& registry, const std::string& name) {
   if (registry.peppers().empty()) {
     Session::warn(
         fmt::format("the group {} can read the digests of keys, and no pepper is in use: a key that is short or "
                     "guessable can be found out from its digest. `keyloader pepper create` helps new keys",
                     name));
   }
+}
+
+// Who is in the group reads registry.db and usage.db with their journals, and nothing else: the others may pass through
+// the directory, but not list it. RETURNS: what it did, as a sentence.
+std::string let_read(const DataDir& directory, Registry& registry, const std::string& name) {
+  const std::string before = readers_of(directory);
+  const bool is_for_group = name != kNoGroup;
+  const gid_t gid = is_for_group ? require_group(name) : 0;
+  for (const std::filesystem::path& database : {directory.registry_file(), directory.usage_file()}) {
+    if (!is_for_group) {
+      keep_to_owner(database);
+    } else if (std::filesystem::exists(database)) {
+      let_group_read(database, gid);
+    }
+  }
+  constexpr mode_t closed = S_ISGID | S_IRWXU | S_IRGRP | S_IXGRP;
+  if (chmod(directory.path().c_str(), is_for_group ? closed | S_IXOTH : closed) != 0) {
+    fail_errno("set the mode of", directory.path());
+  }
+  if (before != name && is_at_home(registry.info().home, registry.here())) {
+    const auto change = registry.begin_change();
+    change->let_read(before, name);
+    change->commit();
+  }
+  if (!is_for_group) {
+    return "nobody but the owner of the directory can read registry.db and usage.db";
+  }
+  warn_of_readers(registry, name);
+  return fmt::format(
+      "the group {} can read registry.db and usage.db; `keyloader init --reader-group {}` takes that back", name,
+      kNoGroup);
 }
 
 std::string take_over_text(const Session& session, const InitOptions& options, const TakeOver& taken) {
@@ -70,11 +112,18 @@ std::string take_over_text(const Session& session, const InitOptions& options, c
                            options.user);
 }
 
-// Who owned the directory stands in the audit, but not in that of a copy, which cannot be changed.
-void record_owner(Registry& registry, const std::string& from, const std::string& to) {
-  if (is_at_home(registry.info().home, registry.here())) {
-    const auto change = registry.begin_change();
-    change->give_directory(from, to);
+// Who owned the directory stands in the audit, but not in that of a copy, which cannot be changed. One that was given
+// away by a run that came to no end has another owner by its last entry than it has.
+void record_owner(const DataDir& directory, const std::string& user, const TakeOver& taken) {
+  const auto registry = directory.open_registry();
+  const std::string from = user_name(taken.from);
+  std::string known;
+  registry->each_audit_entry({.action = "registry.owner", .most = 1},
+                             [&](const AuditEntry& entry) { known = string_of(field_of(entry.after, "user")); });
+  const bool is_known = known.empty() || known == user;
+  if ((from != user || !is_known) && is_at_home(registry->info().home, registry->here())) {
+    const auto change = registry->begin_change();
+    change->give_directory(from != user ? from : known, user);
     change->commit();
   }
 }
@@ -82,9 +131,6 @@ void record_owner(Registry& registry, const std::string& from, const std::string
 // What is there stays as it is, but what was not published is.
 void init_again(const Session& session, const InitOptions& options, const std::optional<TakeOver>& taken) {
   const auto registry = session.open_registry();
-  if (taken && taken->from != require_user(options.user)) {
-    record_owner(*registry, user_name(taken->from), options.user);
-  }
   if (!options.pepper.empty()) {
     const std::vector<Pepper> peppers = registry->peppers();
     if (peppers.empty() || !peppers.front().is_current || peppers.front().id != options.pepper) {
@@ -92,9 +138,8 @@ void init_again(const Session& session, const InitOptions& options, const std::o
                                 session.dir().registry_file().string(), options.pepper));
     }
   }
-  if (!options.reader_group.empty()) {
-    let_read(session.dir(), *registry, options.reader_group);
-  }
+  const std::string readers =
+      options.reader_group.empty() ? std::string{} : let_read(session.dir(), *registry, options.reader_group);
   const RegistryInfo info = registry->info();
   if (!options.prefix.empty() && options.prefix != info.prefix) {
     throw Failure(
@@ -105,6 +150,10 @@ void init_again(const Session& session, const InitOptions& options, const std::o
   Json json = json_of(session, info, options.pepper);
   std::string text =
       fmt::format("registry {} is in {} already; it stays as it is", hex(info.id), session.directory.string());
+  if (!readers.empty()) {
+    text = fmt::format("{}\n{}", readers, text);
+    json["reader_group"] = options.reader_group;
+  }
   if (taken) {
     text = fmt::format("{}\n{}", take_over_text(session, options, *taken), text);
     json["user"] = options.user;
@@ -144,26 +193,28 @@ void refuse_beside_snapshot(const DataDir& directory, const InitOptions& options
 
 void init_dry(const Session& session, const InitOptions& options) {
   const bool is_there = has_registry(session.dir());
-  report(
-      session,
-      fmt::format("{} in {}{}", is_there ? "the registry that is there already stays as it is," : "created a registry",
-                  session.directory.string(),
-                  options.user.empty() ? "" : fmt::format("; gave the directory to {}", options.user)),
-      {{"dir", session.directory.string()},
-       {"exists", is_there},
-       {"user", options.user.empty() ? Json(nullptr) : Json(options.user)},
-       {"pepper", options.pepper.empty() ? Json(nullptr) : Json(options.pepper)}},
-      dry_run());
+  report(session,
+         fmt::format("{} in {}{}{}",
+                     is_there ? "the registry that is there already stays as it is," : "created a registry",
+                     session.directory.string(),
+                     options.user.empty() ? "" : fmt::format("; gave the directory to {}", options.user),
+                     options.reader_group.empty() ? "" : fmt::format("; readers: {}", options.reader_group)),
+         {{"dir", session.directory.string()},
+          {"exists", is_there},
+          {"user", options.user.empty() ? Json(nullptr) : Json(options.user)},
+          {"pepper", options.pepper.empty() ? Json(nullptr) : Json(options.pepper)}},
+         dry_run());
 }
 
 // The one thing that is left for root to do; after it keyloader is the owner of the directory, and may give what is in
 // it to the groups that were named.
 std::optional<TakeOver> give_to_user(const Session& session, const InitOptions& options) {
   std::vector<gid_t> groups;
-  if (!options.reader_group.empty()) {
+  if (!options.reader_group.empty() && options.reader_group != kNoGroup) {
     groups.push_back(require_group(options.reader_group));
   }
-  if (const auto workers = workers_group(options.group)) {
+  const auto workers = workers_group(options.group);
+  if (workers) {
     groups.push_back(*workers);
   }
   std::optional<TakeOver> taken;
@@ -172,9 +223,11 @@ std::optional<TakeOver> give_to_user(const Session& session, const InitOptions& 
       throw Failure(fmt::format("only root can give {} to another user; run it as root: sudo keyloader init --user {}",
                                 session.directory.string(), options.user));
     }
-    const uid_t user = require_user(options.user);
-    if (!options.delivery.is_dry_run) {
-      taken = take_over(session.directory, user);
+    const uid_t user = require_user(options.user, workers ? group_name(*workers) : "www-data");
+    if (options.delivery.is_dry_run) {
+      require_way_to(session.directory, user, groups);
+    } else {
+      taken = take_over(session.directory, user, groups);
     }
   }
   become_owner(session.directory, KeptRight::read, groups);
@@ -237,6 +290,9 @@ void init(const Session& session, const InitOptions& options) {
     return;
   }
   const bool is_there = has_registry(directory);
+  if (is_there && taken) {
+    record_owner(directory, options.user, *taken);
+  }
   if (!is_there || !keeps_group(options, taken)) {
     make(directory, options.group);
   }
@@ -253,16 +309,20 @@ void init(const Session& session, const InitOptions& options) {
       change.set_prefix(options.prefix);
     }
   });
-  if (!options.reader_group.empty()) {
-    let_read(directory, *registry, options.reader_group);
-  }
+  const std::string readers =
+      options.reader_group.empty() ? std::string{} : let_read(directory, *registry, options.reader_group);
   const RegistryInfo info = registry->info();
   warn_of_prefix(prefix_of(info));
   const Json steps = first_steps(session, options.pepper);
   Json json = json_of(session, info, options.pepper);
   json["next"] = steps;
-  report(session, fmt::format("created registry {} in {}", hex(info.id), directory.path().string()), std::move(json),
-         deliver_nothing(session, *registry, options.delivery));
+  if (!readers.empty()) {
+    json["reader_group"] = options.reader_group;
+  }
+  report(session,
+         fmt::format("created registry {} in {}{}{}", hex(info.id), directory.path().string(),
+                     readers.empty() ? "" : "\n", readers),
+         std::move(json), deliver_nothing(session, *registry, options.delivery));
   if (!session.is_json) {
     session.report(first_steps_text(steps), nullptr);
   }
@@ -328,7 +388,7 @@ void add_init_command(Command& app, Session& session) {
   command.option("--user", options->user, "USER",
                  "Give the directory and what is in it to this user; only root can do that");
   command.option("--reader-group", options->reader_group, "GROUP",
-                 "Let this group read the registry: key list, audit list …; not change it");
+                 "Let this group read the registry: key list, audit list …; not change it. none takes it back");
   command.tries(options->delivery);
   command.delivers(options->delivery);
   command.footer(

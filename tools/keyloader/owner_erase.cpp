@@ -2,6 +2,7 @@
 // chain of hashes stays whole (registry/audit_values.hpp).
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 
 #include "delivery.hpp"
@@ -52,13 +53,27 @@ std::vector<DeletedOwner> deleted_owners(Registry& registry) {
   return owners;
 }
 
+// Whom a request for approval would have made, and nobody approved it: no entry says that there was such an owner, but
+// there are values that are bound to it.
+void add_never_made(Registry& registry, const std::string& wanted, std::vector<DeletedOwner>& owners) {
+  for (const AbsentOwner& absent : registry.absent_owners(wanted)) {
+    const bool was_deleted =
+        std::any_of(owners.begin(), owners.end(), [&](const DeletedOwner& owner) { return owner.id == absent.id; });
+    if (!was_deleted) {
+      owners.push_back({.id = absent.id, .name = wanted, .is_erased = absent.is_erased});
+    }
+  }
+}
+
 // The one that is meant. Several may have had a name, one after the other.
 DeletedOwner require_deleted(Registry& registry, const std::string& wanted) {
   const bool is_id = is_owner_id(wanted);
   std::vector<DeletedOwner> found;
   Texts ids;
   Texts names;
-  for (const DeletedOwner& owner : deleted_owners(registry)) {
+  std::vector<DeletedOwner> owners = deleted_owners(registry);
+  add_never_made(registry, wanted, owners);
+  for (const DeletedOwner& owner : owners) {
     if (is_id ? hex(owner.id) == wanted : !owner.is_erased && owner.name == wanted) {
       found.push_back(owner);
       ids.push_back(hex(owner.id));
@@ -126,6 +141,9 @@ void erase(const Session& session, const EraseOptions& options) {
                   {"unerasable_entries", entries},
                   {"dry_run", options.is_dry_run}};
   if (values == 0) {
+    if (!options.is_dry_run) {
+      change->commit();  // an earlier one may not have come to its end
+    }
     session.report(entries == 0 ? fmt::format("{} was erased already; nothing is left", who)
                                 : fmt::format("nothing was erased of {}. {}", who, remaining_text(entries)),
                    json);

@@ -148,8 +148,6 @@ void set(const Session& session, const SetOptions& options) {
   session.report(sentence, to_json(policy));
 }
 
-constexpr Seconds kGlassTime = Seconds{30} * 24 * 60 * 60;
-
 void show(const Session& session) {
   const auto registry = session.open_registry();
   const Policy policy = registry->policy();

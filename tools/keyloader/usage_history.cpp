@@ -103,6 +103,14 @@ bool bears_on_use(const AuditEntry& entry) {
   return entry.action.substr(0, 4) != "key." || !change_text(entry).empty();
 }
 
+// "2026-12" of a time in November.
+std::string month_after(Seconds time) {
+  const std::string text = time_text(time);  // 2026-11-28T…
+  const int year = std::stoi(text.substr(0, 4));
+  const int month = std::stoi(text.substr(5, 2));
+  return month == 12 ? fmt::format("{:04}-01", year + 1) : fmt::format("{:04}-{:02}", year, month + 1);
+}
+
 // The entries as they are hashed, each against the one before it.
 void check_chain(Registry& registry, const RegistryInfo& info, UsageHistory& history) {
   history.audit_entries = info.archived_seq;
@@ -130,8 +138,11 @@ void check_chain(Registry& registry, const RegistryInfo& info, UsageHistory& his
 UsageHistory history_of(Registry& registry, const std::string& owner, Seconds from, Seconds to) {
   const RegistryInfo info = registry.info();
   if (info.archived_seq != 0 && from <= info.archived_time) {
-    throw Failure(fmt::format("entries of the audit up to {} are archived, and a statement from {} on needs them",
-                              time_text(info.archived_time), time_text(from)));
+    throw Failure(fmt::format(
+        "entries of the audit up to {} are archived, and a statement from {} on needs them: the first month of "
+        "which there is one is {}. For an earlier one run this with --dir on a backup of the directory from "
+        "before; or take the counts from `keyloader usage`, and the changes from the file of the archive",
+        time_text(info.archived_time), time_text(from), month_after(info.archived_time)));
   }
   Reader reader(owner, from, to);
   if (info.archived_seq != 0) {

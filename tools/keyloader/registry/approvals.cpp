@@ -11,6 +11,8 @@
 namespace keyloader {
 namespace {
 
+constexpr const char* kTooLate = "nobody decided within 72 hours";
+
 using Touched = std::set<std::pair<std::string, std::string>>;  // kind and name
 
 void touch_key(Touched& touched, const Json& state) {
@@ -83,7 +85,7 @@ void Approvals::judge_end(Approval& approval, const Json& touched) {
     return;
   }
   if (approval.ends <= wall_clock()) {
-    approval.why = "nobody decided within 72 hours";
+    approval.why = kTooLate;
   } else if (registry_.info().archived_seq > approval.seq) {
     approval.why = "the audit since was archived";
   }
@@ -99,6 +101,7 @@ void Approvals::judge_end(Approval& approval, const Json& touched) {
   if (!approval.why.empty()) {
     approval.state = "ended";
     approval.operations = nullptr;
+    approval.reason.clear();
   }
 }
 
@@ -173,7 +176,8 @@ void Approvals::set_entry(std::uint64_t number, std::uint64_t seq) {
 
 void Approvals::decide(std::uint64_t number, std::string_view state, const Json& decider) {
   Query query = database_.query(
-      "UPDATE approvals SET state = ?, decider = ?, decided = ?, steps = 'null', touched = '[]' WHERE number = ?");
+      "UPDATE approvals SET state = ?, decider = ?, decided = ?, reason = '', steps = 'null', touched = '[]' WHERE "
+      "number = ?");
   query.bind(state).bind(decider.dump()).bind(wall_clock()).bind(number).run();
 }
 
@@ -181,11 +185,19 @@ void Approvals::sweep() {
   for (const Approval& approval : all()) {
     if (approval.state == "ended" && approval.decided == 0) {
       Query query = database_.query(
-          "UPDATE approvals SET state = 'ended', why = ?, decided = ?, steps = 'null', touched = '[]' WHERE number = "
+          "UPDATE approvals SET state = 'ended', why = ?, decided = ?, reason = '', steps = 'null', touched = '[]' "
+          "WHERE number = "
           "?");
       query.bind(approval.why).bind(wall_clock()).bind(approval.number).run();
     }
   }
+}
+
+void Approvals::end_by_time() {
+  Query query = database_.query(
+      "UPDATE approvals SET state = 'ended', why = ?, decided = ?2, reason = '', steps = 'null', touched = '[]'"
+      " WHERE state = 'pending' AND ends <= ?2");
+  query.bind(kTooLate).bind(wall_clock()).run();
 }
 
 void Approvals::forget_ended() {

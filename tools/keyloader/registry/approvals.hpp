@@ -41,6 +41,8 @@ class Approvals {
 
   // Writes down which requests have ended, and forgets what they asked for.
   void sweep();
+  // Writes down which requests nobody decided in time; of them too, neither the reason nor the steps stay.
+  void end_by_time();
   // Forgets all that have ended.
   void forget_ended();
 

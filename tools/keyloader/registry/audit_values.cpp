@@ -9,6 +9,8 @@
 #include <array>
 #include <functional>
 
+#include "registry/fields.hpp"
+
 namespace keyloader {
 namespace {
 
@@ -35,7 +37,8 @@ std::string hashed_text(const Salt& salt, std::string_view value) {
 
 // Plans and roles are no persons, nor are peppers and generations: of their entries only the reason is personal.
 bool is_about_owner(std::string_view action) {
-  return action.starts_with("owner.") || action.starts_with("key.") || action.starts_with("quota.");
+  return action.starts_with("owner.") || action.starts_with("key.") || action.starts_with("quota.") ||
+         action.starts_with("approval.");
 }
 
 // Of a key the object is its id, as it is of a key's quota; of an erasure it is the owner's id.
@@ -159,10 +162,8 @@ const AuditValues::Shown& AuditValues::value_of(const std::string& hashed) {
   return values_.at(hashed);
 }
 
+// A text of version 1 that looks like a hash is none that is known, and is shown as it is.
 void AuditValues::show(AuditEntry& entry) {
-  if (entry.seq != 0 && entry.seq < first_hashed()) {
-    return;
-  }
   edit_all(entry, [&](std::string& text) {
     if (is_hashed(text)) {
       const Shown& shown = value_of(text);
@@ -172,20 +173,25 @@ void AuditValues::show(AuditEntry& entry) {
   });
 }
 
-// Entries of version 1 may hold any text, also one that looks like a hash. Where the entry between the versions was
-// archived, or a registry never had version 1, all that are here are of version 2.
-std::uint64_t AuditValues::first_hashed() {
-  if (!first_hashed_) {
-    Query query = database_.query("SELECT coalesce(max(seq), 0) FROM audit WHERE action = 'audit.version'");
-    query.step();
-    first_hashed_ = query.count(0);
-  }
-  return *first_hashed_;
-}
-
+// Each entry says by itself of which version it is: of 2, its user is a hash, which no name of a user looks like. An
+// entry further on that says otherwise could be anybody's.
 void AuditValues::check(const AuditEntry& entry) {
-  if (entry.seq < first_hashed()) {
+  first_checked_ = std::min(first_checked_.value_or(entry.seq), entry.seq);
+  if (!is_hashed(string_of(field_of(entry.actor, "user")))) {
+    if (first_hashed_.value_or(entry.seq) < entry.seq) {
+      throw Failure(fmt::format("entry {} of the audit is of version 1, and follows entries of version 2", entry.seq));
+    }
     return;
+  }
+  if (entry.action == "audit.version" && first_hashed_.value_or(entry.seq) < entry.seq) {
+    throw Failure(fmt::format("entry {} of the audit says that version 2 begins there, and it began with entry {}",
+                              entry.seq, *first_hashed_));
+  }
+  first_hashed_ = std::min(first_hashed_.value_or(entry.seq), entry.seq);
+  if (entry.action == "owner.erase") {
+    const Json values = field_of(entry.after, "values");
+    erasures_[entry.seq] = {.owner = entry.object,
+                            .values = values.is_number_unsigned() ? values.get<std::uint64_t>() : 0};
   }
   AuditEntry copy = entry;
   edit_all(copy, [&](const std::string& text) {
@@ -207,7 +213,7 @@ void AuditValues::check_value(const std::string& hashed, std::uint64_t seq) {
   }
 }
 
-void AuditValues::check_all(std::uint64_t archived_seq) {
+void AuditValues::check_all() {
   Query values = database_.query("SELECT hashed, salt, value FROM audit_values WHERE erased = 0");
   while (values.step()) {
     Salt salt{};
@@ -218,13 +224,13 @@ void AuditValues::check_all(std::uint64_t archived_seq) {
   }
   // Each erasure says in its entry how many values there were, and it erases those of one owner.
   Query erased = database_.query(
-      "SELECT v.erased, count(*), coalesce(a.action = 'owner.erase', 0),"
-      " coalesce(json_extract(a.after, '$.values'), 0), min(lower(hex(v.owner)) IS a.object)"
-      " FROM audit_values v LEFT JOIN audit a ON a.seq = v.erased WHERE v.erased <> 0 AND v.erased > ?"
-      " GROUP BY v.erased");
-  erased.bind(archived_seq);
+      "SELECT erased, count(*), min(lower(hex(owner))), min(owner IS NOT NULL), count(DISTINCT owner)"
+      " FROM audit_values WHERE erased <> 0 AND erased >= ? GROUP BY erased");
+  erased.bind(first_checked_.value_or(1));
   while (erased.step()) {
-    if (erased.number(2) == 0 || erased.number(1) != erased.number(3) || erased.number(4) == 0) {
+    const auto found = erasures_.find(erased.count(0));
+    if (found == erasures_.end() || found->second.values != erased.count(1) || found->second.owner != erased.view(2) ||
+        erased.number(3) == 0 || erased.number(4) != 1) {
       throw Failure(fmt::format(
           "{} of the audit are gone, and no erasure accounts for them: entry {} is not the one that did it, "
           "or the end of the audit was cut off",

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -45,11 +46,12 @@ class AuditValues {
     values_.clear();
   }
 
-  // Throws Failure unless each value of this entry, which is as it is hashed, is there, or was erased later.
+  // Throws Failure unless each value of this entry, which is as it is hashed, is there, or was erased later; or where
+  // it is of version 1 and follows one of version 2.
   void check(const AuditEntry& entry);
-  // Throws Failure unless all values are what was hashed, and entries behind `archived_seq` account for those that were
-  // erased by one of them.
-  void check_all(std::uint64_t archived_seq);
+  // Throws Failure unless all values are what was hashed, and erasures account for those that are gone. REQUIRES: all
+  // entries were checked that there are, archived ones where their files are at hand: those that are not are believed.
+  void check_all();
 
  private:
   struct Shown {
@@ -57,15 +59,22 @@ class AuditValues {
     bool is_erased = false;
   };
 
+  struct Erasure {
+    std::string owner;
+    std::uint64_t values = 0;
+  };
+
   void check_value(const std::string& hashed, std::uint64_t seq);
   std::string hashed(const std::string& value, const OwnerId* owner);
   const Shown& value_of(const std::string& hashed);
-  std::uint64_t first_hashed();  // number of the first entry of version 2, or below it
 
   Database& database_;
   std::unordered_map<std::string, std::string> hashes_;  // owner and value → hashed
   std::unordered_map<std::string, Shown> values_;        // by hash
-  std::optional<std::uint64_t> first_hashed_;
+  // Of the entries that were checked.
+  std::optional<std::uint64_t> first_checked_;
+  std::optional<std::uint64_t> first_hashed_;  // of version 2
+  std::map<std::uint64_t, Erasure> erasures_;
 };
 
 }  // namespace keyloader

@@ -8,6 +8,11 @@
 
 namespace keyloader {
 
+std::optional<OwnerId> owner_id_from(std::string_view text) {
+  OwnerId id{};
+  return apikey::from_hex(text, id) ? std::optional(id) : std::nullopt;
+}
+
 Fields fields_of(const Json& state) {
   Fields fields;
   for (const auto& [name, value] : state.items()) {

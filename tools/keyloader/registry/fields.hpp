@@ -23,6 +23,9 @@ using Fields = std::map<std::string, Json>;
 [[nodiscard]] Seconds time_of(const Fields& fields, const std::string& name);
 [[nodiscard]] bool flag_of(const Fields& fields, const std::string& name);
 
+// An owner's id of 32 hex digits.
+[[nodiscard]] std::optional<OwnerId> owner_id_from(std::string_view text);
+
 // All that can be changed of an object. What it was made with (ids, owner, digest, when) stays as it is. Throws Failure
 // for a limit of a newer keyloader.
 void assign(Owner& owner, const Fields& fields);

@@ -150,16 +150,26 @@ class Change {
   // Removes the entries up to `last`, which are kept in a file; `note`: which. What they say of deletions stays.
   virtual void archive(const AuditEntry& last, const Json& note) = 0;
 
-  // Erases the personal values of the audit's entries about an owner that is no more.
-  // RETURNS: how many there were; 0: there is nothing left to erase, and nothing was written.
+  // Erases the personal values of the audit's entries about an owner that is no more, and all requests for approval
+  // that have ended. commit() then writes the file anew, also where nothing was left to erase.
+  // RETURNS: how many values there were; 0: no entry was written.
   virtual std::uint64_t erase(const OwnerId& owner) = 0;
-  // Writes down that the node's directory was given to another user. Nothing else changes.
+  // Writes down that the node's directory was given to another user. Nothing else changes, and no policy is asked.
   virtual void give_directory(const std::string& from, const std::string& to) = 0;
   // The last audit entry of this change; REQUIRES: one was written.
   [[nodiscard]] virtual AuditEnd audit_end() const = 0;
 
   // RETURNS: the number of the last audit entry written. Throws WaitsForApproval where it only wrote a request.
   virtual std::uint64_t commit() = 0;
+
+  // Writes down which group may read the registry ("none"), like give_directory().
+  virtual void let_read(const std::string& from, const std::string& to) = 0;
+};
+
+// An owner that was deleted, or never made as a request for it was refused.
+struct AbsentOwner {
+  OwnerId id{};
+  bool is_erased = false;
 };
 
 class Registry {
@@ -228,6 +238,8 @@ class Registry {
 
   // Oldest first; those that were archived are no longer here.
   virtual void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) = 0;
+  // Owners that are not here, of whom the audit has values: those with this name or reason, or this id.
+  [[nodiscard]] virtual std::vector<AbsentOwner> absent_owners(std::string_view text) = 0;
 };
 
 }  // namespace keyloader

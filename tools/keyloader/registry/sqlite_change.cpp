@@ -6,7 +6,9 @@
 #include <syslog.h>
 
 #include <algorithm>
+#include <map>
 
+#include "disk_full.hpp"
 #include "registry/fields.hpp"
 #include "registry/sqlite_rows.hpp"
 
@@ -82,6 +84,30 @@ Adjustment adjustment_of(const Adjustments& adjustments, const std::string& quot
 
 std::string action_of(std::string_view kind, std::string_view action) {
   return std::string{kind}.append(".").append(action);
+}
+
+// The owner that all steps of a request are about.
+struct Subject {
+  std::string name;
+  std::optional<OwnerId> id;  // where a step has it, as the owner may not be there yet
+};
+
+// RETURNS: nothing for several owners, or none.
+std::optional<Subject> subject_of(const Json& steps) {
+  std::map<std::string, std::optional<OwnerId>> owners;
+  for (const Json& step : steps) {
+    const bool is_owner = step.at("kind") == "owner";
+    for (const char* state : {"before", "after"}) {
+      const std::string name = string_of(field_of(step.at(state), is_owner ? "name" : "owner"));
+      const auto id = is_owner ? owner_id_from(string_of(field_of(step.at(state), "id"))) : std::nullopt;
+      if (!name.empty()) {
+        auto& known = owners[name];
+        known = id ? id : known;
+      }
+    }
+  }
+  return owners.size() == 1 ? std::optional(Subject{.name = owners.begin()->first, .id = owners.begin()->second})
+                            : std::nullopt;
 }
 
 // Whoever asked: the owner of an administrator's key, or a user of the machine.
@@ -219,8 +245,11 @@ void SqliteChange::set_prefix(const std::string& prefix) {
 }
 
 void SqliteChange::give_directory(const std::string& from, const std::string& to) {
-  take("registry.owner");
   audit("registry.owner", hex(registry_.info().id), {{"user", from}}, {{"user", to}});
+}
+
+void SqliteChange::let_read(const std::string& from, const std::string& to) {
+  audit("registry.reader", hex(registry_.info().id), {{"group", from}}, {{"group", to}});
 }
 
 // The name stands in the snapshot, so this wants to be published.
@@ -271,6 +300,9 @@ void SqliteChange::audit(std::string_view action, std::string_view object, const
   entry.after = after;
   if (!reason_.empty()) {
     entry.after["reason"] = reason_;  // null becomes an object
+  }
+  if (owner != nullptr && owners_.size() < 2) {
+    owners_.insert(*owner);
   }
   const ChainedTexts texts = values_.hide(entry, owner);
   entry.object = texts.object;
@@ -553,7 +585,7 @@ void SqliteChange::refuse(std::uint64_t request) {
         fmt::format("{} may refuse own requests only; others take apikey:issue for all teams", judge_->caller_text()),
         "");
   }
-  audit("approval.refuse", std::to_string(request), nullptr, {{"request", request}});
+  audit_request("approval.refuse", request, approval.operations, {{"request", request}});
   approvals_.decide(request, "refused", actor_);
 }
 
@@ -691,10 +723,28 @@ std::uint64_t SqliteChange::ask() {
   approval.needs = decision_.needs;
   approval.operations = steps_;
   const std::uint64_t number = approvals_.add(approval, caller_.admin ? &*caller_.admin : nullptr);
-  audit("approval.request", std::to_string(number), nullptr,
-        {{"request", number}, {"needs", decision_.needs}, {"changes", steps_.size()}});
+  if (!subject_of(steps_)) {
+    reason_.clear();  // it stands in the entries of the changes, once they are made, each of which is about one owner
+  }
+  audit_request("approval.request", number, steps_,
+                {{"request", number}, {"needs", decision_.needs}, {"changes", steps_.size()}});
   approvals_.set_entry(number, last_seq_);
   return number;
+}
+
+// What a request is about goes when its owner is erased.
+void SqliteChange::audit_request(std::string_view action, std::uint64_t number, const Json& steps, Json after) {
+  const auto subject = subject_of(steps);
+  if (!subject) {
+    audit(action, std::to_string(number), nullptr, after);
+    return;
+  }
+  std::optional<OwnerId> id = subject->id;
+  if (const auto owner = id ? std::nullopt : registry_.owner(subject->name)) {
+    id = owner->id;
+  }
+  after["owner"] = subject->name;
+  audit(action, std::to_string(number), nullptr, after, id ? &*id : nullptr);
 }
 
 void SqliteChange::note_broken_glass() {
@@ -702,8 +752,12 @@ void SqliteChange::note_broken_glass() {
   if (!decision_.needs.empty()) {
     rules.emplace_back("approval");
   }
+  // As of a request: the reason goes with the owner, and of several it stands in their entries alone.
+  if (owners_.size() > 1) {
+    reason_.clear();
+  }
   audit("policy.break_glass", std::to_string(first_seq_), nullptr,
-        {{"rules", rules}, {"entries", {first_seq_, last_seq_}}});
+        {{"rules", rules}, {"entries", {first_seq_, last_seq_}}}, owners_.size() == 1 ? &*owners_.begin() : nullptr);
 }
 
 // One statement for all keys of an import, not one for each.
@@ -758,25 +812,41 @@ void SqliteChange::archive(const AuditEntry& last, const Json& note) {
 }
 
 std::uint64_t SqliteChange::erase(const OwnerId& owner) {
+  take("owner.erase");
+  approvals_.forget_ended();
+  erased_ = owner;
   Query count = database_.query("SELECT count(*) FROM audit_values WHERE owner = ? AND erased = 0");
   count.bind(owner).step();
   const std::uint64_t values = count.count(0);
   if (values == 0) {
     return 0;
   }
-  take("owner.erase");
-  approvals_.forget_ended();
   // Its own entry first: what is erased holds its number.
   audit("owner.erase", hex(owner), nullptr, {{"values", values}});
   Query query =
       database_.query("UPDATE audit_values SET salt = NULL, value = NULL, erased = ? WHERE owner = ? AND erased = 0");
   query.bind(last_seq_).bind(owner).run();
-  has_erased_ = true;
   return values;
 }
 
-// What was erased stands in the database and its journal until the journal has been written back.
+// secure_delete clears the cells that go, not the copies that SQLite leaves in the gaps of a page when it splits or
+// balances it: only a file that was written anew is free of them. And what was erased stands in the database and its
+// journal until the journal has been written back.
 void SqliteChange::write_over_erased() {
+  const auto fail = [this](const std::string& why) {
+    throw Failure(fmt::format(
+        "the audit does not have the values any more, but registry.db could not be written anew, so remains "
+        "of them may still stand in its free space: {}. Then run `keyloader owner erase {}` again",
+        why, hex(*erased_)));
+  };
+  try {
+    database_.execute("VACUUM");
+  } catch (const DiskFull&) {
+    fail("that takes as much room again as registry.db has, beside it and where temporary files go. Make room");
+  } catch (const Failure& failure) {
+    const std::string_view why = failure.what();
+    fail(std::string{why.substr(0, why.find(';'))});  // what follows says that nothing was changed
+  }
   database_.execute("PRAGMA busy_timeout=2000");
   Query query = database_.query("PRAGMA wal_checkpoint(TRUNCATE)");
   query.step();
@@ -794,6 +864,7 @@ std::uint64_t SqliteChange::commit() {
     throw WaitsForApproval(request, decision_.needs);
   }
   count_keys();
+  approvals_.end_by_time();
   const bool breaks_glass =
       caller_.breaks_glass && (!decision_.refused.empty() || (!decision_.needs.empty() && !is_approving_));
   if (breaks_glass) {
@@ -804,7 +875,7 @@ std::uint64_t SqliteChange::commit() {
     syslog(LOG_AUTHPRIV | LOG_ALERT, "keyloader: the policy was passed over with --break-glass, audit entry %llu",
            static_cast<unsigned long long>(last_seq_));
   }
-  if (has_erased_) {
+  if (erased_) {
     write_over_erased();
   }
   return last_seq_;

@@ -2,6 +2,8 @@
 // Made by SqliteRegistry only.
 #pragma once
 
+#include <optional>
+#include <set>
 #include <unordered_map>
 
 #include "registry/approvals.hpp"
@@ -53,6 +55,7 @@ class SqliteChange final : public Change {
   void rename_store(const std::string& name) override;
   void settle(std::uint64_t keys_in_snapshot) override;
   void give_directory(const std::string& from, const std::string& to) override;
+  void let_read(const std::string& from, const std::string& to) override;
   std::uint64_t next_generation(std::uint64_t at_least, Generation kind, const Json& note) override;
   void archive(const AuditEntry& last, const Json& note) override;
   std::uint64_t erase(const OwnerId& owner) override;
@@ -84,6 +87,7 @@ class SqliteChange final : public Change {
   [[nodiscard]] Approval require_pending(std::uint64_t request);
   void require_asker(const Approval& approval);
   std::uint64_t ask();
+  void audit_request(std::string_view action, std::uint64_t number, const Json& steps, Json after);
   void note_broken_glass();
 
   // `owner`: whom the entry is about; null: nobody.
@@ -107,8 +111,9 @@ class SqliteChange final : public Change {
   std::uint64_t first_seq_ = 0;  // of the entries of this change
   Approvals approvals_;
   bool knows_chain_end_ = false;
-  bool has_erased_ = false;
-  std::uint64_t added_ = 0;  // keys, since count_keys()
+  std::optional<OwnerId> erased_;
+  std::set<OwnerId> owners_;  // whom the entries so far are about; two of them at most
+  std::uint64_t added_ = 0;   // keys, since count_keys()
   std::uint64_t removed_ = 0;
   std::uint64_t last_seq_ = 0;
   Hash last_hash_{};

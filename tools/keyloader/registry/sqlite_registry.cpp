@@ -6,6 +6,7 @@
 #include <openssl/rand.h>
 
 #include "registry/audit_values.hpp"
+#include "registry/fields.hpp"
 #include "registry/migrations.hpp"
 #include "registry/sqlite_change.hpp"
 #include "registry/sqlite_rows.hpp"
@@ -46,7 +47,8 @@ class SqliteRegistry final : public Registry {
         "SELECT registry_id, generation, published_seq, created, rolled_back_seq, added, removed, withheld,"
         " coalesce((SELECT seq FROM audit WHERE action NOT IN ('publish', 'snapshot.rollback', 'audit.archive',"
         "                                                          'audit.version', 'owner.erase', 'registry.set', "
-        "'registry.owner', 'policy.set', 'policy.break_glass', 'approval.request', 'approval.approve', "
+        "'registry.owner', 'registry.reader', 'policy.set', 'policy.break_glass', 'approval.request', "
+        "'approval.approve', "
         "'approval.refuse')"
         "           ORDER BY seq DESC LIMIT 1), 0), home_directory, home_machine, home_host,"
         " archived_seq, archived_time, archived_hash, store_name, hash_seed, prefix FROM info");
@@ -271,6 +273,26 @@ class SqliteRegistry final : public Registry {
     }
   }
 
+  std::vector<AbsentOwner> absent_owners(std::string_view text) override {
+    std::vector<AbsentOwner> owners;
+    Query query = database_.query(
+        "SELECT owner, min(erased <> 0) FROM audit_values WHERE (value = ?1 OR owner = ?2) AND owner IS NOT NULL"
+        " AND owner NOT IN (SELECT id FROM owners) GROUP BY owner");
+    query.bind(text);
+    const auto id = owner_id_from(text);
+    if (id) {
+      query.bind(*id);
+    } else {
+      query.bind_null();
+    }
+    while (query.step()) {
+      AbsentOwner owner{.is_erased = query.number(1) != 0};
+      query.bytes(0, owner.id);
+      owners.push_back(owner);
+    }
+    return owners;
+  }
+
   std::uint64_t unerasable_entries(std::string_view owner) override {
     Query query = database_.query(
         "SELECT (SELECT count(*) FROM audit WHERE (object = ?1 AND substr(action, 1, 6) IN ('owner.', 'quota.')"
@@ -283,7 +305,7 @@ class SqliteRegistry final : public Registry {
   }
 
   void check_audit_values(const AuditEntry& entry) override { values_.check(entry); }
-  void check_audit_erasures() override { values_.check_all(info().archived_seq); }
+  void check_audit_erasures() override { values_.check_all(); }
 
   void each_audit_entry(const AuditFilter& filter, const std::function<void(const AuditEntry&)>& visit) override {
     Query query = database_.query(
