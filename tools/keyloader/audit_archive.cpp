@@ -14,6 +14,7 @@
 #include "delivery.hpp"
 #include "directory_owner.hpp"
 #include "file_descriptor.hpp"
+#include "hint.hpp"
 #include "output.hpp"
 #include "session.hpp"
 #include "values.hpp"
@@ -148,7 +149,7 @@ void archive(const Session& session, const ArchiveOptions& options) {
   file->keep();
   json["file"] = note["file"];
   session.report(fmt::format("archived {} in {}; keep that file: `keyloader audit verify --archive {}` checks both",
-                             range, options.file, options.file),
+                             range, options.file, shell_word(options.file)),
                  json);
 }
 
