@@ -217,6 +217,8 @@ def test_a_key_that_is_no_longer_good(shop, tmp_path):
         assert "ak_live_x" not in shop.as_("nobody", *command, status=1 if text else 2).stderr
     shop.files["nobody"].chmod(0o644)
     assert "chmod 600" in shop.as_("nobody", *command, status=1).stderr
+    said = shop.run.refused(*command, "--key-file", shop.run.dir)
+    assert "is a directory; --key-file takes the file that holds the key" in said and "chmod" not in said
     shop.files["nobody"] = tmp_path / "nowhere"
     assert "No such file" in shop.as_("nobody", *command, status=1).stderr
 
