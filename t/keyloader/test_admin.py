@@ -4,6 +4,7 @@ What such keys may do in nginx is in t/nginx/test_reserved_scopes.py.
 """
 
 import json
+import re
 import sqlite3
 
 import pytest
@@ -61,19 +62,55 @@ def test_set(keyloader):
 
     assert held("--add-role", "issue", "--reason", "on call") == ["apikey:issue", "apikey:view"]
     entry = keyloader.audit("--action", "key.admin")[0]
-    assert entry["change"] == "admin scopes apikey:view → apikey:issue apikey:view, reason on call"
+    assert entry["change"] == 'admin scopes apikey:view → apikey:issue apikey:view, reason "on call"'
     assert held("--remove-role", "view") == ["apikey:issue"]
     assert held("--role", "admin") == ["apikey:admin"]
     assert held("--role", "view", "--dry-run") == ["apikey:view"]
     assert held("--add-role", "admin") == ["apikey:admin"]  # as it was
     assert held("--role", "none") == []
     assert len(keyloader.audit("--action", "key.admin")) == 4
-    assert "--role, --add-role, --remove-role, --may-grant or --team" in keyloader.refused("admin", "set", key, status=2)
+    assert "give --role, --add-role, --remove-role," in keyloader.refused("admin", "set", key, status=2)
     for arguments, words in ((["--role", "view", "--add-role", "issue"], "either --role"),
                              (["--add-role", "view", "--remove-role", "apikey:view"], "view is in both"),
                              (["--add-role", "none"], 'no role "none" of administrators; there are')):
         assert words in keyloader.refused("admin", "set", key, *arguments, status=2)
     assert 'there is no role "viw"' in keyloader.refused("admin", "set", key, "--remove-role", "viw", status=2)
+
+
+def test_bounds_are_shown(shop):
+    tess = shop.ids["tess"]
+    rows = {line.split()[1]: line for line in shop.run("admin", "list").stdout.splitlines()}
+    assert "MAY GRANT" in rows["OWNER"] and "TEAMS" in rows["OWNER"]
+    assert rows["tess"].split()[3:6] == ["admin", "orders:*", "shop"]
+    assert rows["alice"].split()[3:6] == ["admin", "all", "all"] and rows["vic"].split()[3:6] == ["view", "-", "all"]
+    shown = dict(re.findall(r"^(may grant|teams) +(.*)$", shop.run("key", "show", tess).stdout, re.MULTILINE))
+    assert shown == {"may grant": "orders:*", "teams": "shop"}
+    assert "may grant" not in shop.run("key", "show", shop.run.key("acme", "--no-publish")["id"]).stdout
+    listed = shop.run.json("key", "list", "--owner", "tess", "--columns", "may_grant,teams")
+    assert listed == [{"may_grant": ["orders:*"], "teams": ["shop"]}]
+
+
+def test_the_audit_tells_bounds_that_are_gone(shop):
+    tess, sam = shop.ids["tess"], shop.ids["sam"]
+    shop.run("admin", "set", tess, "--team", "none", "--may-grant", "none", "--no-publish")
+    shop.run("admin", "set", sam, "--may-grant", "none", "--no-publish")
+    assert [entry["change"] for entry in shop.run.audit("--action", "key.admin")] == [
+        "may grant orders:* → none (all scopes), teams shop → none (all teams)",
+        "may grant orders:* → none (no scope)"]
+
+
+def test_bounds_that_were_not_meant(keyloader):
+    keyloader("owner", "create", "acme", "--team", "shop", "--no-publish")
+
+    def said(*arguments):
+        return keyloader("admin", "create", "--owner", "alice", "--create-owner", "--expires", "9d", "--dry-run",
+                         *arguments).stderr
+
+    assert 'no owner is of the team "shopp"; did you mean "shop"?' in said("--role", "admin", "--team", "shopp")
+    assert "can suspend keys, but resume only those that have no scope" in said("--role", "support")
+    assert "can issue and resume only keys that have none" in said("--role", "issue")
+    for arguments in (["--role", "support", "--may-grant", "a"], ["--role", "admin", "--team", "shop"], ["--role", "view"]):
+        assert said(*arguments) == "", arguments
 
 
 def test_set_of_a_revoked_key(keyloader):
@@ -125,8 +162,8 @@ def test_list(keyloader):
     key = admin(keyloader, "portal")["id"]
     assert [one["id"] for one in keyloader.json("admin", "list")] == [key]
     head, line = keyloader("admin", "list").stdout.splitlines()
-    assert head.split() == ["ID", "OWNER", "STATE", "ROLES", "EXPIRES", "NAME"]
-    assert line.split() == [key, "alice", "active", "portal", "never", "-"]
+    assert head.split() == ["ID", "OWNER", "STATE", "ROLES", "MAY", "GRANT", "TEAMS", "EXPIRES", "NAME"]
+    assert line.split() == [key, "alice", "active", "portal", "-", "all", "never", "-"]
     assert keyloader("key", "list", "--columns", "id,admin_scopes", "-o", "csv", "--owner", "alice").stdout.split() == [
         "id,admin_scopes", f"{key},apikey:portal"]
 

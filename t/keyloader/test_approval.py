@@ -341,6 +341,20 @@ def test_numbers_are_never_given_twice_and_erasing_forgets(shop):
     assert ask(shop, "local", "owner", "set", "acme", "--email", "a@b.example") == first + 1
 
 
+def test_a_request_shows_all_that_it_changes(shop):
+    number = ask(shop, "alice", "admin", "set", shop.ids["tess"], "--team", "none", "--may-grant", "none")
+    change = f"key.admin {shop.ids['tess']} of tess: may grant orders:* → none (all scopes), teams shop → none (all teams)"
+    shown = shop.run("approval", "show", number).stdout
+    assert change in shown
+    listed = shop.run("approval", "list").stdout.splitlines()
+    ends = shop.run.json("approval", "list")[0]["ends"]
+    assert listed[0].split()[-1] == "CHANGE" and ends in listed[1] and listed[1].endswith(change)
+    shop.run("approval", "refuse", number)
+    decided = shop.run.json("approval", "list", "--all")[0]["decided"]
+    last = shop.run("approval", "list", "--all").stdout.splitlines()[-1]
+    assert decided in last and ends not in last
+
+
 def test_words_that_are_wrong(shop):
     assert "no number of a request" in shop.run.refused("approval", "show", "seven", status=2)
     for command in (["show"], ["approve", "--key-file", shop.files["carol"]], ["refuse"]):

@@ -135,6 +135,47 @@ def test_a_change_is_said_in_words(keyloader):
     assert "rate 10/s → 20/s" in text and "{" not in text and '"' not in text
 
 
+def test_values_are_told_from_fields(keyloader):
+    name = "svc-a, owner acme, plan default"
+    key = keyloader.key("acme", "--name", name, "--meta", "crm=a=b", "--no-publish")["id"]
+    assert changes(keyloader, "--object", key) == [
+        ("key.create", f'env live, meta.crm "a=b", name "{name}", owner acme, plan default')]
+    keyloader("key", "set", key, "--name", 'say "no"', "--no-publish")
+    keyloader("key", "set", key, "--name", "none", "--no-publish")
+    assert [change for _, change in changes(keyloader, "--action", "key.set")] == [
+        rf'name "{name}" → "say \"no\""', r'name "say \"no\"" → none']
+
+
+def test_key_set_says_what_it_changed(keyloader):
+    key = keyloader.key("acme", "--no-publish")["id"]
+    keyloader("plan", "create", "gold", "--no-publish")
+    said = keyloader("key", "set", key, "--plan", "gold", "--name", "new", "--no-publish").stdout
+    assert said.startswith(f"updated {key} of acme: name new, plan default → gold\n")
+    assert keyloader("key", "suspend", key, "--no-publish").stdout.startswith(f"suspended {key} of acme\n")
+
+
+def test_who_with_an_administrators_key(shop):
+    root = pwd.getpwuid(os.getuid()).pw_name
+    carol = shop.ids["carol"]
+    shop.as_("carol", "owner", "set", "acme", "--email", "a@b.example", "--no-publish")
+    assert f" carol ({carol} by {root}) " in shop.run("audit", "list", "--last", "1").stdout
+    for who in ("carol", carol):
+        assert changes(shop.run, "--by", who) == [("owner.set", "email a@b.example")]
+    assert "there are entries by carol, " in shop.run.refused("audit", "list", "--by", "karla")
+    shop.run("key", "revoke", carol, "--no-publish")
+    shop.run("key", "delete", carol, "--no-publish")
+    assert f" carol ({carol} by {root}) " in shop.run("audit", "list", "--object", "acme").stdout
+    assert [action for action, _ in changes(shop.run, "--by", "carol")] == ["owner.set"]
+
+
+def test_what_passed_over_the_policy_is_said_in_words(shop):
+    shop.run("policy", "set", "--require-meta", "ticket")
+    shop.run("key", "create", "--owner", "acme", "--break-glass", "--reason", "fire", "--no-publish")
+    entry = shop.run.audit("--action", "policy.break_glass")[0]
+    number = entry["after"]["entries"][0]
+    assert entry["change"] == f"entries {number}, reason fire, rules require-meta"
+
+
 def test_list_filters(busy):
     def actions(*words):
         return [entry["action"] for entry in busy.audit(*words)]

@@ -64,6 +64,18 @@ def test_the_same_value_of_two_owners_has_two_hashes(keyloader):
     assert first != second and first.startswith("salted-sha256:")
 
 
+def test_what_was_changed_is_seen_after_an_erasure(keyloader):
+    keyloader("owner", "create", "jana", "--email", "a@b.example", "--meta", "id=1", "--no-publish")
+    keyloader("owner", "set", "jana", "--email", "c@d.example", "--meta", "id=2", "--no-publish")
+    keyloader("owner", "set", "jana", "--team", "web", "--reason", "moved", "--no-publish")
+    keyloader("owner", "delete", "jana", "--no-publish")
+    keyloader("owner", "erase", "jana", "--reason", "asked for it")
+    first, second = keyloader.audit("--action", "owner.set")
+    assert first["change"] == "email (erased) → (erased), meta.id (erased) → (erased)"
+    assert second["change"] == "reason (erased), team web"
+    assert first["after"]["email"] == "(erased, another value)" and second["after"]["email"] == "(erased)"
+
+
 def test_erased_values_are_gone_and_the_chain_is_whole(keyloader):
     key = make_and_delete(keyloader)
     keyloader("owner", "create", "globex", "--email", "g@globex.example")

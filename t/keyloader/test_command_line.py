@@ -80,8 +80,46 @@ def test_wrong_use_is_2_and_one_sentence(keyloader, arguments):
     assert len(keyloader.refused(*arguments, status=2).splitlines()) == 1
 
 
+def test_help_is_80_columns_wide(bare):
+    families = sorted({command[:1] for command in COMMANDS})
+    for command in [(), *families, *COMMANDS]:
+        for line in bare(*command, "--help").stdout.splitlines():
+            assert len(line) <= 80, (command, line)
+
+
+def test_only_keyloader_itself_says_how_to_begin(bare):
+    for command in [(), *sorted({command[:1] for command in COMMANDS})]:
+        assert ("A first key:" in bare(*command, "--help").stdout) == (command == ()), command
+
+
+def test_help_of_what_is_new_says_nothing_of_changes(bare):
+    for family in ("key", "owner", "plan"):
+        made, changed = (bare(family, word, "--help").stdout for word in ("create", "set"))
+        assert "--enforce-limit" in changed and "--enforce-limit" not in made and "name= removes" not in made
+
+
+def test_an_option_that_is_given_twice(bare):
+    said = bare.refused("key", "create", "--owner", "a", "--owner", "b", status=2)
+    assert "--owner is given twice; it takes one value" in said
+
+
 def test_version(bare):
     assert re.fullmatch(r"keyloader \d+\.\d+\.\d+\n", bare("--version").stdout)
+    assert bare("--version").stdout == f"keyloader {bare.json('version')['version']}\n"
+
+
+def test_commands_that_sentences_name_have_the_directory(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr(bare, "environment", lambda: {name: value for name, value in os.environ.items() if name != "APIKEY_DIR"})
+    place = tmp_path / "Jana's keys"
+    quoted = "'" + str(place).replace("'", "'\\''") + "'"
+    said = bare("--dir", place, "init").stderr
+    assert f"`keyloader --dir {quoted} registry set --prefix" in said
+    assert f"`keyloader --dir {quoted} owner list`" in bare.refused("--dir", place, "owner", "show", "acme")
+    assert "`keyloader help`" in bare.refused("--dir", place, "nosuch", status=2)
+
+
+def test_a_directory_of_the_environment_is_named_behind_sudo_only(keyloader):
+    assert "`keyloader owner list`" in keyloader.refused("owner", "show", "acme")
 
 
 def test_directory_by_option_and_by_environment(bare, tmp_path):

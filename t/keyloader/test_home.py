@@ -58,7 +58,7 @@ def test_a_copy_is_not_changed(keyloader, copy, command):
     files = (info(copy), (copy / "keys.mdb").read_bytes())
     said = run(copy, *words, status=1)
     assert f"this registry belongs to {keyloader.dir} on" in said and f"here, in {copy} on" in said
-    assert "`keyloader registry adopt --reason TEXT`" in said
+    assert f"`keyloader --dir {copy} registry adopt --reason TEXT`" in said
     assert (info(copy), (copy / "keys.mdb").read_bytes()) == files
 
 

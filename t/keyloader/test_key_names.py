@@ -41,6 +41,17 @@ def test_hints_of_imported_keys(keyloader):
     assert len(only(keyloader, "--hint", "AbCd")) == 1
 
 
+def test_what_is_shown_of_hints_and_refs(keyloader):
+    csv(keyloader, "key,owner,ref", f"{LONG},acme,crm-1")
+    key = keyloader.json("key", "list")[0]["id"]
+    assert f"no key ends in wxyz, and case counts: {key} ends in WxYz" in keyloader("key", "list", "--hint", "wxyz").stderr
+    assert "case counts" not in keyloader("key", "list", "--hint", "aaaa").stderr
+    head, row = keyloader("key", "list", "--ref", "crm-1").stdout.splitlines()
+    assert head.split()[-1] == "REF" and row.split()[-1] == "crm-1"
+    for said in (keyloader.refused("key", "show", "crm-1", status=2), keyloader.refused("find", stdin="crm-1\n")):
+        assert "--hint" in said and "--ref" in said
+
+
 @pytest.mark.parametrize("line", [f"{LONG},,AbCd,acme", f",{'0' * 64},abc,acme", f",{'0' * 64},ab d,acme"])
 def test_hints_that_are_refused(keyloader, line):
     assert "hint" in csv(keyloader, "key,digest,hint,owner", line, status=1).stderr.splitlines()[0]

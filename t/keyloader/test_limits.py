@@ -135,7 +135,6 @@ def test_for_people(keyloader):
     (["--quota", "5/day", "--burst", "day=5"], "day"), (["--rate", "5/s", "--rate", "6/s"], "twice"),
     (["--rate", "a=5/s", "--quota", "a=9/day"], "twice"), (["--quota", "a=none"], "there are none"),
     (["--rate", "day=none", "--quota", "5/day"], "there are none"), (["--dry-run-limit", "day"], "there are none"),
-    (["--rate", "5/s", "--enforce-limit", "day"], "there are rate"),
 ])
 def test_what_no_limit_can_be(keyloader, arguments, word):
     assert word in keyloader.refused("plan", "create", "gold", *arguments, status=2)
@@ -145,7 +144,7 @@ def test_what_no_limit_can_be(keyloader, arguments, word):
 @pytest.mark.parametrize("arguments,word", [
     (["--quota", "none"], "--quota day=none"), (["--quota", "moth=none"], "there are day, month"),
     (["--rate", "month=none"], "--quota month=none"), (["--rate", "day=5/s"], "already"),
-    (["--rolling-quota", "5000/24h"], "already"),
+    (["--rolling-quota", "5000/24h"], "already"), (["--enforce-limit", "week"], "there are day, month"),
 ])
 def test_changes_that_do_not_fit_what_is_there(keyloader, arguments, word):
     before = plan(keyloader, "--quota", "5000/day", "--quota", "6000/month")

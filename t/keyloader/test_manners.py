@@ -148,10 +148,10 @@ def test_from_yesterday_is_a_day_before_from_today(busy):
 
 def test_help_is_an_overview_of_every_command(bare):
     text = bare("help").stdout
-    assert len(text.splitlines()) <= 40
+    assert len(text.splitlines()) <= 44
     assert all(len(line) <= 80 for line in text.splitlines())
     titles = re.findall(r"^(\w+)$", text, re.MULTILINE)
-    assert titles == ["Keys", "nginx", "Data", "People"]
+    assert titles == ["Keys", "Administrators", "nginx", "Data", "Help"]
     top = re.findall(r"^  (\S+)", bare("--help").stdout.split("Subcommands:")[1], re.MULTILINE)
     shown = re.findall(r"^  (\S+)", text, re.MULTILINE)
     assert set(word for word in top if word.islower()) - {"keyloader"} == set(shown)
@@ -375,6 +375,10 @@ COMPLETIONS = [
     (["plan", "show", "bas"], ["basic"]),
     (["completion", ""], ["bash", "zsh", "fish"]),
     (["help", "audit", ""], ["archive", "list", "revert", "verify"]),
+    (["admin", "create", "--role", "s"], ["support"]),
+    (["admin", "adopt", "--role", ""], ["reader"]),
+    (["policy", "set", "--approve-action", "plan.d"], ["plan.delete"]),
+    (["policy", "test", "--as", ""], ["local"]),
 ]
 
 
@@ -382,6 +386,21 @@ COMPLETIONS = [
 @pytest.mark.parametrize("words, found", COMPLETIONS, ids=[" ".join(row[0]) for row in COMPLETIONS])
 def test_tab_offers_what_there_is(busy, shell_path, complete, words, found):
     assert sorted(complete(busy, shell_path, *words)) == sorted(found)
+
+
+def test_tab_offers_what_administrators_name(shop, shell_path):
+    def offered(*words):
+        return in_bash(shop.run, shell_path, *words)
+
+    shop.run("policy", "set", "--approve-action", "plan")
+    shop.run("key", "create", "--owner", "acme", "--ref", "crm-1", "--no-publish")
+    shop.as_("alice", "plan", "create", "gold", status=3)
+    assert sorted(offered("policy", "test", "--as", "")) == sorted([*shop.ids.values(), "local"])
+    assert offered("owner", "set", "acme", "--team", "s") == ["shop"] and offered("key", "list", "--ref", "c") == ["crm-1"]
+    assert offered("key", "create", "--ref", "c") == [] and offered("owner", "erase", "a") == []
+    assert offered("approval", "approve", "") == offered("approval", "show", "") == ["1"]
+    shop.run("approval", "refuse", "1")
+    assert offered("approval", "approve", "") == [] and offered("approval", "show", "") == ["1"]
 
 
 def test_tab_offers_ids_of_keys(busy, shell_path):

@@ -203,6 +203,12 @@ def test_policy_test_says_the_same(trial):
         assert "WHO" in tried.communicate()[0] and tried.returncode == status
     assert "there is no key" in trial.run.refused("policy", "test", "--owner", "acme", "--as", "key_" + 20 * "0")
     assert "no administrator's key" in trial.run.refused("policy", "test", "--owner", "acme", "--as", trial.ids["orders"])
+    said = trial.run.refused("policy", "test", "--owner", "acme", "--as", "alice", status=2)
+    assert "--as takes the id of an administrator's key" in said
+    for name in ("svc- ", "svc-\x07"):
+        command = ["--owner", "acme", "--name", name]
+        assert (trial.run.refused("policy", "test", *command, status=2)
+                == trial.run.refused("key", "create", *command, status=2))
 
 
 def test_whose_key_it_is_stands_in_the_audit(shop):
@@ -231,6 +237,8 @@ def test_a_key_that_is_no_longer_good(shop, tmp_path):
         assert "ak_live_x" not in shop.as_("nobody", *command, status=1 if text else 2).stderr
     shop.files["nobody"].chmod(0o644)
     assert "chmod 600" in shop.as_("nobody", *command, status=1).stderr
+    said = shop.run.refused(*command, "--key-file", shop.run.dir)
+    assert "is a directory; --key-file takes the file that holds the key" in said and "chmod" not in said
     shop.files["nobody"] = tmp_path / "nowhere"
     assert "No such file" in shop.as_("nobody", *command, status=1).stderr
 

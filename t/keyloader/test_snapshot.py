@@ -30,6 +30,7 @@ def test_show(keyloader):
     assert shown["rows"]["owners"] == 1 and shown["rolled_back_to"] is None
     text = keyloader("snapshot", "show", keyloader.snapshot).stdout
     assert shown["registry_id"] in text and shown["sha256"] in text
+    assert "owners 1, plans 1" in text and not {"{", "[", '"'} & set(text)
 
 
 def test_verify_says_one_sentence(keyloader):

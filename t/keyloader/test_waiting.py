@@ -457,6 +457,7 @@ def test_taking_over_with_an_older_copy(keyloader, nginx):
     assert nginx.permissions() == [(2, taken["sha256"], shown["registry_id"], 59)]
     entry = keyloader.audit("--last", "1")[0]
     assert entry["action"] == "publish" and entry["after"]["take_over"]["reason"] == "restored"
+    assert "take over.replaced generation " in entry["change"] and "{" not in entry["change"]
     assert {"nginx": "nginx (pid 4242)", "registry_id": shown["registry_id"], "generation": 58} in \
         entry["after"]["take_over"]["replaced"]
     nginx.take(keyloader)

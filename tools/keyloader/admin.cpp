@@ -15,6 +15,8 @@
 namespace keyloader {
 namespace {
 
+constexpr std::size_t kLeading = 4;  // columns that stay columns on a narrow terminal
+
 struct AdminCreateOptions {
   Texts roles;
   Texts may_grant;
@@ -85,6 +87,33 @@ void set_bounds(Texts& may_grant, Texts& teams, const Texts& scopes, const Texts
   }
 }
 
+bool contains(const Texts& texts, std::string_view text) {
+  return std::find(texts.begin(), texts.end(), text) != texts.end();
+}
+
+// What was meant to be an administrator's key and can do less than that.
+void warn_of_bounds(Registry& registry, const Key& key) {
+  Texts teams;
+  for (const Owner& owner : registry.owners()) {
+    if (!owner.team.empty()) {
+      teams.push_back(owner.team);
+    }
+  }
+  for (const std::string& team : key.teams) {
+    if (!contains(teams, team)) {
+      Session::warn(fmt::format("no owner is of the team \"{}\"; {}owners get one with `keyloader owner set --team`",
+                                team, did_you_mean(team, sorted_once(teams))));
+    }
+  }
+  if (key.may_grant.empty() && !grants_all(key)) {
+    if (contains(key.admin_scopes, "apikey:issue")) {
+      Session::warn("without --may-grant it gives no scope: it can issue and resume only keys that have none");
+    } else if (contains(key.admin_scopes, "apikey:support")) {
+      Session::warn("without --may-grant it can suspend keys, but resume only those that have no scope");
+    }
+  }
+}
+
 void create(const Session& session, const AdminCreateOptions& options) {
   CreateOptions all = options.create;
   if (options.roles.empty()) {
@@ -92,11 +121,13 @@ void create(const Session& session, const AdminCreateOptions& options) {
   }
   all.admin_scopes = scopes_of(options.roles);
   set_bounds(all.may_grant, all.teams, options.may_grant, options.teams);
+  const auto registry = session.dir().open_registry();  // the key of --key-file is read once, by create_key()
+  Key made;
+  made.admin_scopes = all.admin_scopes;
+  made.may_grant = all.may_grant;
+  made.teams = all.teams;
+  warn_of_bounds(*registry, made);
   create_key(session, all);
-}
-
-bool contains(const Texts& texts, std::string_view text) {
-  return std::find(texts.begin(), texts.end(), text) != texts.end();
 }
 
 // A scope that the key holds can be taken away even if it is none of ours, as after an adoption.
@@ -162,6 +193,7 @@ void set(const Session& session, const SetOptions& options) {
     return;
   }
   change->update(key, "admin");
+  warn_of_bounds(*registry, key);
   report(session, fmt::format("updated {} of {}: {}", text_of(key.id), key.owner, scopes_text(key)), to_json(key),
          deliver(session, *registry, *change, options.delivery));
 }
@@ -306,12 +338,14 @@ void list(const Session& session) {
       json.back()["state"] = state;
       Texts words;
       std::transform(key.admin_scopes.begin(), key.admin_scopes.end(), std::back_inserter(words), admin_word);
-      rows.push_back({text_of(key.id), key.owner, state, fmt::format("{}", fmt::join(words, " ")),
-                      key.expires == 0 ? "never" : time_text(key.expires), key.name.empty() ? "-" : key.name});
+      rows.push_back({text_of(key.id), key.owner, state, fmt::format("{}", fmt::join(words, " ")), may_grant_text(key),
+                      teams_text(key), key.expires == 0 ? "never" : time_text(key.expires),
+                      key.name.empty() ? "-" : key.name});
     }
     return true;
   });
-  session.report_table({"ID", "OWNER", "STATE", "ROLES", "EXPIRES", "NAME"}, rows, json, "no administrators' keys");
+  session.report_table({"ID", "OWNER", "STATE", "ROLES", "MAY GRANT", "TEAMS", "EXPIRES", "NAME"}, rows, json,
+                       "no administrators' keys", kLeading);
 }
 
 void add_admin_create(Command& group, Session& session) {
@@ -339,7 +373,9 @@ void add_admin_create(Command& group, Session& session) {
       "The key is shown once; exit codes are those of `keyloader key create`. Its plan is default, its environment\n"
       "live. Its roles are the admin scopes apikey:view, apikey:support …. They are reserved: no other command gives\n"
       "them, and the scope * does not contain them.\n\n"
-      "  keyloader admin create --owner alice --create-owner --role issue --expires 90d --allow-ip 10.0.0.0/8");
+      "  install -m 600 /dev/null alice.key\n"
+      "  keyloader admin create --owner alice --create-owner --role issue --may-grant 'orders:*' --expires 90d > "
+      "alice.key");
   make.run([&session, options] { create(session, *options); });
 }
 

@@ -21,6 +21,23 @@ std::string admin_word(const std::string& scope) {
   return is_admin_role(word) ? word : scope;
 }
 
+bool grants_all(const Key& key) {
+  return key.may_grant.empty() &&
+         std::any_of(key.admin_scopes.begin(), key.admin_scopes.end(),
+                     [](const std::string& scope) { return scope == "apikey:admin" || scope == kAllReserved; });
+}
+
+std::string may_grant_text(const Key& key) {
+  if (key.may_grant.empty()) {
+    return grants_all(key) ? "all" : "-";
+  }
+  return fmt::format("{}", fmt::join(key.may_grant, " "));
+}
+
+std::string teams_text(const Key& key) {
+  return key.teams.empty() ? "all" : fmt::format("{}", fmt::join(key.teams, ", "));
+}
+
 std::string reserved_sentence(const std::string& scope) {
   if (const std::string word = admin_word(scope); word != scope) {
     return fmt::format(

@@ -14,6 +14,8 @@
 namespace keyloader {
 namespace {
 
+constexpr std::size_t kLeading = 4;  // columns that stay columns on a narrow terminal
+
 struct ApprovalOptions {
   std::string request;
   std::string reason;
@@ -74,11 +76,30 @@ Json full_json(const Approval& approval) {
   return json;
 }
 
-std::string decision_text(const Approval& approval) {
+std::string decision_text(const Approval& approval, Registry& registry) {
   if (approval.decider.is_null()) {
     return approval.why.empty() ? std::string{"no"} : approval.why;
   }
-  return fmt::format("{} at {}", actor_text(approval.decider), time_text(approval.decided));
+  return fmt::format("{} at {}", Actors(registry).text(approval.decider), time_text(approval.decided));
+}
+
+// When it will end by itself, or was decided.
+std::string end_text(const Approval& approval) {
+  if (approval.state == "pending") {
+    return time_text(approval.ends);
+  }
+  return approval.decided == 0 ? "-" : time_text(approval.decided);
+}
+
+// The first of its steps, and how many more there are.
+std::string first_line(const Approval& approval) {
+  const Texts lines = lines_of(approval);
+  if (lines.empty()) {
+    return "-";
+  }
+  std::string line = lines.front();
+  line.erase(line.ends_with(": ") ? line.size() - 2 : line.size());  // what is new and has nothing but its name
+  return line + (lines.size() == 1 ? "" : fmt::format(" (and {} more)", lines.size() - 1));
 }
 
 void list(const Session& session, const ApprovalOptions& options) {
@@ -88,12 +109,12 @@ void list(const Session& session, const ApprovalOptions& options) {
   for (const Approval& approval : registry->approvals()) {
     if (options.shows_all || approval.state == "pending") {
       json.push_back(full_json(approval));
-      rows.push_back({std::to_string(approval.number), approval.state, asker_text(approval), time_text(approval.ends),
-                      fmt::format("{}", fmt::join(approval.needs, ", "))});
+      rows.push_back({std::to_string(approval.number), approval.state, asker_text(approval), end_text(approval),
+                      fmt::format("{}", fmt::join(approval.needs, ", ")), first_line(approval)});
     }
   }
-  session.report_table({"REQUEST", "STATE", "ASKED BY", "ENDS", "NEEDS A SECOND PERSON"}, rows, json,
-                       options.shows_all ? "no requests" : "no request is waiting");
+  session.report_table({"REQUEST", "STATE", "ASKED BY", "ENDS OR ENDED", "NEEDS A SECOND PERSON", "CHANGE"}, rows, json,
+                       options.shows_all ? "no requests" : "no request is waiting", kLeading);
 }
 
 void show(const Session& session, const ApprovalOptions& options) {
@@ -106,7 +127,7 @@ void show(const Session& session, const ApprovalOptions& options) {
           "request:  {}\nstate:    {}\nasked by: {} at {}\nends:     {}\nreason:   {}\nneeds:    {}\n"
           "decided:  {}\nchanges:  {}",
           approval.number, approval.state, asker_text(approval), time_text(approval.created), time_text(approval.ends),
-          approval.reason, fmt::join(approval.needs, ", "), decision_text(approval),
+          approval.reason, fmt::join(approval.needs, ", "), decision_text(approval, *registry),
           lines.empty() ? "in the audit, if it was approved" : fmt::format("{}", fmt::join(lines, "\n          "))),
       full_json(approval));
 }

@@ -12,6 +12,7 @@
 #include "audit_anchors.hpp"
 #include "change_words.hpp"
 #include "nearest.hpp"
+#include "registry/fields.hpp"
 #include "session.hpp"
 #include "values.hpp"
 
@@ -23,6 +24,31 @@ std::string actor_text(const Json& actor) {
   const std::string key = actor.value("admin", std::string{});
   const std::string who = behind.empty() ? user : fmt::format("{} as {}", behind, user);
   return key.empty() ? who : fmt::format("{} by {}", key, who);
+}
+
+const std::string& Actors::owner_of(const std::string& key) {
+  const auto [found, is_new] = owners_.try_emplace(key);
+  if (!is_new) {
+    return found->second;
+  }
+  const auto id = key_id_from(key);
+  const auto known = id ? registry_.key(*id) : std::nullopt;
+  if (known) {
+    found->second = known->owner;
+  } else {
+    registry_.each_deletion("key.delete", [&](const AuditEntry& entry) {
+      if (entry.object == key) {
+        found->second = string_of(field_of(entry.before, "owner"));
+      }
+    });
+  }
+  return found->second;
+}
+
+std::string Actors::text(const Json& actor) {
+  const std::string key = actor.value("admin", std::string{});
+  const std::string owner = key.empty() ? std::string{} : owner_of(key);
+  return owner.empty() ? actor_text(actor) : fmt::format("{} ({})", owner, actor_text(actor));
 }
 
 namespace {
@@ -93,16 +119,21 @@ void require_actor(Registry& registry, const std::string& actor) {
   if (actor.empty() || has_entry(registry, {.actor = actor})) {
     return;
   }
-  std::set<std::string> users;
+  Actors actors(registry);
+  std::set<std::string> names;
   registry.each_audit_entry({}, [&](const AuditEntry& entry) {
     for (const char* name : {"user", "sudo_user"}) {
       if (const std::string user = entry.actor.value(name, std::string{}); !user.empty()) {
-        users.insert(user);
+        names.insert(user);
       }
+    }
+    if (const std::string key = entry.actor.value("admin", std::string{}); !key.empty()) {
+      const std::string& owner = actors.owner_of(key);
+      names.insert(owner.empty() ? key : owner);
     }
   });
   throw Failure(fmt::format("the audit has no entry by \"{}\"; {}there are entries by {}", actor,
-                            did_you_mean(actor, Texts(users.begin(), users.end())), fmt::join(users, ", ")));
+                            did_you_mean(actor, Texts(names.begin(), names.end())), fmt::join(names, ", ")));
 }
 
 void list(const Session& session, const AuditOptions& options) {
@@ -121,6 +152,7 @@ void list(const Session& session, const AuditOptions& options) {
   const auto registry = session.open_registry();
   require_object(*registry, filter.object);
   require_actor(*registry, filter.actor);
+  Actors actors(*registry);
   std::vector<Texts> rows;
   Json json = Json::array();
   registry->each_audit_entry(filter, [&](const AuditEntry& entry) {
@@ -131,7 +163,7 @@ void list(const Session& session, const AuditOptions& options) {
       }
     } else {
       const std::string change = change_words(entry);
-      rows.push_back({std::to_string(entry.seq), time_text(entry.time), actor_text(entry.actor), entry.action,
+      rows.push_back({std::to_string(entry.seq), time_text(entry.time), actors.text(entry.actor), entry.action,
                       entry.object, change.empty() ? "-" : change});
     }
   });
@@ -259,7 +291,8 @@ void add_audit_commands(Command& app, Session& session) {
   Command all = group.add("list", "All changes, oldest first");
   all.option("--object", options->filter.object, "OBJECT", "Only those of this key id, owner, plan, role …");
   all.option("--action", options->filter.action, "ACTION", "Only this: key.revoke; or all of a kind: key, quota");
-  all.option("--by", options->filter.actor, "USER", "Only those by this user, or on whose behalf sudo was used");
+  all.option("--by", options->filter.actor, "WHO",
+             "Only those by this user (also behind sudo), this owner's keys, or the key with this id");
   all.option("--since", options->since, "TIME", "Only those since then: 24h (ago), today, 2026-01-31");
   all.option("--last", options->last, "N", "Only this many, the newest");
   all.flag("--chained", options->filter.as_chained,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 
 #include "command.hpp"
@@ -11,8 +12,23 @@
 
 namespace keyloader {
 
-// "root", or "alice as root" behind sudo.
+// "root", or "alice as root" behind sudo; with an administrator's key "key_… by root".
 [[nodiscard]] std::string actor_text(const Json& actor);
+
+// The same with the owner of an administrator's key, where the registry or a deletion still tells it: "carol (key_… by
+// root)". Each key is looked up once.
+class Actors {
+ public:
+  explicit Actors(Registry& registry) : registry_(registry) {}
+  [[nodiscard]] std::string text(const Json& actor);
+
+  // Empty: nobody knows.
+  [[nodiscard]] const std::string& owner_of(const std::string& key);
+
+ private:
+  Registry& registry_;
+  std::map<std::string, std::string> owners_;  // by the id of the key
+};
 
 // RETURNS: where the chain of hashes is broken, as a sentence; empty: nowhere.
 [[nodiscard]] std::string audit_problem(Registry& registry);

@@ -15,6 +15,7 @@
 #include "delivery.hpp"
 #include "directory_owner.hpp"
 #include "file_descriptor.hpp"
+#include "hint.hpp"
 #include "output.hpp"
 #include "session.hpp"
 #include "values.hpp"
@@ -174,7 +175,7 @@ void archive(const Session& session, const ArchiveOptions& options) {
   file->keep();
   json["file"] = note["file"];
   session.report(fmt::format("archived {} in {}; keep that file: `keyloader audit verify --archive {}` checks both{}{}",
-                             range, options.file, options.file, kept.empty() ? "" : ". But ", kept),
+                             range, options.file, shell_word(options.file), kept.empty() ? "" : ". But ", kept),
                  json);
 }
 

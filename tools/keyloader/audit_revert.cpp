@@ -11,6 +11,7 @@
 #include "audit.hpp"
 #include "change_words.hpp"
 #include "delivery.hpp"
+#include "hint.hpp"
 #include "key.hpp"
 #include "key_fields.hpp"
 #include "limit_rules.hpp"
@@ -60,11 +61,11 @@ void check_access(const AuditEntry& entry, const Fields& now, const Fields& then
   const Access access(now, then);
   if (access.ends_revocation()) {
     refuse(entry, fmt::format("a revoked key stays revoked; `keyloader key create --owner {}` makes another",
-                              string_of(value_of(now, "owner"))));
+                              shell_word(string_of(value_of(now, "owner")))));
   }
   if (access.ends_suspension()) {
     refuse(entry, fmt::format("it stopped {} {}, and a revert never gives access back; `keyloader {} resume {}` does",
-                              kind, entry.object, kind, entry.object));
+                              kind, entry.object, kind, shell_word(entry.object)));
   }
   if (const Texts reserved = reserved_regained(now, then); !reserved.empty()) {
     refuse(entry,
@@ -87,7 +88,8 @@ void check_access(const AuditEntry& entry, const Fields& now, const Fields& then
   }
   refuse(entry, fmt::format("it took away {}, and a revert never gives access back. If {} {} is to have it again, say "
                             "so: `keyloader {} set {} {}`",
-                            fmt::join(what, ", "), kind, entry.object, command, entry.object, fmt::join(options, " ")));
+                            fmt::join(what, ", "), kind, entry.object, command, shell_word(entry.object),
+                            fmt::join(options, " ")));
 }
 
 // The entry, and those about the same object since.
@@ -229,7 +231,7 @@ void revert_deletion(const Revert& revert) {
   };
   if (kind == "key") {
     refuse(entry, fmt::format("a deleted key is forgotten; `keyloader key create --owner {}` makes another",
-                              string_of(value_of(fields_of(entry.before), "owner"))));
+                              shell_word(string_of(value_of(fields_of(entry.before), "owner")))));
   }
   if (kind == "plan") {
     refuse_if(revert.registry.plan(entry.object).has_value());
@@ -276,9 +278,9 @@ void revert(const Session& session, const RevertOptions& options) {
   if (entry.action == kind + ".delete") {
     revert_deletion(revert);
   } else if (!entry.before.is_object()) {
-    refuse(entry, kind == "key"
-                      ? fmt::format("it made the key; `keyloader key revoke {}` ends it", entry.object)
-                      : fmt::format("it made the {}; `keyloader {} delete {}` removes it", kind, kind, entry.object));
+    refuse(entry, kind == "key" ? fmt::format("it made the key; `keyloader key revoke {}` ends it", entry.object)
+                                : fmt::format("it made the {}; `keyloader {} delete {}` removes it", kind, kind,
+                                              shell_word(entry.object)));
   } else if (kind == "plan") {
     revert_change(revert, require_plan(*registry, entry.object));
   } else if (kind == "role") {

@@ -22,7 +22,11 @@ SecretText read_key(const std::string& file) {
   if (fd.get() < 0 || fstat(fd.get(), &status) != 0) {
     fail_errno("read the key in", file);
   }
-  if (!S_ISREG(status.st_mode) || (status.st_mode & 0077) != 0) {
+  if (!S_ISREG(status.st_mode)) {
+    throw Failure(fmt::format("{} is {}; --key-file takes the file that holds the key, or - for standard input", file,
+                              S_ISDIR(status.st_mode) ? "a directory" : "no regular file"));
+  }
+  if ((status.st_mode & 0077) != 0) {
     throw Failure(fmt::format("{} is not a file that its owner alone can read; `chmod 600` it", file));
   }
   return read_secret(fd.get(), "in " + file);

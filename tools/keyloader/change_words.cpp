@@ -10,6 +10,8 @@
 
 #include "limit_text.hpp"
 #include "output.hpp"
+#include "registry/audit_values.hpp"
+#include "registry/fields.hpp"
 
 namespace keyloader {
 namespace {
@@ -22,7 +24,44 @@ bool is_nothing(const Json& value) {
   return value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());
 }
 
-std::string words(const Json& value) {
+// A text as one word: one that holds what stands between fields could pass for other fields.
+std::string text_words(const std::string& text) {
+  const auto is_bare = [](char c) { return c > ' ' && c <= '~' && c != ',' && c != '=' && c != '"' && c != '\\'; };
+  if (text == kErasedOther) {
+    return std::string{kErased};
+  }
+  if (text != "none" && std::all_of(text.begin(), text.end(), is_bare)) {
+    return text;
+  }
+  std::string quoted = "\"";
+  for (const char c : text) {
+    quoted += c == '"' || c == '\\' ? "\\" : "";
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
+// Of a publication that took over: "generation 16 of registry 3f…".
+std::string replaced_words(const Json& value) {
+  Texts each;
+  for (const Json& one : value) {
+    const Json nginx = field_of(one, "nginx");
+    const Json generation = field_of(one, "generation");
+    const Json registry = field_of(one, "registry_id");
+    if (!generation.is_number() || !registry.is_string()) {
+      return json_text(value);
+    }
+    each.push_back(fmt::format("generation {} of registry {}{}", generation.dump(), text_words(string_of(registry)),
+                               nginx.is_string() ? " in nginx " + text_words(string_of(nginx)) : ""));
+  }
+  return fmt::format("{}", fmt::join(each, " and "));
+}
+
+bool are_numbers(const Json& value) {
+  return value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& each) { return each.is_number(); });
+}
+
+std::string words(const std::string& name, const Json& value) {
   if (value.is_null() || value == "" || (value.is_structured() && value.empty())) {
     return "none";
   }
@@ -30,11 +69,40 @@ std::string words(const Json& value) {
     return value.get<bool>() ? "yes" : "no";
   }
   if (value.is_string()) {
-    return value.get<std::string>();
+    return text_words(value.get<std::string>());
   }
-  const bool is_list =
-      value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& each) { return each.is_string(); });
-  return is_list ? fmt::format("{}", fmt::join(value.get<Texts>(), " ")) : json_text(value);
+  if (name == "replaced" && value.is_array()) {
+    return replaced_words(value);
+  }
+  if (name == "entries" && are_numbers(value) && value.size() == 2) {
+    return value[0] == value[1] ? value[0].dump() : fmt::format("{} to {}", value[0].dump(), value[1].dump());
+  }
+  Texts texts;
+  for (const Json& each : value.is_array() ? value : Json::array()) {
+    if (!each.is_string()) {
+      return json_text(value);
+    }
+    texts.push_back(text_words(each.get<std::string>()));
+  }
+  return value.is_array() ? fmt::format("{}", fmt::join(texts, " ")) : json_text(value);
+}
+
+// "none", and of an administrator's key what it means to have none.
+std::string bound_words(const std::string& name, const Json& value, const Json& key) {
+  const std::string text = words(name, value);
+  const Json scopes = field_of(key, "admin_scopes");
+  if (is_nothing(scopes)) {
+    return text;  // it is no such key any more
+  }
+  if (name == "teams") {
+    return text + " (all teams)";
+  }
+  if (name != "may_grant") {
+    return text;
+  }
+  const bool is_admin = std::any_of(scopes.begin(), scopes.end(),
+                                    [](const Json& scope) { return scope == "apikey:admin" || scope == "apikey:*"; });
+  return text + (is_admin ? " (all scopes)" : " (no scope)");
 }
 
 // A burst that follows from the rate is not worth a word.
@@ -49,6 +117,12 @@ std::string limit_words(const Json& json) {
     text.erase(text.find(burst), burst.size());
   }
   return text;
+}
+
+std::string label_of(const std::string& name) {
+  std::string label = name == "revoked_reason" ? "reason" : name;
+  std::replace(label.begin(), label.end(), '_', ' ');
+  return label;
 }
 
 class Comparison {
@@ -87,7 +161,8 @@ class Comparison {
       const Json was = field_of(before, name);
       const Json is = field_of(after, name);
       if (was != is) {
-        add(fmt::format("{}.{}", field, name), words(was), words(is), is_nothing(was));
+        add(fmt::format("{}.{}", label_of(field), text_words(name)), words(name, was), words(name, is),
+            is_nothing(was));
       }
     }
   }
@@ -102,12 +177,6 @@ bool are_limits(const Json& value) {
   return value.is_array() && std::all_of(value.begin(), value.end(), [](const Json& each) { return each.is_object(); });
 }
 
-std::string label_of(const std::string& name) {
-  std::string label = name == "revoked_reason" ? "reason" : name;
-  std::replace(label.begin(), label.end(), '_', ' ');
-  return label;
-}
-
 }  // namespace
 
 std::string change_words(const AuditEntry& entry, std::span<const std::string_view> only) {
@@ -120,25 +189,31 @@ std::string change_words(const AuditEntry& entry, std::span<const std::string_vi
     std::string was = made.after.is_object() ? change_words(made, only) : std::string{};
     was = was.empty() ? was : "was " + was;
     const Json reason = field_of(entry.after, "reason");
-    return reason.is_string() ? fmt::format("{}{}reason {}", was, was.empty() ? "" : ", ", words(reason)) : was;
+    return reason.is_string() ? fmt::format("{}{}reason {}", was, was.empty() ? "" : ", ", words("reason", reason))
+                              : was;
   }
   const bool is_new = !entry.before.is_object();
+  Json all = is_new ? Json::object() : entry.before;  // a field may be in one state only: what is empty may be left out
+  all.update(entry.after);
   Comparison comparison;
-  for (const auto& [name, after] : entry.after.items()) {
-    const Json before = is_new ? Json{} : entry.before.value(name, Json{});
+  for (const auto& [name, value] : all.items()) {
+    const Json before = field_of(entry.before, name);
+    const Json after = field_of(entry.after, name);
     const bool is_asked_for = only.empty() || std::find(only.begin(), only.end(), name) != only.end();
     const bool is_self = is_new && (std::find(kSelf.begin(), kSelf.end(), name) != kSelf.end() ||
                                     (name == "name" && after == entry.object));
     if (!is_asked_for || is_self || before == after || (is_nothing(before) && is_nothing(after))) {
       continue;
     }
-    if (name == "limits" && (before.is_null() || are_limits(before)) && are_limits(after)) {
-      comparison.add_limits(before.is_null() ? Json::array() : before, after);
+    if (name == "limits" && (before.is_null() || are_limits(before)) && (after.is_null() || are_limits(after))) {
+      comparison.add_limits(before.is_null() ? Json::array() : before, after.is_null() ? Json::array() : after);
     } else if (before.is_object() || after.is_object()) {
-      comparison.add_object(label_of(name), before, after);
+      comparison.add_object(name, before, after);
     } else {
       const bool was_nothing = before.is_null() || before == "" || (before.is_structured() && before.empty());
-      comparison.add(label_of(name), words(before), words(after), was_nothing);
+      const bool is_gone = !is_new && is_nothing(after);
+      comparison.add(label_of(name), words(name, before),
+                     is_gone ? bound_words(name, after, entry.after) : words(name, after), was_nothing);
     }
   }
   const Json quota = entry.after.value("quota", Json{});

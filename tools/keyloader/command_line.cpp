@@ -174,7 +174,10 @@ class Reader {
       }
       return;
     }
-    line_.given.insert(option);
+    const bool is_again = !line_.given.insert(option).second;
+    if (is_again && !is_unfinished_ && !is_flag(*option) && option->get_items_expected_max() == 1) {
+      throw UsageError(fmt::format("{} is given twice; it takes one value, so say which", name));
+    }
     const bool has_value = name.size() < word.size();
     if (is_flag(*option)) {
       if (has_value && !is_unfinished_) {

@@ -8,9 +8,13 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <functional>
 
+#include "admin_roles.hpp"
 #include "command_line.hpp"
 #include "directory_owner.hpp"
+#include "policy_actions.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -63,10 +67,29 @@ end
 complete -c keyloader -n __keyloader_ask -f -a '$__keyloader_found'
 )";
 
-enum class Kind { none, owners, plans, roles, keys };
+enum class Kind {
+  none,
+  owners,
+  plans,
+  roles,
+  keys,
+  refs,
+  teams,
+  admin_roles,
+  callers,   // local, and administrators' keys
+  actions,   // that can wait for a second person
+  requests,  // those that wait
+  all_requests
+};
 
-constexpr std::array<std::pair<std::string_view, Kind>, 4> kKinds{
-    {{"owner", Kind::owners}, {"plan", Kind::plans}, {"role", Kind::roles}, {"key", Kind::keys}}};
+constexpr std::array<std::pair<std::string_view, Kind>, 8> kKinds{{{"owner", Kind::owners},
+                                                                   {"plan", Kind::plans},
+                                                                   {"role", Kind::roles},
+                                                                   {"key", Kind::keys},
+                                                                   {"ref", Kind::refs},
+                                                                   {"team", Kind::teams},
+                                                                   {"as", Kind::callers},
+                                                                   {"approve-action", Kind::actions}}};
 
 Kind kind_named(std::string_view name) {
   for (const auto& [word, kind] : kKinds) {
@@ -79,8 +102,20 @@ Kind kind_named(std::string_view name) {
 
 // What the value of `option` is called by: `--owner` by itself, the NAME of `owner show` by its family.
 Kind kind_of(const CLI::App& command, const CLI::Option& option) {
+  const std::string path = path_of(command);
   if (!option.get_positional()) {
-    return option.get_lnames().empty() ? Kind::none : kind_named(option.get_lnames().front());
+    const std::string name = option.get_lnames().empty() ? std::string{} : option.get_lnames().front();
+    if (name == "ref" && (command.get_name() == "create" || command.get_name() == "set")) {
+      return Kind::none;  // a new one
+    }
+    const bool is_of_admin = path == "admin create" || path == "admin set";
+    return is_of_admin && name.ends_with("role") ? Kind::admin_roles : kind_named(name);
+  }
+  if (option.get_name() == "REQUEST") {
+    return command.get_name() == "show" ? Kind::all_requests : Kind::requests;
+  }
+  if (path == "owner erase") {
+    return Kind::none;  // it is for owners that are no more
   }
   if (option.get_name() == "ID" && command.get_parent()->get_name() != "pepper") {
     return Kind::keys;
@@ -109,30 +144,80 @@ void add_names(const std::vector<Named>& all, Texts& names) {
   std::transform(all.begin(), all.end(), std::back_inserter(names), [](const Named& each) { return each.name; });
 }
 
-Texts names_of(Kind kind, const std::filesystem::path& directory) {
-  become_owner(directory);
-  const auto registry = DataDir{directory}.open_registry();
+Texts of_keys(Registry& registry, const std::function<std::string(const Key&)>& text_of_key) {
+  Texts texts;
+  registry.each_key({}, [&](const Key& key) {
+    if (std::string text = text_of_key(key); !text.empty()) {
+      texts.push_back(std::move(text));
+    }
+    return true;
+  });
+  return texts;
+}
+
+Texts teams_of(Registry& registry) {
+  Texts teams;
+  for (const Owner& owner : registry.owners()) {
+    if (!owner.team.empty()) {
+      teams.push_back(owner.team);
+    }
+  }
+  return sorted_once(std::move(teams));
+}
+
+Texts requests_of(Registry& registry, bool shows_all) {
+  Texts numbers;
+  for (const Approval& approval : registry.approvals()) {
+    if (shows_all || approval.state == "pending") {
+      numbers.push_back(std::to_string(approval.number));
+    }
+  }
+  return numbers;
+}
+
+Texts names_in(Registry& registry, Kind kind) {
   Texts names;
   switch (kind) {
     case Kind::owners:
-      add_names(registry->owners(), names);
-      break;
+      add_names(registry.owners(), names);
+      return names;
     case Kind::plans:
-      add_names(registry->plans(), names);
-      break;
+      add_names(registry.plans(), names);
+      return names;
     case Kind::roles:
-      add_names(registry->roles(), names);
-      break;
+      add_names(registry.roles(), names);
+      return names;
     case Kind::keys:
-      registry->each_key({}, [&](const Key& key) {
-        names.push_back(text_of(key.id));
-        return true;
-      });
-      break;
+      return of_keys(registry, [](const Key& key) { return text_of(key.id); });
+    case Kind::refs:
+      return of_keys(registry, [](const Key& key) { return key.ref; });
+    case Kind::teams:
+      return teams_of(registry);
+    case Kind::callers:
+      names =
+          of_keys(registry, [](const Key& key) { return key.admin_scopes.empty() ? std::string{} : text_of(key.id); });
+      names.emplace_back("local");
+      return names;
+    case Kind::requests:
+    case Kind::all_requests:
+      return requests_of(registry, kind == Kind::all_requests);
     case Kind::none:
+    case Kind::actions:
+    case Kind::admin_roles:
       break;
   }
   return names;
+}
+
+Texts names_of(Kind kind, const std::filesystem::path& directory) {
+  if (kind == Kind::actions) {
+    return approvable_actions();
+  }
+  if (kind == Kind::admin_roles) {
+    return admin_roles();
+  }
+  become_owner(directory);
+  return names_in(*DataDir{directory}.open_registry(), kind);
 }
 
 // CLI11 keeps what a choice allows only as text behind the type: "STATE:{active,revoked}".
@@ -248,7 +333,8 @@ void add_completion_command(Command& app) {
   Command completion = app.add("completion", "Print a completion script for a shell");
   completion.choice("SHELL", *shell, {"bash", "zsh", "fish"}, "SHELL", "bash, zsh or fish; bash is the default");
   completion.footer(
-      "It knows commands, options and their choices, and the owners, plans, roles and keys of the registry.\n\n"
+      "It knows commands, options and their choices, and the owners, plans, roles, keys, teams, refs and\n"
+      "requests of the registry.\n\n"
       "  keyloader completion bash > /etc/bash_completion.d/keyloader\n"
       "  keyloader completion zsh > /usr/local/share/zsh/site-functions/_keyloader\n"
       "  keyloader completion fish > ~/.config/fish/completions/keyloader.fish\n"

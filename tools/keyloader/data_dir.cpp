@@ -15,6 +15,7 @@
 #include "apikey/status.hpp"
 #include "directory_owner.hpp"
 #include "disk_full.hpp"
+#include "hint.hpp"
 #include "registry/sqlite_registry.hpp"
 #include "user.hpp"
 
@@ -161,7 +162,7 @@ std::unique_ptr<Registry> DataDir::open_registry() const {
       throw Failure(
           fmt::format("there is no registry in {}; make one with `keyloader init --dir {}`, or name another directory "
                       "with --dir or APIKEY_DIR",
-                      path_.string(), path_.string()));
+                      path_.string(), shell_word(path_.string())));
     }
     fail_errno("open", registry_file());
   }

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "hint.hpp"
+
 namespace keyloader {
 namespace {
 
@@ -64,8 +66,10 @@ void run(Session& session, const DoctorOptions& options) {
       }
       for (const Finding& finding : findings) {
         const std::string result = finding.is_wrong ? "wrong" : "notice";
-        json.push_back(
-            {{"check", check.name}, {"result", result}, {"sentence", finding.sentence}, {"remedy", finding.remedy}});
+        json.push_back({{"check", check.name},
+                        {"result", result},
+                        {"sentence", with_directory(finding.sentence)},
+                        {"remedy", with_directory(finding.remedy)}});
         rows.push_back({result, std::string{check.name},
                         finding.remedy.empty() ? finding.sentence : finding.sentence + ". " + finding.remedy});
         (finding.is_wrong ? wrong : notices) += 1;

@@ -15,6 +15,7 @@
 
 #include "doctor.hpp"
 #include "file_descriptor.hpp"
+#include "hint.hpp"
 #include "node_view.hpp"
 #include "user.hpp"
 
@@ -91,7 +92,7 @@ void registry_mode(Examined& examined, Findings& findings) {
 }
 
 std::string give_it_back(const Examined& examined, uid_t owner) {
-  return fmt::format("Run `keyloader --dir {} init --user {}` as root", examined.directory.path().string(),
+  return fmt::format("Run `keyloader --dir {} init --user {}` as root", shell_word(examined.directory.path().string()),
                      user_name(owner));
 }
 
@@ -153,8 +154,8 @@ void directory_user(Examined& examined, Findings& findings) {
     notice(findings,
            fmt::format("{} belongs to root, and there is a user {} to own it and run the timers",
                        examined.directory.path().string(), kServiceUser),
-           fmt::format("Run `keyloader --dir {} init --user {}` as root", examined.directory.path().string(),
-                       kServiceUser));
+           fmt::format("Run `keyloader --dir {} init --user {}` as root",
+                       shell_word(examined.directory.path().string()), kServiceUser));
   }
 }
 

@@ -290,7 +290,10 @@ std::string looked_at(const Finder& finder) {
   }
   if (finder.doubts.empty()) {
     throw Failure(
-        fmt::format("no key in this text that the registry knows, and none of our form; {}", looked_at(finder)));
+        fmt::format("no key in this text that the registry knows, and none of our form; {}{}", looked_at(finder),
+                    finder.words == 1 ? ". `keyloader key list --hint` finds a key by its last four characters, --ref "
+                                        "by your own name for it"
+                                      : ""));
   }
   throw Failure(fmt::format("{}; {}", fmt::join(finder.doubts, "; "), looked_at(finder)));
 }

@@ -7,12 +7,12 @@
 #include <sstream>
 
 #include "command_line.hpp"
+#include "help_lines.hpp"
 #include "session.hpp"
 
 namespace keyloader {
 namespace {
 
-constexpr std::size_t kWidth = 80;
 constexpr std::size_t kNameWidth = 14;
 
 struct Group {
@@ -21,12 +21,13 @@ struct Group {
 };
 
 // Where the overview shows a command. One that is in no group stands in the last.
-const std::array<Group, 4>& groups() {
-  static const std::array<Group, 4> all{
-      {{"Keys", {"owner", "plan", "role", "key", "admin", "quota", "find"}},
+const std::array<Group, 5>& groups() {
+  static const std::array<Group, 5> all{
+      {{"Keys", {"owner", "plan", "role", "key", "quota", "find"}},
+       {"Administrators", {"admin", "policy", "approval"}},
        {"nginx", {"status", "doctor", "why", "check", "locations", "node", "publish", "snapshot"}},
        {"Data", {"init", "registry", "import", "usage", "audit", "pepper"}},
-       {"People", {"policy", "approval", "help", "version", "manual", "completion"}}}};
+       {"Help", {"help", "version", "manual", "completion"}}}};
   return all;
 }
 
@@ -36,42 +37,6 @@ std::string names_text(const std::vector<const CLI::App*>& commands) {
     names += (names.empty() ? "" : ", ") + each->get_name();
   }
   return names;
-}
-
-// Lines of whole words.
-Texts wrapped(std::string_view text, std::size_t most) {
-  Texts lines{""};
-  while (!text.empty()) {
-    const std::string_view word = text.substr(0, text.find_first_of(" \n"));
-    text.remove_prefix(std::min(text.size(), word.size() + 1));
-    if (!lines.back().empty() && lines.back().size() + 1 + word.size() > most) {
-      lines.emplace_back();
-    }
-    lines.back() += lines.back().empty() ? std::string{word} : fmt::format(" {}", word);
-  }
-  return lines;
-}
-
-// Paragraphs as wide as help is; examples, which begin with a blank, stay as they are.
-std::string refilled(std::string_view text) {
-  std::string out;
-  std::string paragraph;
-  const auto flush = [&] {
-    out += paragraph.empty() ? "" : fmt::format("{}\n", fmt::join(wrapped(paragraph, kWidth), "\n"));
-    paragraph.clear();
-  };
-  while (!text.empty()) {
-    const std::string_view line = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(text.size(), line.size() + 1));
-    if (line.empty() || line.front() == ' ') {
-      flush();
-      out += fmt::format("{}\n", line);
-    } else {
-      paragraph += fmt::format("{}{}", paragraph.empty() ? "" : " ", line);
-    }
-  }
-  flush();
-  return out;
 }
 
 std::string what_it_is(const CLI::App& command) {
@@ -87,7 +52,7 @@ std::string what_it_is(const CLI::App& command) {
 std::string overview_of(const CLI::App& command) {
   const std::string indent(kNameWidth, ' ');
   return fmt::format("  {:<{}}{}\n", command.get_name(), kNameWidth - 2,
-                     fmt::join(wrapped(what_it_is(command), kWidth - kNameWidth), "\n" + indent));
+                     fmt::join(wrapped(what_it_is(command), kHelpWidth - kNameWidth), "\n" + indent));
 }
 
 std::string overview(const CLI::App& app) {
@@ -124,7 +89,7 @@ class HelpFormatter : public CLI::Formatter {
             ? ""
             : "And of every command: --dir DIR, --runtime DIR, --json, --key-file FILE, --break-glass\n"
               "(`keyloader --help` explains them)\n\n";
-    return refilled(shared + CLI::Formatter::make_footer(app));
+    return help_lines(shared + CLI::Formatter::make_footer(app));
   }
 
   std::string make_option_desc(const CLI::Option* option) const override {
@@ -140,7 +105,7 @@ class HelpFormatter : public CLI::Formatter {
 
  private:
   [[nodiscard]] std::string fitted(const std::string& text) const {
-    return fmt::format("{}", fmt::join(wrapped(text, kWidth - get_column_width()), "\n"));
+    return fmt::format("{}", fmt::join(wrapped(text, kHelpWidth - get_column_width()), "\n"));
   }
 };
 
@@ -157,7 +122,10 @@ void add_help_commands(Command& app, CLI::App& all) {
 
   Command version = app.add("version", "Print the version");
   version.footer("  keyloader version");
-  version.read([] { print_out("keyloader " KEYLOADER_VERSION "\n"); });
+  version.read([&all] {
+    print_out(all.count("--json") == 0 ? "keyloader " KEYLOADER_VERSION "\n"
+                                       : json_text({{"version", KEYLOADER_VERSION}}) + "\n");
+  });
 }
 
 }  // namespace keyloader

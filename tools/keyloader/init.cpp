@@ -220,8 +220,9 @@ std::optional<TakeOver> give_to_user(const Session& session, const InitOptions& 
   std::optional<TakeOver> taken;
   if (!options.user.empty()) {
     if (!is_started_by_root()) {
-      throw Failure(fmt::format("only root can give {} to another user; run it as root: sudo keyloader init --user {}",
-                                session.directory.string(), options.user));
+      throw Failure(
+          fmt::format("only root can give {} to another user; run it as root: `sudo keyloader init --user {}`",
+                      session.directory.string(), options.user));
     }
     const uid_t user = require_user(options.user, workers ? group_name(*workers) : "www-data");
     if (options.delivery.is_dry_run) {

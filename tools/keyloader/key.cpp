@@ -22,7 +22,7 @@ apikey::KeyId require_key_id(const std::string& id, std::size_t argument) {
   }
   throw UsageError(fmt::format(
       "argument {}{} is no key id; ids begin with key_ and have {} characters. `keyloader key list` shows "
-      "them, `keyloader find` tells the id of a key",
+      "them, also by --hint (its last four characters) and --ref, and `keyloader find` tells the id of a key",
       argument, id.starts_with("key_") ? fmt::format(", \"{}\",", id) : std::string{}, apikey::kKeyIdTextLength));
 }
 

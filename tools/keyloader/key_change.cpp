@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "audit.hpp"
+#include "change_words.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
 #include "key_fields.hpp"
@@ -126,6 +127,18 @@ void finish(const Session& session, Registry& registry, Change& change, const Ch
 
 std::string name_of(const Key& key) { return fmt::format("{} of {}", text_of(key.id), key.owner); }
 
+// "updated key_… of acme: plan basic → gold"; of a key that was stopped or let in that says it all.
+std::string changed_text(const Key& before, const Key& after, std::string_view action, std::string_view did) {
+  const std::string text = fmt::format("{} {}", did, name_of(after));
+  if (action != "set") {
+    return text;
+  }
+  AuditEntry entry;
+  entry.before = to_json(before);
+  entry.after = to_json(after);
+  return fmt::format("{}: {}", text, change_words(entry));
+}
+
 // RETURNS: what is so already, in which case the key is left alone, without an audit entry; empty: it was changed.
 using Edit = std::function<std::string(Registry&, Key&)>;
 
@@ -159,12 +172,13 @@ void change_keys(const Session& session, const ChangeOptions& options, std::stri
   }
   Done done(*registry);
   for (Key key : named.keys) {
+    const Key before = key;
     const std::string is_already = edit(*registry, key);
     if (is_already.empty()) {
       change->update(key, action);
       done.has_changed = true;
     }
-    done.add(key, is_already.empty() ? fmt::format("{} {}", did, name_of(key))
+    done.add(key, is_already.empty() ? changed_text(before, key, action, did)
                                      : fmt::format("{} {}", name_of(key), is_already));
   }
   for (const DeletedKey& key : named.deleted) {
@@ -179,7 +193,7 @@ void change_keys(const Session& session, const ChangeOptions& options, std::stri
 std::string revocation_text(Registry& registry, const Key& key) {
   std::string by;
   registry.each_audit_entry({.object = text_of(key.id), .action = "key.revoke", .most = 1},
-                            [&](const AuditEntry& entry) { by = " by " + actor_text(entry.actor); });
+                            [&](const AuditEntry& entry) { by = " by " + Actors(registry).text(entry.actor); });
   return fmt::format("({}{}{})", time_text(key.revoked), by,
                      key.revoked_reason.empty() ? "" : ", reason: " + key.revoked_reason);
 }
@@ -284,7 +298,7 @@ void add_key_changes(Command& group, Session& session) {
   auto options = std::make_shared<ChangeOptions>();
 
   Command edit = add_change(group, "set", "Change what is named; `none` clears, what is not named stays", *options);
-  add_key_fields(edit, options->fields);
+  add_key_fields(edit, options->fields, false);
   edit.flag("--no-require-tls", options->fields.forgets_tls, "Not only over TLS any more");
   edit.footer(
       "A list that is named replaces the old one; limits are changed one by one. A limit of its own stands instead of\n"

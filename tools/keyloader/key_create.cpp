@@ -5,6 +5,7 @@
 
 #include "approval.hpp"
 #include "delivery.hpp"
+#include "hint.hpp"
 #include "key.hpp"
 #include "limit_rules.hpp"
 #include "names.hpp"
@@ -21,7 +22,7 @@ constexpr std::string_view kDefaultEnv = "live";
 void warn_of(Registry& registry, const Key& key, const KeyFields& fields) {
   if (const auto owner = registry.owner(key.owner); owner && is_suspended(*owner, wall_clock())) {
     Session::warn(fmt::format("owner {} is suspended, so nginx refuses this key until `keyloader owner resume {}`",
-                              owner->name, owner->name));
+                              owner->name, shell_word(owner->name)));
   }
   if (key.env != kDefaultEnv) {
     Session::warn(
@@ -156,7 +157,7 @@ void add_key_create(Command& group, Session& session) {
   Command command = group.add("create", "Issue a key: the key on standard output, all else on standard error");
   add_create_options(command, *options);
   command.option("--env", options->fields.env, "ENV", "Environment (default: live)");
-  add_key_fields(command, options->fields);
+  add_key_fields(command, options->fields, true);
   command.option("--reason", options->reason, "TEXT", "Kept in the audit");
   command.tries(options->delivery);
   command.delivers(options->delivery);

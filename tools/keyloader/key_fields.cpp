@@ -161,13 +161,16 @@ void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields) {
   });
 }
 
-void add_key_fields(Command& command, KeyFields& fields) {
+void add_key_fields(Command& command, KeyFields& fields, bool is_new) {
   command.option("--name", fields.name, "NAME", "What it is for, for people");
   command.option("--ref", fields.ref, "REF", "Your own name or number for it, unique per owner: 1-64 bytes");
   command.words("--scope", fields.scopes, "SCOPE", "A scope it holds: orders:read, orders:* (again for more)");
   command.words("--role", fields.roles, "ROLE", "A role whose scopes it holds (again for more)");
   command.option("--plan", fields.plan, "PLAN", "The plan that limits it (default: default)");
   add_limit_options(command, fields.limits, LimitHolder::key);
+  if (!is_new) {
+    add_enforce_option(command, fields.limits);
+  }
   command.option("--expires", fields.expires, "WHEN", "90d, 24h, 2027-01-31, 2027-01-31T12:00:00Z, none");
   command.option("--not-before", fields.not_before, "WHEN", "Good from then on: a time, as with --expires");
   command.words("--allow-ip", fields.allow_ip, "CIDR", "Only from this network (again for more)");
@@ -175,7 +178,8 @@ void add_key_fields(Command& command, KeyFields& fields) {
   command.words("--allow-method", fields.allow_method, "METHOD",
                 "Only with this method; GET includes HEAD (again for more)");
   command.words("--allow-host", fields.allow_host, "HOST", "Only to this host (again for more)");
-  command.words("--meta", fields.meta, "NAME=VALUE", "A value for $apikey_meta_<name>; name= removes it");
+  command.words("--meta", fields.meta, "NAME=VALUE",
+                is_new ? "A value for $apikey_meta_<name>" : "A value for $apikey_meta_<name>; name= removes it");
   command.flag("--require-tls", fields.requires_tls, "Only over TLS");
 }
 

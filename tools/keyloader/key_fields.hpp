@@ -48,7 +48,7 @@ void check_ref(Registry& registry, const Key& key);
 // Says so when another key of the owner has the name that `fields` gives.
 void warn_of_name(Registry& registry, const Key& key, const KeyFields& fields);
 
-// The options that `key create` and `key set` share.
-void add_key_fields(Command& command, KeyFields& fields);
+// The options that `key create` and `key set` share. `is_new`: those that change what a key has are left out.
+void add_key_fields(Command& command, KeyFields& fields, bool is_new);
 
 }  // namespace keyloader

@@ -44,6 +44,8 @@ Columns columns() {
                 {"hint", "HINT"},
                 {"ref", "REF"},
                 {"admin_scopes", "ADMIN SCOPES"},
+                {"may_grant", "MAY GRANT"},
+                {"teams", "TEAMS"},
                 {"roles", "ROLES"},
                 {"scopes", "OWN SCOPES"},
                 {"created", "CREATED"},
@@ -186,9 +188,27 @@ void judge_use(const LastUse& use, const Wanted& wanted) {
   }
 }
 
+// Somebody who was told the last characters on the telephone does not know which of them are large.
+void warn_of_case(Registry& registry, const std::string& hint) {
+  Texts others;
+  registry.each_key({}, [&](const Key& key) {
+    if (lower_case(key.hint) == lower_case(hint)) {
+      others.push_back(fmt::format("{} ends in {}", text_of(key.id), key.hint));
+    }
+    return true;
+  });
+  if (!others.empty()) {
+    Session::warn(fmt::format("no key ends in {}, and case counts: {}", hint, fmt::join(others, ", ")));
+  }
+}
+
 void list(const Session& session, const KeyListOptions& options) {
   const Seconds now = wall_clock();
-  Listing listing(session, options.list, columns(), "no keys");
+  Columns shown_columns = columns();
+  if (!options.filter.ref.empty()) {
+    shown_columns.of_table.emplace_back("ref");
+  }
+  Listing listing(session, options.list, std::move(shown_columns), "no keys");
   const auto registry = session.open_registry();
   const SuspendedOwners suspended(*registry, now);
   const Wanted wanted(options, suspended, now);
@@ -197,7 +217,9 @@ void list(const Session& session, const KeyListOptions& options) {
   judge_use(use, wanted);
   use.warn_of_problem();
   const RoleScopes roles(*registry);
+  bool has_one = false;
   registry->each_key(options.filter, [&](const Key& key) {
+    has_one = true;
     const Seconds last_used = wanted.holds(key) ? use.of(key.id) : 0;
     if (wanted.holds(key) && wanted.is_unused(key, last_used)) {
       Json row = to_json(key);
@@ -210,6 +232,9 @@ void list(const Session& session, const KeyListOptions& options) {
     return !listing.is_full();
   });
   listing.finish();
+  if (!options.filter.hint.empty() && !has_one) {
+    warn_of_case(*registry, options.filter.hint);
+  }
 }
 
 }  // namespace

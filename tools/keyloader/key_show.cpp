@@ -1,6 +1,9 @@
 // keyloader key show: everything about keys. Never the key, never its digest.
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "admin_roles.hpp"
 #include "apikey/scope_set.hpp"
 #include "key.hpp"
 #include "last_use.hpp"
@@ -88,7 +91,7 @@ void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Text
                const SuspendedOwners& suspended) {
   std::vector<Texts> rows{
       {"owner", key.owner},
-      {"name", key.name},
+      {"name", key.name.empty() ? "-" : key.name},
       {"environment", key.env},
       {"plan", key.plan},
       {"scopes", own_scopes(key)},
@@ -113,6 +116,11 @@ void print_key(const Key& key, const std::vector<ShownLimit>& limits, const Text
       {"digest", key.method},
       {"family", text_of(key.family)},
   };
+  if (!key.admin_scopes.empty()) {
+    const auto after =
+        std::find_if(rows.begin(), rows.end(), [](const Texts& row) { return row[0] == "admin scopes"; });
+    rows.insert(after + 1, {{"may grant", may_grant_text(key)}, {"teams", teams_text(key)}});
+  }
   const std::vector<Texts> of_limits = limit_rows(limits);
   rows.insert(rows.begin() + kRowsBeforeLimits, of_limits.begin(), of_limits.end());
   print_out(table_text({text_of(key.id), std::string{suspended.state_of(key)}}, rows) + "\n");

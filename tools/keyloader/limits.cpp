@@ -334,6 +334,9 @@ void add_limit_options(Command& command, LimitOptions& options, LimitHolder hold
                 "50000/30d: refilled evenly instead of at once (again for more)");
   command.words("--concurrency", options.concurrencies, "[NAME=]N", "Requests at once (again for more)");
   command.words("--dry-run-limit", options.dry_run, "NAME", "This limit only counts and reports (again for more)");
+}
+
+void add_enforce_option(Command& command, LimitOptions& options) {
   command.words("--enforce-limit", options.enforced, "NAME", "This limit refuses again (again for more)");
 }
 

@@ -26,6 +26,8 @@ struct LimitOptions {
 };
 
 void add_limit_options(Command& command, LimitOptions& options, LimitHolder holder);
+// Of what changes limits that are there: takes back --dry-run-limit.
+void add_enforce_option(Command& command, LimitOptions& options);
 
 // Throws UsageError for what is badly written, or not there to be changed.
 void apply_limits(Limits& limits, const LimitOptions& options, LimitHolder holder);

@@ -14,6 +14,7 @@
 #include "command_line.hpp"
 #include "completion.hpp"
 #include "directory_owner.hpp"
+#include "hint.hpp"
 #include "session.hpp"
 
 namespace {
@@ -56,15 +57,6 @@ void build(CLI::App& app, keyloader::Session& session) {
       ->envname("APIKEY_KEY_FILE")
       ->type_name("FILE");
   app.add_flag("--break-glass", session.breaks_glass, "Pass over the policy, with --reason; it is written down");
-  app.footer(
-      "Secrets are only ever written to standard output, and read from standard input or --key-file.\n"
-      "Exit codes: 0 done and active in nginx (or nothing to do), 1 refused or failed, 2 used wrongly,\n"
-      "3 done in the registry, but not (yet) active in nginx, or waiting for a second person.\n\n"
-      "A first key:\n"
-      "  keyloader init\n"
-      "  keyloader plan create basic --rate 10/s --burst 20\n"
-      "  keyloader key create --owner acme --create-owner --plan basic --scope orders:read\n"
-      "`keyloader help` lists all commands; each has its own --help with examples.");
   keyloader::Command command(app);
   keyloader::add_owner_commands(command, session);
   keyloader::add_plan_commands(command, session);
@@ -92,6 +84,16 @@ void build(CLI::App& app, keyloader::Session& session) {
   keyloader::add_help_commands(command, app);
   keyloader::add_completion_command(command);
   keyloader::add_manual_commands(command, app);
+  // Behind the commands, which would take it for theirs.
+  app.footer(
+      "Secrets are only ever written to standard output, and read from standard input or --key-file.\n"
+      "Exit codes: 0 done and active in nginx (or nothing to do), 1 refused or failed, 2 used wrongly,\n"
+      "3 done in the registry, but not (yet) active in nginx, or waiting for a second person.\n\n"
+      "A first key:\n"
+      "  keyloader init\n"
+      "  keyloader plan create basic --rate 10/s --burst 20\n"
+      "  keyloader key create --owner acme --create-owner --plan basic --scope orders:read\n"
+      "`keyloader help` lists all commands; each has its own --help with examples.");
 }
 
 // A variable that a script failed to fill must not make a change that of `local`.
@@ -108,7 +110,10 @@ int run(int argc, char** argv) {
   CLI::App app{"Issues, limits and revokes API keys, and hands them to nginx."};
   build(app, session);
   const keyloader::Texts words(argv + std::min(argc, 1), argv + argc);
-  app.parse_complete_callback([&] { take_identity(app, session); });
+  app.parse_complete_callback([&] {
+    keyloader::set_hint_directory(session.directory);
+    take_identity(app, session);
+  });
   if (!words.empty() && words.front() == keyloader::kCompleteWords) {
     keyloader::print_out(keyloader::completions(app, session, {words.begin() + 1, words.end()}));
     return session.exit_code;

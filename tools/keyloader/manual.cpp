@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 
 #include "command_line.hpp"
+#include "help_lines.hpp"
 #include "session.hpp"
 
 namespace keyloader {
@@ -67,7 +68,7 @@ std::string roff_commands(const CLI::App& app, const std::string& path) {
       continue;
     }
     text += fmt::format(".SS {}\n{}.\n{}", roff(name), roff(command->get_description()), roff_options(*command));
-    text += fmt::format(".PP\n.nf\n{}\n.fi\n", roff(command->get_footer()));
+    text += fmt::format(".PP\n.nf\n{}.fi\n", roff(help_lines(command->get_footer())));
     text += roff_commands(*command, name);
   }
   return text;
@@ -78,7 +79,8 @@ std::string man_page(const CLI::App& app) {
       ".TH KEYLOADER 1 \"\" \"nginx\\-apikey " KEYLOADER_VERSION
       "\" \"User Commands\"\n"
       ".SH NAME\nkeyloader \\- issues, limits and revokes API keys, and hands them to nginx\n"
-      ".SH SYNOPSIS\n.B keyloader\n[\\-\\-dir DIR] [\\-\\-runtime DIR] [\\-\\-json] COMMAND \\fR[\\fIoptions\\fR]\n"
+      ".SH SYNOPSIS\n.B keyloader\n[\\-\\-dir DIR] [\\-\\-runtime DIR] [\\-\\-json] [\\-\\-key\\-file FILE] "
+      "[\\-\\-break\\-glass] COMMAND \\fR[\\fIoptions\\fR]\n"
       ".SH DESCRIPTION\n"
       "keyloader keeps the registry of owners, plans, roles and keys, and publishes it as a sealed snapshot, "
       "keys.mdb,\n"

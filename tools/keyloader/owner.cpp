@@ -6,9 +6,11 @@
 #include <functional>
 
 #include "delivery.hpp"
+#include "hint.hpp"
 #include "limit_rules.hpp"
 #include "limit_text.hpp"
 #include "limits.hpp"
+#include "listing.hpp"
 #include "names.hpp"
 #include "quota_use.hpp"
 #include "secret.hpp"
@@ -155,7 +157,7 @@ void remove(const Session& session, const OwnerOptions& options) {
     throw Failure(fmt::format(
         "{} still has {} key(s); `keyloader key revoke --owner {}` stops them, `keyloader key delete` removes "
         "them",
-        owner.name, keys, owner.name));
+        owner.name, keys, shell_word(owner.name)));
   }
   change->remove(owner);
   report(session, fmt::format("deleted owner {}", owner.name), to_json(owner),
@@ -197,8 +199,8 @@ void show(const Session& session, const std::string& name) {
   session.report(
       fmt::format("name:      {}\nid:        {}\nemail:     {}\nteam:      {}\nlimits:    {}{}\nsuspended: {}\n"
                   "meta:      {}\nkeys:      {}\ncreated:   {}",
-                  owner.name, hex(owner.id), owner.email, owner.team, limits_text(owner.limits), quotas,
-                  suspension_text(owner), meta, keys, time_text(owner.created)),
+                  owner.name, hex(owner.id), cell_text(owner.email), cell_text(owner.team), limits_text(owner.limits),
+                  quotas, suspension_text(owner), cell_text(meta), keys, time_text(owner.created)),
       json);
 }
 
@@ -215,12 +217,16 @@ void list(const Session& session) {
   session.report_table({"OWNER", "TEAM", "EMAIL", "KEYS", "SUSPENDED"}, rows, json, "no owners");
 }
 
-void add_fields(Command& command, OwnerOptions& options) {
+void add_fields(Command& command, OwnerOptions& options, bool is_new) {
   command.argument("NAME", options.name, "The owner");
   command.option("--email", options.email, "ADDRESS", "Whom to write to");
   command.option("--team", options.team, "TEAM", "Who answers for it");
-  command.words("--meta", options.meta, "NAME=VALUE", "A value for $apikey_meta_<name>; name= removes it");
+  command.words("--meta", options.meta, "NAME=VALUE",
+                is_new ? "A value for $apikey_meta_<name>" : "A value for $apikey_meta_<name>; name= removes it");
   add_limit_options(command, options.limits, LimitHolder::owner);
+  if (!is_new) {
+    add_enforce_option(command, options.limits);
+  }
   command.option("--reason", options.reason, "TEXT", "Kept in the audit");
   command.delivers(options.delivery);
 }
@@ -234,13 +240,13 @@ Command add_named(Command& group, const std::string& name, const std::string& he
 void add_changes(Command& group, Session& session) {
   auto options = std::make_shared<OwnerOptions>();
   Command make = group.add("create", "Make an owner");
-  add_fields(make, *options);
+  add_fields(make, *options, true);
   make.tries(options->delivery);
   make.footer("  keyloader owner create acme --email ops@acme.example --team billing --meta crm=4711");
   make.run([&session, options] { create(session, *options); });
 
   Command set = group.add("set", "Change what is named; `none` clears, what is not named stays");
-  add_fields(set, *options);
+  add_fields(set, *options, false);
   set.tries(options->delivery);
   set.footer(
       "Limits of an owner are shared by all its keys, on top of what their plans say. Without a name they are called\n"

@@ -117,9 +117,12 @@ void list(const Session& session) {
   session.report_table({"PLAN", "LIMITS"}, rows, json, "no plans");
 }
 
-void add_fields(Command& command, PlanOptions& options) {
+void add_fields(Command& command, PlanOptions& options, bool is_new) {
   command.argument("NAME", options.name, "The plan");
   add_limit_options(command, options.limits, LimitHolder::plan);
+  if (!is_new) {
+    add_enforce_option(command, options.limits);
+  }
   command.option("--reason", options.reason, "TEXT", "Kept in the audit");
   command.delivers(options.delivery);
 }
@@ -131,7 +134,7 @@ void add_plan_commands(Command& app, Session& session) {
   auto options = std::make_shared<PlanOptions>();
 
   Command make = group.add("create", "Make a plan");
-  add_fields(make, *options);
+  add_fields(make, *options, true);
   make.tries(options->delivery);
   make.footer(
       "All limits of a plan hold together, for each family of keys. What is not named is not limited.\n\n"
@@ -140,7 +143,7 @@ void add_plan_commands(Command& app, Session& session) {
   make.run([&session, options] { create(session, *options); });
 
   Command change = group.add("set", "Change a plan; keys that have it follow at once, buckets keep their level");
-  add_fields(change, *options);
+  add_fields(change, *options, false);
   change.tries(options->delivery);
   change.footer(
       "A limit that is not named stays; `none` removes one. What was used of a quota stays used.\n\n"

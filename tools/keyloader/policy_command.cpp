@@ -2,27 +2,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <set>
 
 #include "approvers.hpp"
 #include "broken_glass.hpp"
 #include "delivery.hpp"
 #include "key.hpp"
+#include "key_fields.hpp"
 #include "names.hpp"
 #include "nearest.hpp"
+#include "policy_actions.hpp"
 #include "registry/policy.hpp"
 #include "values.hpp"
 
 namespace keyloader {
 namespace {
-
-// What can wait for a second person. What stops somebody never waits, and what concerns the machine is done on it.
-constexpr std::array<std::string_view, 24> kActions = {
-    "owner.create", "owner.set",   "owner.resume", "owner.revert", "owner.delete", "plan.create",
-    "plan.set",     "plan.revert", "plan.delete",  "role.create",  "role.set",     "role.adopt",
-    "role.revert",  "role.delete", "key.create",   "key.import",   "key.set",      "key.admin",
-    "key.adopt",    "key.resume",  "key.revert",   "key.delete",   "quota.grant",  "quota.reset"};
 
 struct SetOptions {
   Texts required_meta;
@@ -80,19 +74,15 @@ std::string tidy_pattern(const std::string& pattern) {
 }
 
 std::string tidy_action(const std::string& action) {
-  std::set<std::string> known;
-  for (const std::string_view each : kActions) {
-    known.emplace(each);
-    known.emplace(each.substr(0, each.find('.')));
-  }
-  if (known.count(action) != 0) {
+  const Texts& known = approvable_actions();
+  if (std::find(known.begin(), known.end(), action) != known.end()) {
     return action;
   }
   if (is_restriction(action)) {
     throw UsageError(fmt::format("{} cannot wait for a second person: stopping somebody never waits", action));
   }
   throw UsageError(fmt::format("there is no action \"{}\" that can wait for a second person; {}there are {}", action,
-                               did_you_mean(action, Texts(known.begin(), known.end())), fmt::join(known, ", ")));
+                               did_you_mean(action, known), fmt::join(known, ", ")));
 }
 
 void set_list(Texts& field, std::string_view what, const Texts& words, std::string (*tidy)(const std::string&)) {
@@ -164,19 +154,31 @@ void show(const Session& session) {
   session.report(fmt::format("{}\nbreak-glass was used:      {}", policy_text(policy), broken), json);
 }
 
-// A key as it would be made.
+// A key as it would be made, with the same checks.
 Key key_of(Registry& registry, const TestOptions& options) {
   Key key;
   key.owner = require_owner(registry, options.owner).name;
-  key.name = options.name;
-  key.scopes = options.scopes.empty() ? Texts{} : tidy_scopes(options.scopes);
-  for (const std::string& role : options.roles) {
-    key.roles.push_back(require_role(registry, role).name);
+  KeyFields fields;
+  if (!options.name.empty()) {
+    fields.name = options.name;
   }
-  if (!options.meta.empty()) {
-    apply_meta(key.meta, options.meta);
-  }
+  fields.scopes = options.scopes;
+  fields.roles = options.roles;
+  fields.meta = options.meta;
+  apply(fields, registry, key);
   return key;
+}
+
+// Does not repeat the word: it may be a key in the wrong place.
+Caller caller_named(Registry& registry, const std::string& word) {
+  if (word == "local") {
+    return {};
+  }
+  if (!key_id_from(word)) {
+    throw UsageError(
+        "--as takes the id of an administrator's key, key_…, or local; `keyloader admin list` shows the keys");
+  }
+  return {.admin = require_key(registry, word).id};
 }
 
 struct Verdict {
@@ -201,7 +203,7 @@ Decision judge_as(Registry& registry, const Caller& caller, const TestOptions& o
 void add_row(Json& json, std::vector<Texts>& rows, const std::string& who, const Decision& decision) {
   const Texts& why = decision.refused.empty() ? decision.needs : decision.refused;
   const std::string_view word = verdict_of(decision).word;
-  rows.push_back({who, std::string{word}, list_text(why)});
+  rows.push_back({who, std::string{word}, why.empty() ? "-" : fmt::format("{}", fmt::join(why, "; "))});
   json.push_back({{"who", who}, {"decision", word}, {"refused", decision.refused}, {"needs", decision.needs}});
 }
 
@@ -210,8 +212,7 @@ void test(Session& session, const TestOptions& options) {
   Json json = Json::array();
   std::vector<Texts> rows;
   if (!options.as.empty()) {
-    const Decision decision = judge_as(
-        *registry, options.as == "local" ? Caller{} : Caller{.admin = require_key(*registry, options.as).id}, options);
+    const Decision decision = judge_as(*registry, caller_named(*registry, options.as), options);
     add_row(json, rows, options.as, decision);
     session.exit_code = verdict_of(decision).exit_code;
   } else {

@@ -6,6 +6,7 @@
 
 #include "apikey/quota_table.hpp"
 #include "delivery.hpp"
+#include "hint.hpp"
 #include "key.hpp"
 #include "limit_rules.hpp"
 #include "limits.hpp"
@@ -72,7 +73,8 @@ std::string quotas_text(const Subject& subject) {
   }
   return subject.key
              ? fmt::format("give it one with `keyloader key set {} --quota 1000000/month`", text_of(subject.key->id))
-             : fmt::format("give it one with `keyloader owner set {} --quota 1000000/month`", subject.owner.name);
+             : fmt::format("give it one with `keyloader owner set {} --quota 1000000/month`",
+                           shell_word(subject.owner.name));
 }
 
 const EffectiveLimit& require_quota(const Subject& subject, const std::string& name) {
@@ -217,7 +219,7 @@ void show(const Session& session, const QuotaOptions& options) {
       of_owner == 0 ? std::string{}
                     : fmt::format("its owner has {}: `keyloader quota show --owner {}`",
                                   of_owner == 1 ? "a quota for all keys together" : "quotas for all keys together",
-                                  subject.key->owner);
+                                  shell_word(subject.key->owner));
   const std::string none = fmt::format("{} has no quota{}; {}", subject.text(), also.empty() ? "" : " of its own",
                                        also.empty() ? quotas_text(subject) : also);
   session.report_table({"QUOTA", "AMOUNT", "USED", "LEFT", "PART", "RESETS", "FROM", "GRANTED", "LAST RESET"}, rows,

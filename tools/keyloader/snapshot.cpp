@@ -58,13 +58,24 @@ Json json_of(const std::filesystem::path& path, const SnapshotFile& file) {
   return json;
 }
 
+std::string words_of(const Json& value) {
+  Texts words;
+  for (const auto& [name, each] : value.items()) {
+    words.push_back(value.is_object() ? fmt::format("{} {}", name, each.dump()) : each.get<std::string>());
+  }
+  return words.empty() ? "-" : fmt::format("{}", fmt::join(words, ", "));
+}
+
 std::string text_of_snapshot(const Json& json) {
   std::vector<Texts> rows;
   for (const char* name :
        {"format", "name", "registry_id", "generation", "created", "builder", "keys", "added", "removed", "digests",
         "audit_seq", "audit_head", "rolled_back_to", "rows", "length", "page_size", "sha256", "signatures"}) {
     const Json& value = json.at(name);
-    rows.push_back({name, value.is_string() ? value.get<std::string>() : value.is_null() ? "-" : json_text(value)});
+    rows.push_back({name, value.is_string()       ? value.get<std::string>()
+                          : value.is_null()       ? "-"
+                          : value.is_structured() ? words_of(value)
+                                                  : json_text(value)});
   }
   return table_text({json.at("path"), "valid and sealed"}, rows);
 }

@@ -64,21 +64,61 @@ void edit_texts(Json& json, const Edit& edit) {
   }
 }
 
+constexpr std::array<const char*, 2> kPersonalAlways = {"reason", "revoked_reason"};
+constexpr std::array<const char*, 5> kPersonalOfOwners = {"name", "email", "owner", "meta", "ref"};
+
 void edit_state(Json& state, std::string_view action, const Edit& edit) {
   if (!state.is_object()) {
     return;
   }
-  static constexpr std::array<const char*, 2> always = {"reason", "revoked_reason"};
-  static constexpr std::array<const char*, 5> of_owners = {"name", "email", "owner", "meta", "ref"};
   const auto edit_field = [&](const char* name) {
     if (const auto found = state.find(name); found != state.end()) {
       edit_texts(*found, edit);
     }
   };
-  std::for_each(always.begin(), always.end(), edit_field);
+  std::for_each(kPersonalAlways.begin(), kPersonalAlways.end(), edit_field);
   if (is_about_owner(action)) {
-    std::for_each(of_owners.begin(), of_owners.end(), edit_field);
+    std::for_each(kPersonalOfOwners.begin(), kPersonalOfOwners.end(), edit_field);
   }
+}
+
+// The hash of each text of an entry that was erased, by the text's address.
+using ErasedTexts = std::unordered_map<const std::string*, std::string>;
+
+bool is_other_erased(const Json& before, const Json& after, const ErasedTexts& erased) {
+  const auto hash_of = [&](const Json& text) {
+    const auto found = erased.find(text.get_ptr<const std::string*>());
+    return found == erased.end() ? std::string{} : found->second;
+  };
+  const std::string was = hash_of(before);
+  const std::string is = hash_of(after);
+  return !was.empty() && !is.empty() && was != is;
+}
+
+// What is the same text now, and was not before it was erased.
+void mark_changed(AuditEntry& entry, const ErasedTexts& erased) {
+  const auto mark = [&](const Json& before, Json& after) {
+    if (is_other_erased(before, after, erased)) {
+      after = kErasedOther;
+    }
+  };
+  const auto compare = [&](const char* name) {
+    const auto before = entry.before.find(name);
+    const auto after = entry.after.find(name);
+    if (before == entry.before.end() || after == entry.after.end()) {
+      return;
+    }
+    mark(*before, *after);
+    if (before->is_object() && after->is_object()) {
+      for (auto& [member, value] : after->items()) {
+        if (const auto other = before->find(member); other != before->end()) {
+          mark(*other, value);
+        }
+      }
+    }
+  };
+  std::for_each(kPersonalAlways.begin(), kPersonalAlways.end(), compare);
+  std::for_each(kPersonalOfOwners.begin(), kPersonalOfOwners.end(), compare);
 }
 
 // What is personal of whom the entry is about, and of whoever made the change: the one list.
@@ -164,13 +204,20 @@ const AuditValues::Shown& AuditValues::value_of(const std::string& hashed) {
 
 // A text of version 1 that looks like a hash is none that is known, and is shown as it is.
 void AuditValues::show(AuditEntry& entry) {
+  ErasedTexts erased;
   edit_all(entry, [&](std::string& text) {
     if (is_hashed(text)) {
       const Shown& shown = value_of(text);
+      if (shown.is_erased) {
+        erased[&text] = text;
+      }
       text = shown.text;
-      entry.has_erased = entry.has_erased || shown.is_erased;
     }
   });
+  entry.has_erased = entry.has_erased || !erased.empty();
+  if (!erased.empty()) {
+    mark_changed(entry, erased);
+  }
 }
 
 // Each entry says by itself of which version it is: of 2, its user is a hash, which no name of a user looks like. An

@@ -1,7 +1,7 @@
 // Personal values of the audit, chain version 2. In the chain a name, an e-mail address, a value of meta or a reason
 // stands as `salted-sha256:` and 64 hex digits, the SHA-256 over its 16 bytes of salt and the value; salt and value lie
 // in the table `audit_values`. So a value can be erased, and the chain stays whole.
-// Used by the SQLite registry only.
+// Used by the SQLite registry; by change_words.cpp for what an erased value is shown as.
 //
 // INVARIANT: every such text of the chain has a row in the table. A row without a value was erased, by the entry
 // `owner.erase` whose number it holds.
@@ -21,6 +21,8 @@ namespace keyloader {
 
 // What a value that was erased is shown as.
 inline constexpr std::string_view kErased = "(erased)";
+// The same of a state behind a change, where the one before it had another value.
+inline constexpr std::string_view kErasedOther = "(erased, another value)";
 
 // An entry as it is hashed: of `before`, `after` and `actor` the canonical JSON.
 struct ChainedTexts {

@@ -315,10 +315,12 @@ class SqliteRegistry final : public Registry {
         " WHERE (?1 = '' OR object IN objects) AND (?2 = '' OR action = ?2"
         "        OR substr(action, 1, length(?2) + 1) = ?2 || '.')"
         " AND (?3 = '' OR json_extract(actor, '$.user') IN users OR json_extract(actor, '$.sudo_user') IN users"
-        "      OR json_extract(actor, '$.admin') = ?3)"
+        "      OR json_extract(actor, '$.admin') = ?3"
+        "      OR json_extract(actor, '$.admin') IN (SELECT value FROM json_each(?7)))"
         " AND time >= ?4 AND seq >= ?5 ORDER BY seq DESC LIMIT ?6) ORDER BY seq");
     query.bind(filter.object).bind(filter.action).bind(filter.actor).bind(filter.since).bind(filter.first);
     query.bind(filter.most == 0 ? std::int64_t{-1} : static_cast<std::int64_t>(filter.most));
+    query.bind(Json(keys_of(filter.actor)).dump());
     while (query.step()) {
       AuditEntry entry = read_audit_entry(query);
       if (!filter.as_chained) {
@@ -329,6 +331,24 @@ class SqliteRegistry final : public Registry {
   }
 
  private:
+  // Of an owner, those that were deleted too; of anybody else none.
+  Texts keys_of(const std::string& owner) {
+    Texts keys;
+    if (owner.empty()) {
+      return keys;
+    }
+    each_key({.owner = owner, .env = {}, .role = {}}, [&](const Key& key) {
+      keys.push_back(text_of(key.id));
+      return true;
+    });
+    each_deletion("key.delete", [&](const AuditEntry& entry) {
+      if (field_of(entry.before, "owner") == owner) {
+        keys.push_back(entry.object);
+      }
+    });
+    return keys;
+  }
+
   // An import asks this for each line, so it has a statement of its own, which finds the key by its index.
   void key_of_ref(const KeyFilter& filter, const std::function<bool(const Key&)>& visit) {
     Query query = database_.query(
