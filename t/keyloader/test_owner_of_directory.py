@@ -488,6 +488,17 @@ def test_a_user_that_there_is_not(fresh):
     assert not fresh.dir.exists()
 
 
+def test_a_directory_that_is_not_ours_is_not_given_away(fresh):
+    fresh.dir.mkdir()
+    (fresh.dir / "nodes").mkdir()
+    (fresh.dir / "passwd").write_text("")
+    assert "holds passwd, and neither registry.db nor keys.mdb" in fresh.refused("init", "--user", OWNER.pw_name)
+    assert [path.lstat().st_uid for path in (fresh.dir, fresh.dir / "passwd")] == [0, 0]
+    (fresh.dir / "passwd").unlink()
+    fresh("init", "--user", OWNER.pw_name)
+    assert not_of(fresh) == []
+
+
 def test_only_root_gives_away(owned):
     done = as_user(owned, "init", "--user", "nobody")
     assert done.returncode == 1 and "only root can give" in done.stderr

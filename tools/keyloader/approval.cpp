@@ -60,8 +60,10 @@ Texts lines_of(const Approval& approval) {
   for (const Json& step : approval.operations) {
     const AuditEntry entry = entry_of(step);
     const std::string owner = string_of(field_of(entry.after.is_null() ? entry.before : entry.after, "owner"));
-    lines.push_back(fmt::format("{} {}{}: {}", entry.action, entry.object,
-                                owner.empty() || owner == entry.object ? "" : " of " + owner, change_words(entry)));
+    const std::string words = change_words(entry);  // none for what is new and has nothing but its name
+    lines.push_back(fmt::format("{} {}{}{}{}", entry.action, entry.object,
+                                owner.empty() || owner == entry.object ? "" : " of " + owner, words.empty() ? "" : ": ",
+                                words));
   }
   return lines;
 }
@@ -97,9 +99,7 @@ std::string first_line(const Approval& approval) {
   if (lines.empty()) {
     return "-";
   }
-  std::string line = lines.front();
-  line.erase(line.ends_with(": ") ? line.size() - 2 : line.size());  // what is new and has nothing but its name
-  return line + (lines.size() == 1 ? "" : fmt::format(" (and {} more)", lines.size() - 1));
+  return lines.front() + (lines.size() == 1 ? "" : fmt::format(" (and {} more)", lines.size() - 1));
 }
 
 void list(const Session& session, const ApprovalOptions& options) {

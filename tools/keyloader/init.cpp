@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "delivery.hpp"
@@ -206,6 +208,25 @@ void init_dry(const Session& session, const InitOptions& options) {
          dry_run());
 }
 
+// Everything in the directory is given away, so it has to be one of ours, or hold nothing else yet.
+void require_own_directory(const DataDir& directory) {
+  static constexpr std::array<std::string_view, 4> ours = {"history", "nodes", "peppers", "publish.lock"};
+  std::error_code error;
+  if (std::filesystem::exists(directory.registry_file(), error) ||
+      std::filesystem::exists(directory.snapshot_file(), error)) {
+    return;
+  }
+  for (const auto& entry : std::filesystem::directory_iterator(directory.path(), error)) {
+    const std::string name = entry.path().filename().string();
+    if (std::find(ours.begin(), ours.end(), name) == ours.end()) {
+      throw Failure(fmt::format(
+          "{} holds {}, and neither registry.db nor keys.mdb: it is no directory of keyloader, so it is not "
+          "given away. Name another one with --dir",
+          directory.path().string(), name));
+    }
+  }
+}
+
 // The one thing that is left for root to do; after it keyloader is the owner of the directory, and may give what is in
 // it to the groups that were named.
 std::optional<TakeOver> give_to_user(const Session& session, const InitOptions& options) {
@@ -224,6 +245,7 @@ std::optional<TakeOver> give_to_user(const Session& session, const InitOptions& 
           fmt::format("only root can give {} to another user; run it as root: `sudo keyloader init --user {}`",
                       session.directory.string(), options.user));
     }
+    require_own_directory(session.dir());
     const uid_t user = require_user(options.user, workers ? group_name(*workers) : "www-data");
     if (options.delivery.is_dry_run) {
       require_way_to(session.directory, user, groups);
