@@ -30,9 +30,9 @@ def test_owner_with_keys_is_not_deleted(keyloader):
 
 def test_owner_suspended_and_resumed(keyloader):
     keyloader("owner", "create", "acme")
-    assert keyloader.json("owner", "suspend", "acme")["suspended_until"] is None
     limited = keyloader.json("owner", "suspend", "acme", "--for", "24h")
     assert limited["suspended"] is True and limited["suspended_until"].endswith("Z")
+    assert keyloader.json("owner", "suspend", "acme")["suspended_until"] is None
     assert keyloader.json("owner", "resume", "acme")["suspended"] is False
 
 
