@@ -28,21 +28,22 @@ std::string actor_text(const Json& actor) {
 
 const std::string& Actors::owner_of(const std::string& key) {
   const auto [found, is_new] = owners_.try_emplace(key);
+  std::string& owner = found->second;
   if (!is_new) {
-    return found->second;
+    return owner;
   }
   const auto id = key_id_from(key);
   const auto known = id ? registry_.key(*id) : std::nullopt;
   if (known) {
-    found->second = known->owner;
+    owner = known->owner;
   } else {
     registry_.each_deletion("key.delete", [&](const AuditEntry& entry) {
       if (entry.object == key) {
-        found->second = string_of(field_of(entry.before, "owner"));
+        owner = string_of(field_of(entry.before, "owner"));
       }
     });
   }
-  return found->second;
+  return owner;
 }
 
 std::string Actors::text(const Json& actor) {

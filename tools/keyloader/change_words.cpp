@@ -89,7 +89,7 @@ std::string words(const std::string& name, const Json& value) {
 
 // "none", and of an administrator's key what it means to have none.
 std::string bound_words(const std::string& name, const Json& value, const Json& key) {
-  const std::string text = words(name, value);
+  std::string text = words(name, value);
   const Json scopes = field_of(key, "admin_scopes");
   if (is_nothing(scopes)) {
     return text;  // it is no such key any more

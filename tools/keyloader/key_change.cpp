@@ -129,7 +129,7 @@ std::string name_of(const Key& key) { return fmt::format("{} of {}", text_of(key
 
 // "updated key_… of acme: plan basic → gold"; of a key that was stopped or let in that says it all.
 std::string changed_text(const Key& before, const Key& after, std::string_view action, std::string_view did) {
-  const std::string text = fmt::format("{} {}", did, name_of(after));
+  std::string text = fmt::format("{} {}", did, name_of(after));
   if (action != "set") {
     return text;
   }
