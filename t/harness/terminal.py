@@ -10,7 +10,7 @@ import termios
 
 from harness.paths import KEYLOADER
 
-QUESTIONS = (b"[y/N]", b"not shown")
+QUESTIONS = (b"[y/N]", b"not shown", b"[ak]: ")
 
 
 def on_terminal(environment, *arguments, columns=80, answer=""):

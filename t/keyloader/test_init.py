@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from harness.paths import IS_ROOT
+from harness.terminal import on_terminal
 
 
 def mode(path):
@@ -69,6 +70,27 @@ def test_second_init_says_so_and_changes_nothing(keyloader):
     before = keyloader.json("audit", "verify"), keyloader.snapshot.read_bytes()
     assert "already" in keyloader("init").stdout
     assert (keyloader.json("audit", "verify"), keyloader.snapshot.read_bytes()) == before
+
+
+@pytest.mark.parametrize("answer, prefix", [("acme", "acme"), (" acme ", "acme"), ("", "ak")])
+def test_the_prefix_is_asked_for_on_a_terminal(bare, answer, prefix):
+    code, said = on_terminal(bare.environment(), "init", answer=answer)
+    assert code == 0 and "How are keys to begin?" in said and ("the default" in said) == (prefix == "ak")
+    assert bare.key()["key"].startswith(f"{prefix}_live_")
+    code, said = on_terminal(bare.environment(), "init")
+    assert code == 0 and "How are" not in said, "the registry is there"
+
+
+@pytest.mark.parametrize("answer, status, needle", [("Acme!", 2, '"Acme!" is no prefix'), ("sk", 1, "Stripe"),
+                                                    ("none", 2, "cannot be a prefix")])
+def test_an_answer_that_is_no_prefix_makes_nothing(bare, answer, status, needle):
+    code, said = on_terminal(bare.environment(), "init", answer=answer)
+    assert code == status and needle in said and not bare.dir.exists()
+
+
+def test_who_says_the_prefix_is_not_asked(bare):
+    code, said = on_terminal(bare.environment(), "init", "--prefix", "acme")
+    assert code == 0 and "How are" not in said
 
 
 def test_init_publishes_an_empty_snapshot_and_the_plan_default(keyloader):

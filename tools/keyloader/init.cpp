@@ -18,6 +18,7 @@
 #include "secret.hpp"
 #include "session.hpp"
 #include "take_over.hpp"
+#include "terminal.hpp"
 #include "user.hpp"
 #include "values.hpp"
 
@@ -293,15 +294,27 @@ bool is_node_taken_over(const Session& session, const InitOptions& options) {
          std::filesystem::exists(session.dir().snapshot_file(), error);
 }
 
-void init(const Session& session, const InitOptions& options) {
-  check(options.delivery);
-  if (!options.prefix.empty()) {
-    check_prefix(options.prefix, options.is_sure);
+// Of a new registry, before anything is made. An answer of nothing is the default, which init warns of.
+std::string chosen_prefix(const DataDir& directory, const InitOptions& options) {
+  std::error_code error;
+  if (!options.prefix.empty() || options.delivery.is_dry_run ||
+      std::filesystem::exists(directory.registry_file(), error)) {
+    return options.prefix;
   }
+  return ask_for(fmt::format("How are keys to begin? A name of your own tells everybody whose they are, as acme [{}]",
+                             kDefaultPrefix));
+}
+
+void init(const Session& session, InitOptions options) {
+  check(options.delivery);
   const DataDir directory = session.dir();
   const bool is_node = is_node_taken_over(session, options);
   if (!is_node) {
     refuse_beside_snapshot(directory, options);
+    options.prefix = chosen_prefix(directory, options);
+  }
+  if (!options.prefix.empty()) {
+    check_prefix(options.prefix, options.is_sure);
   }
   const std::optional<TakeOver> taken = give_to_user(session, options);
   if (is_node) {

@@ -1,4 +1,4 @@
-// Questions and answers on a terminal. Called by key_change.cpp, find.cpp and secret.cpp.
+// Questions and answers on a terminal. Called by key_change.cpp, owner.cpp, init.cpp, find.cpp and secret.cpp.
 #include "terminal.hpp"
 
 #include <fmt/format.h>
@@ -54,6 +54,17 @@ void confirm(const std::string& question, bool is_sure) {
   if (answer != "y" && answer != "Y" && answer != "yes") {
     throw Failure("nothing was changed; `y` changes it, and --yes does not ask");
   }
+}
+
+std::string ask_for(const std::string& question) {
+  if (!is_interactive()) {
+    return {};
+  }
+  print_prompt(question + ": ");
+  std::string answer = read_answer();
+  answer.erase(0, answer.find_first_not_of(" \t"));
+  answer.erase(answer.find_last_not_of(" \t") + 1);
+  return answer;
 }
 
 HiddenInput::HiddenInput() : is_hidden_(hide_input()) {
