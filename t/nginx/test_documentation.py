@@ -12,7 +12,7 @@ import pytest
 from harness.paths import MODULE, REPOSITORY
 
 DOCUMENTS = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
-DOCUMENTS += sorted((REPOSITORY / "docs").glob("*.md")) + [REPOSITORY / "conf" / "examples" / "README.md"]
+DOCUMENTS += sorted((REPOSITORY / "docs").rglob("*.md")) + [REPOSITORY / "conf" / "examples" / "README.md"]
 
 
 def blocks():
