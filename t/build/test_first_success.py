@@ -1,4 +1,4 @@
-"""What README says in "In an nginx you have", word for word, on a fresh Debian: it ends with a 200 and a 401."""
+"""What README says in "In your own nginx", word for word, on a fresh Debian: it ends with a 200 and a 401."""
 
 import re
 
@@ -6,7 +6,7 @@ from harness.fresh_root import FreshRoot
 from harness.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
-SECTION = re.search(r"^## In an nginx you have\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)[1]
+SECTION = re.search(r"^## In your own nginx\n(.*?)^## ", README, re.MULTILINE | re.DOTALL)[1]
 
 
 def fences(kind):
