@@ -3,8 +3,11 @@
 Used by the harness and by tests. Nothing here sleeps longer than a few milliseconds at a time.
 """
 
+import itertools
+import os
 import socket
 import time
+from contextlib import suppress
 
 
 def wait_until(predicate, timeout=10.0, what="the condition", interval=0.005):
@@ -19,10 +22,18 @@ def wait_until(predicate, timeout=10.0, what="the condition", interval=0.005):
         time.sleep(interval)
 
 
+# Below the range from which the kernel takes ports for connections (ip_local_port_range, from 32768): one that is opened
+# before the server listens could get the port. Another process of tests begins elsewhere.
+_PORTS = range(10_000, 30_000)
+_turn = itertools.count(os.getpid() * 7919)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        port = _PORTS[next(_turn) % len(_PORTS)]
+        with socket.socket() as probe, suppress(OSError):  # taken
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def accepts(port) -> bool:
