@@ -12,7 +12,8 @@ checked=0
 # A fresh copy of what the source lints read.
 copy_sources() {
   rm -rf "$work/tree"
-  mkdir -p "$work/tree/tools"
+  mkdir -p "$work/tree/tools" "$work/tree/docs"
+  cp "$root/docs/code.md" "$work/tree/docs"
   cp -r "$root/config" "$root/include" "$root/src" "$work/tree"
   cp -r "$root/tools/keyloader" "$work/tree/tools"
   # The files there are, whatever is being written next door.
@@ -76,6 +77,14 @@ copy_sources
 mkdir "$work/tree/src/apikey/deep"
 touch "$work/tree/src/apikey/deep/stray.hpp"
 fails "a header config does not depend on" src/apikey/deep/stray.hpp source_lists.sh "$work/tree"
+
+copy_sources
+passes "the map as it is" code_map.sh "$work/tree"
+sed -i '/record\.hpp/d' "$work/tree/docs/code.md"
+fails "a map without record" src/apikey/record.cpp code_map.sh "$work/tree"
+copy_sources
+rm "$work/tree/tools/keyloader/table.cpp"
+fails "a map of a file that is gone" tools/keyloader/table.cpp code_map.sh "$work/tree"
 
 # core_library CODE: a core library of that one source.
 core_library() {
