@@ -11,6 +11,7 @@
 #include "key_create.hpp"
 #include "names.hpp"
 #include "nearest.hpp"
+#include "registry/access.hpp"
 
 namespace keyloader {
 namespace {
@@ -93,16 +94,11 @@ bool contains(const Texts& texts, std::string_view text) {
 
 // What was meant to be an administrator's key and can do less than that.
 void warn_of_bounds(Registry& registry, const Key& key) {
-  Texts teams;
-  for (const Owner& owner : registry.owners()) {
-    if (!owner.team.empty()) {
-      teams.push_back(owner.team);
-    }
-  }
+  const Texts teams = teams_of(registry);
   for (const std::string& team : key.teams) {
     if (!contains(teams, team)) {
       Session::warn(fmt::format("no owner is of the team \"{}\"; {}owners get one with `keyloader owner set --team`",
-                                team, did_you_mean(team, sorted_once(teams))));
+                                team, did_you_mean(team, teams)));
     }
   }
   if (key.may_grant.empty() && !grants_all(key)) {
@@ -339,8 +335,7 @@ void list(const Session& session) {
       Texts words;
       std::transform(key.admin_scopes.begin(), key.admin_scopes.end(), std::back_inserter(words), admin_word);
       rows.push_back({text_of(key.id), key.owner, state, fmt::format("{}", fmt::join(words, " ")), may_grant_text(key),
-                      teams_text(key), key.expires == 0 ? "never" : time_text(key.expires),
-                      key.name.empty() ? "-" : key.name});
+                      teams_text(key), key.expires == 0 ? "never" : time_text(key.expires), key.name});
     }
     return true;
   });

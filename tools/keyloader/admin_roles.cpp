@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "registry/access.hpp"
+
 namespace keyloader {
 
 const Texts& admin_roles() {
@@ -19,12 +21,6 @@ bool is_admin_role(std::string_view name) {
 std::string admin_word(const std::string& scope) {
   const std::string word = scope.starts_with(kReservedStem) ? scope.substr(kReservedStem.size()) : scope;
   return is_admin_role(word) ? word : scope;
-}
-
-bool grants_all(const Key& key) {
-  return key.may_grant.empty() &&
-         std::any_of(key.admin_scopes.begin(), key.admin_scopes.end(),
-                     [](const std::string& scope) { return scope == "apikey:admin" || scope == kAllReserved; });
 }
 
 std::string may_grant_text(const Key& key) {

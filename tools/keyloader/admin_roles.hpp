@@ -18,8 +18,6 @@ inline constexpr std::string_view kAllReserved = "apikey:*";
 // `view` of `apikey:view`; any other scope as it is.
 [[nodiscard]] std::string admin_word(const std::string& scope);
 
-// Whether such scopes contain `admin`, which may grant every scope unless it is said which.
-[[nodiscard]] bool grants_all(const Key& key);
 // For people, of an administrator's key: the scopes that it may give, and the teams that it is for; "all"; "-" where it
 // gives none.
 [[nodiscard]] std::string may_grant_text(const Key& key);

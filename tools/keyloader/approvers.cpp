@@ -12,8 +12,7 @@ std::set<std::string> approvers(Registry& registry) {
   const SuspendedOwners suspended(registry, wall_clock());
   std::set<std::string> names;
   registry.each_key({}, [&](const Key& key) {
-    if (holds_role(key.admin_scopes, "admin") && key.teams.empty() && key.may_grant.empty() &&
-        suspended.state_of(key) == "active") {
+    if (grants_all(key) && key.teams.empty() && suspended.state_of(key) == "active") {
       names.insert(key.owner);
     }
     return true;

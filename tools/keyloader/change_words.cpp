@@ -10,6 +10,7 @@
 
 #include "limit_text.hpp"
 #include "output.hpp"
+#include "registry/access.hpp"
 #include "registry/audit_values.hpp"
 #include "registry/fields.hpp"
 
@@ -100,8 +101,7 @@ std::string bound_words(const std::string& name, const Json& value, const Json& 
   if (name != "may_grant") {
     return text;
   }
-  const bool is_admin = std::any_of(scopes.begin(), scopes.end(),
-                                    [](const Json& scope) { return scope == "apikey:admin" || scope == "apikey:*"; });
+  const bool is_admin = holds_role(texts_of(fields_of(key), "admin_scopes"), "admin");
   return text + (is_admin ? " (all scopes)" : " (no scope)");
 }
 

@@ -13,8 +13,8 @@
 #include "admin_roles.hpp"
 #include "command_line.hpp"
 #include "directory_owner.hpp"
+#include "names.hpp"
 #include "policy_actions.hpp"
-#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -153,16 +153,6 @@ Texts of_keys(Registry& registry, const std::function<std::string(const Key&)>& 
     return true;
   });
   return texts;
-}
-
-Texts teams_of(Registry& registry) {
-  Texts teams;
-  for (const Owner& owner : registry.owners()) {
-    if (!owner.team.empty()) {
-      teams.push_back(owner.team);
-    }
-  }
-  return sorted_once(std::move(teams));
 }
 
 Texts requests_of(Registry& registry, bool shows_all) {

@@ -167,8 +167,8 @@ std::optional<Refusal> LineImporter::add(std::uint64_t line, Columns& columns) {
     column_ = "ref";
     require_free_ref(key);
     column_.clear();
-    change_.require_allowed(key, "import");  // before its owner is made: of a refused line nothing stays
     if (!has_owner) {
+      change_.require_allowed(key, "import");  // before its owner is made: of a refused line nothing stays
       column_ = "owner";
       change_.create(new_owner(key.owner));
       column_.clear();

@@ -7,6 +7,7 @@
 
 #include "admin_roles.hpp"
 #include "nearest.hpp"
+#include "values.hpp"
 
 namespace keyloader {
 namespace {
@@ -67,6 +68,16 @@ SuspendedOwners::SuspendedOwners(Registry& registry, Seconds now) : now_(now) {
     }
   }
   std::sort(names_.begin(), names_.end());
+}
+
+Texts teams_of(Registry& registry) {
+  Texts teams;
+  for (const Owner& owner : registry.owners()) {
+    if (!owner.team.empty()) {
+      teams.push_back(owner.team);
+    }
+  }
+  return sorted_once(std::move(teams));
 }
 
 bool SuspendedOwners::holds(const std::string& owner) const {

@@ -18,6 +18,9 @@ namespace keyloader {
 [[nodiscard]] Plan require_plan(Registry& registry, const std::string& name);
 [[nodiscard]] Role require_role(Registry& registry, const std::string& name);
 
+// Those that owners are of, sorted, each once.
+[[nodiscard]] Texts teams_of(Registry& registry);
+
 // The suspended owners: what nginx refuses all keys of.
 class SuspendedOwners {
  public:

@@ -38,6 +38,8 @@ bool holds_role(const Texts& admin_scopes, std::string_view role) {
   return from == ladder.end() ? holds(role) : std::any_of(from, ladder.end(), holds);
 }
 
+bool grants_all(const Key& key) { return key.may_grant.empty() && holds_role(key.admin_scopes, "admin"); }
+
 Access::Access(const Fields& now, const Fields& then) : now_(now), then_(then) {
   add_lists();
   add_times();

@@ -31,6 +31,8 @@ struct Regained {
 // Each role of an administrator may do what those before it may; apikey:* is above all. The table is in
 // docs/keyloader.md.
 [[nodiscard]] bool holds_role(const Texts& admin_scopes, std::string_view role);
+// `admin` may give every scope unless it is said which.
+[[nodiscard]] bool grants_all(const Key& key);
 
 // What `then` allows and `now` does not. A field that is absent on both sides is the same on both. LIFETIME: that of
 // the fields.

@@ -279,7 +279,7 @@ void Judge::require_rights_of(Decision& decision, const Key& key) const {
     refuse(decision, "may-grant", fmt::format("{} may not give {}, which it does not hold", caller_text(), kAll));
   }
   require_grants(decision, key.may_grant);
-  if (key.may_grant.empty() && holds_role(key.admin_scopes, "admin") && !admin_->may_grant.empty()) {
+  if (grants_all(key) && !admin_->may_grant.empty()) {
     refuse(
         decision, "may-grant",
         fmt::format("a key with apikey:admin may give all scopes unless --may-grant says which; {} may grant {} only",
